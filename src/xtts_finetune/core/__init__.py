@@ -1,0 +1,1 @@
+"""What every layer stands on: parameters, names on disk, atomic files, errors. Imports stdlib, pydantic, yaml."""

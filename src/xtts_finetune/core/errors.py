@@ -1,0 +1,56 @@
+"""Errors a user can act on, and the exit codes of every command.
+
+A user's mistake is a `UserError`: all problems in one message, each naming where, what and the remedy; it ends
+the process with `EXIT_USER` and no traceback. Anything else that escapes is a bug and keeps its traceback.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+EXIT_DONE = 0
+EXIT_BUG = 1
+EXIT_USER = 2
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL: stopped with everything saved; run again to resume
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: `where` (file, file:line or file: key), `what` is wrong there, and the `remedy`."""
+
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"  {self.where}\n      {self.what}\n      remedy: {self.remedy}"
+
+
+class UserError(Exception):
+    """One or more problems that the user can fix. Ends the process with exit code 2."""
+
+    def __init__(self, title: str, problems: Iterable[Problem]) -> None:
+        self.title = title
+        self.problems = list(problems)
+        assert self.problems, "a UserError names at least one problem"
+        super().__init__("\n".join([title, *map(str, self.problems)]))
+
+
+class Stopped(Exception):
+    """The run was asked to stop and everything is saved. Ends the process with exit code 75."""
+
+
+def exit_code_of(main: Callable[[], None]) -> int:
+    """Run `main` and turn its outcome into an exit code; messages go to stderr.
+
+    Bugs are re-raised, so that their traceback is seen (Python then exits with 1).
+    """
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER
+    except Stopped as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return EXIT_RESUMABLE
+    return EXIT_DONE

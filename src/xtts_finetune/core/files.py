@@ -1,0 +1,110 @@
+"""Files that are either whole or not there: write beside, fsync, rename."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from xtts_finetune.core.errors import Problem, UserError
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file's or folder's content to the disk. Folders cannot be opened on Windows and are skipped there."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def published_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to write to; on success it is fsynced and renamed over `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        fsync_path(temporary)
+        os.replace(temporary, path)
+        fsync_path(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def published_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder to fill; on success it is fsynced and takes the place of `path`, else removed.
+
+    An existing `path` is removed only when the new folder is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            fsync_path(file)
+        fsync_path(temporary)
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        if path.exists():
+            shutil.rmtree(path)
+        os.rename(temporary, path)
+        fsync_path(path.parent)
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Publish a UTF-8 text file with LF line ends."""
+    with published_file(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish `value` as indented JSON with sorted keys: equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Digest of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give `source` a second name; where the file system can't (other device, FAT), copy it.
+
+    Linked files share their bytes: never write to one in place, publish over it instead.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def contained(folder: Path, relative: str, where: str) -> Path:
+    """`folder / relative`, refused when it would leave `folder`.
+
+    Raises:
+        UserError: the path is absolute, climbs out with "..", or follows a link out; `where` names its origin.
+    """
+    path = folder / relative
+    if not path.resolve().is_relative_to(folder.resolve()):
+        remedy = f"use a path inside {folder.name}/"
+        raise UserError("a path leaves its folder", [Problem(where, f"{relative!r} points outside {folder}", remedy)])
+    return path

@@ -1,0 +1,181 @@
+"""params.yaml as strict types: unknown keys, wrong types and cross-field mistakes, all in one message.
+
+No field has a default: everything that shapes a result stands in params.yaml, where DVC sees it.
+"""
+
+import difflib
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.paths import PhaseName
+
+SAMPLE_RATE = 22_050  # Hz; XTTS v2's GPT and DVAE both work at this rate
+CODE_STRIDE = 1_024  # samples per audio code (GPT.code_stride_len)
+MAX_AUDIO_CODES = 605  # gpt_max_audio_tokens of XTTS v2
+MAX_TEXT_TOKENS = 402  # gpt_max_text_tokens of XTTS v2
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PrepareParams(Strict):
+    """How recordings become a data set."""
+
+    language: Name  # of clips whose metadata names none, e.g. en
+    eval_fraction: Fraction  # eval_count = int(eval_fraction × accepted clips)
+    min_seconds: Positive
+    max_seconds: Positive
+    max_text_tokens: PositiveInt  # BPE tokens, language tag included
+    min_rms_dbfs: Annotated[float, Field(lt=0)]  # quieter clips are silence
+    max_clipped_fraction: Fraction  # of samples at full scale
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> "PrepareParams":
+        if self.min_seconds >= self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds} must be below max_seconds {self.max_seconds}")
+        longest = MAX_AUDIO_CODES * CODE_STRIDE / SAMPLE_RATE
+        if self.max_seconds > longest:
+            raise ValueError(f"max_seconds {self.max_seconds} is above what the model can hold, {longest:.1f} s")
+        if self.max_text_tokens > MAX_TEXT_TOKENS:
+            raise ValueError(f"max_text_tokens {self.max_text_tokens} is above the model's {MAX_TEXT_TOKENS}")
+        return self
+
+
+class PhaseParams(Strict):
+    """One phase of the training run."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt  # clips per micro-batch
+    accumulate: PositiveInt  # micro-batches per optimiser step
+    lr: Positive  # peak
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: NonNegativeInt
+    weight_decay: NonNegative
+    grad_clip: Positive  # of the gradient's norm
+    precision: Literal["fp32", "bf16"]
+    mask_prompt: bool  # leave the conditioning slice's own codes out of the loss
+    target_mel_ce: Positive | None  # stop when eval Mel CE has held this for two evaluations
+    patience: PositiveInt | None  # evaluations without a better eval Mel CE before stopping
+
+
+class CheckpointsParams(Strict):
+    """What is kept while a phase runs; changes no result."""
+
+    save_every_steps: PositiveInt
+    keep_last: PositiveInt  # resumable states, beside the best
+
+
+class EvaluateParams(Strict):
+    """What is spoken with each model for the listener."""
+
+    sentences: Annotated[list[Name], Field(min_length=1)]
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    repetition_penalty: Positive
+    max_seconds: Positive  # per sentence
+
+
+class RegistryParams(Strict):
+    model_name: Name
+
+
+class TrackingParams(Strict):
+    """Where metrics go; changes no result."""
+
+    experiment: Name
+    uri: Name | None  # an MLflow server; null: mlruns/mlflow.db in this workspace
+    flush_every_steps: PositiveInt
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    seed: NonNegativeInt
+    base: Name  # mini, xtts_v2, or a folder of XTTS v2's files
+    prepare: PrepareParams
+    train_phase1: PhaseParams
+    train_phase2: PhaseParams
+    checkpoints: CheckpointsParams
+    evaluate: EvaluateParams
+    registry: RegistryParams
+    tracking: TrackingParams
+
+    def phase(self, name: PhaseName) -> PhaseParams:
+        return self.train_phase1 if name == "phase1" else self.train_phase2
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: 1e-6 is a number (YAML 1.2), a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands here twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing, not YAML, or has wrong keys or values; every problem is named.
+    """
+    title = f"{path.name} cannot be used"
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+    except FileNotFoundError:
+        remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
+        raise UserError(title, [Problem(str(path), "does not exist", remedy)]) from None
+    except UnicodeDecodeError as error:
+        raise UserError(title, [Problem(path.name, f"is not UTF-8 text: {error}", "save it as UTF-8")]) from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(title, [Problem(f"{path.name}{line}", f"{error.problem}", "correct this line")]) from None
+    try:
+        return Params.model_validate(raw if raw is not None else {})
+    except ValidationError as error:
+        raise UserError(title, [_problem(path, raw, item) for item in error.errors()]) from None
+
+
+def _problem(path: Path, raw: Any, error: Any) -> Problem:
+    """One pydantic error in the user's terms."""
+    key = ".".join(str(part) for part in error["loc"])
+    where = f"{path.name}: {key}" if key else path.name
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _siblings(error["loc"]), n=1)
+        return Problem(where, "is not a known key", f"did you mean {near[0]}?" if near else "remove it")
+    if error["type"] == "missing":
+        return Problem(where, "is missing", "add it; presets/ shows every key with a sensible value")
+    if error["type"] == "value_error":
+        return Problem(where, error["msg"].removeprefix("Value error, "), "change one of the two")
+    value = error["input"]
+    shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
+    return Problem(f"{where} = {shown}", error["msg"], "correct the value")
+
+
+def _siblings(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that are known at the place of an unknown key."""
+    model: Any = Params
+    for part in location[:-1]:
+        model = model.model_fields[str(part)].annotation
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""What outlives a process: checkpoints, the MLflow runs and the model registry. Never imports torch."""
