@@ -1,0 +1,112 @@
+"""The MLflow store of a workspace: its own database, or a server.
+
+mlflow takes seconds to import: only inside functions.
+"""
+
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.core.paths import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_ENVIRONMENT = {  # read by mlflow when it is imported; the user's own values win
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is down blocks for 4 minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+_ARTIFACTS = "/mlruns/artifacts"  # below the workspace's root
+_ADDRESS_COLUMNS = (  # where MLflow stores absolute addresses of artifacts
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store and model registry."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    uri: str
+
+
+def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
+    """Open the tracking server, or the database of this workspace, with the experiment in it (created if missing).
+
+    A database whose workspace was moved or copied gets its artifact addresses corrected.
+
+    Raises:
+        UserError: the store does not answer, is of another MLflow's schema, or its experiment was deleted.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    root = workspace.root.resolve()
+    database = Workspace(root).tracking_db
+    location = None if tracking.uri else root.as_uri() + _ARTIFACTS
+    uri = tracking.uri or f"sqlite:///{database.as_posix()}"
+    try:
+        if location:
+            database.parent.mkdir(exist_ok=True)
+        client = MlflowClient(uri, registry_uri=uri)
+        experiment = client.get_experiment_by_name(tracking.experiment)
+        if experiment is None:
+            return Store(client, client.create_experiment(tracking.experiment, location), uri)
+    except MlflowException as error:
+        remedy = "start the server, or set tracking.uri: null" if tracking.uri else f"mlflow db upgrade {uri}"
+        raise UserError("no tracking", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
+    if experiment.lifecycle_stage != "active":
+        where = f"params.yaml: tracking.experiment = {tracking.experiment}"
+        remedy = f"choose another name, or: mlflow experiments restore -x {experiment.experiment_id}"
+        raise UserError("no tracking", [Problem(where, "this experiment was deleted", remedy)])
+    if location and experiment.artifact_location != location:
+        _follow_move(database, experiment.artifact_location, location)
+    return Store(client, experiment.experiment_id, uri)
+
+
+def _follow_move(database: Path, before: str, now: str) -> None:
+    """Correct every artifact address below the root that the workspace had before it was moved."""
+    if not before.endswith(_ARTIFACTS):
+        return  # someone gave the experiment another place on purpose
+    roots = [before.removesuffix(_ARTIFACTS), now.removesuffix(_ARTIFACTS)]
+    paths = [local_path(root) for root in roots]
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for old, new in (f"{roots[0]}/", f"{roots[1]}/"), (f"{paths[0]}{os.sep}", f"{paths[1]}{os.sep}"):
+            for table, column in _ADDRESS_COLUMNS:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, len(old), old),
+                )
+    print(f"mlruns: moved here from {paths[0]}; MLflow's artifact addresses are corrected", file=sys.stderr)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that an artifact address means on this machine; None for a server's or a bucket's."""
+    scheme = urlsplit(uri).scheme
+    if scheme == "file":
+        return Path(url2pathname(urlsplit(uri).path))
+    return None if scheme else Path(uri)
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error's message, without the URL and object dump that follow in MLflow's."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
