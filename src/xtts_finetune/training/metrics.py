@@ -1,0 +1,122 @@
+"""Mel CE and Text CE: cross-entropies in nats per token, weighted by tokens."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from TTS.tts.layers.tortoise.arch_utils import TorchMelSpectrogram
+from TTS.tts.layers.xtts.gpt import GPT
+
+from xtts_finetune.core.params import CODE_STRIDE
+from xtts_finetune.data.batches import Batch
+
+TEXT_WEIGHT = 0.01  # GPTArgs.gpt_loss_text_ce_weight
+MEL_WEIGHT = 1.0  # GPTArgs.gpt_loss_mel_ce_weight
+MEL_STOPS = 4  # stop tokens that GPT.forward appends to a clip's codes and that count as targets
+TEXT_STOPS = 1
+IGNORED = -1  # target index that counts for nothing
+
+
+@dataclass
+class TokenSums:
+    """Summed cross-entropies in nats, and the numbers of tokens they were summed over."""
+
+    mel: float = 0.0
+    mel_tokens: int = 0
+    text: float = 0.0
+    text_tokens: int = 0
+
+    def add(self, losses: "Losses") -> None:
+        self.mel += losses.mel.item()
+        self.mel_tokens += losses.mel_tokens
+        self.text += losses.text.item()
+        self.text_tokens += losses.text_tokens
+
+    @property
+    def mel_ce(self) -> float:
+        return self.mel / self.mel_tokens
+
+    @property
+    def text_ce(self) -> float:
+        return self.text / self.text_tokens
+
+    @property
+    def loss(self) -> float:
+        """As optimised: 0.01 × Text CE + 1.0 × Mel CE."""
+        return TEXT_WEIGHT * self.text_ce + MEL_WEIGHT * self.mel_ce
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """Under their names everywhere: `<split>/mel_ce`, `<split>/text_ce`, `<split>/loss`."""
+        return {f"{split}/mel_ce": self.mel_ce, f"{split}/text_ce": self.text_ce, f"{split}/loss": self.loss}
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one batch: cross-entropies summed over its tokens (scalars with gradient), and the token counts."""
+
+    mel: Tensor
+    mel_tokens: int
+    text: Tensor
+    text_tokens: int
+
+
+def losses(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batch: Batch, mask_prompt: bool) -> Losses:
+    """Cross-entropies of a batch, on the model's device.
+
+    With the mask off, mel / mel_tokens equals the loss_mel_ce of Coqui's GPTTrainer.eval_step. The mask covers
+    every row, in code units; Coqui's covers the last row alone, in the wrong unit (gpt.py, end of GPT.forward).
+
+    Args:
+        mask_prompt: leave out the codes of the clip's own conditioning slice.
+    """
+    device = gpt.mel_head.weight.device
+    with torch.no_grad():
+        prompt = conditioning_mel(torch.from_numpy(batch.conditioning).to(device))
+    text_mean, _, logits = gpt(
+        torch.from_numpy(batch.text).to(device),
+        torch.from_numpy(batch.text_lengths).to(device),
+        torch.from_numpy(batch.codes).to(device),
+        torch.from_numpy(batch.samples).to(device),
+        cond_mels=prompt[:, None],
+    )
+    targets = mel_targets(batch, gpt.stop_audio_token, mask_prompt)
+    mel = F.cross_entropy(logits.float(), targets.to(device), ignore_index=IGNORED, reduction="sum")
+    mel_tokens, text_tokens = target_tokens(batch, mask_prompt)
+    return Losses(mel, mel_tokens, text_mean.float() * text_tokens, text_tokens)
+
+
+def target_tokens(batch: Batch, mask_prompt: bool) -> tuple[int, int]:
+    """How many Mel and Text targets of a batch count."""
+    mel = int((mel_targets(batch, 0, mask_prompt) != IGNORED).sum())
+    return mel, int((batch.text_lengths + TEXT_STOPS).sum())
+
+
+def mel_targets(batch: Batch, stop_token: int, mask_prompt: bool) -> Tensor:
+    """(batch, width) targets as GPT.forward builds them: a clip's codes, four stops, then IGNORED."""
+    counts = torch.from_numpy(-(-batch.samples // CODE_STRIDE))[:, None]
+    width = int(counts.max()) + MEL_STOPS + 1
+    position = torch.arange(width)[None]
+    codes = F.pad(torch.from_numpy(batch.codes), (0, max(0, width - batch.codes.shape[1])))[:, :width]
+    targets = torch.where(position < counts, codes, stop_token)
+    targets = torch.where(position < counts + MEL_STOPS, targets, IGNORED)
+    if mask_prompt:
+        spans = torch.from_numpy(batch.conditioning_spans) // CODE_STRIDE
+        targets = torch.where((position >= spans[:, :1]) & (position < spans[:, 1:]), IGNORED, targets)
+    return targets
+
+
+@torch.no_grad()
+def evaluate(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batches: Iterable[Batch]) -> TokenSums:
+    """Mel CE and Text CE of the whole of `batches`, without dropout and without a mask."""
+    was_training = gpt.training
+    gpt.eval()
+    sums = TokenSums()
+    for batch in batches:
+        sums.add(losses(gpt, conditioning_mel, batch, mask_prompt=False))
+    gpt.train(was_training)
+    return sums

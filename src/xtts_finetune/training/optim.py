@@ -1,0 +1,34 @@
+"""The optimiser and its learning rate."""
+
+import math
+
+import torch
+from torch import nn
+
+from xtts_finetune.core.params import PhaseParams
+
+BETAS = (0.9, 0.96)  # recipes/ljspeech/xtts_v2/train_gpt_xtts.py
+EPS = 1e-8
+
+
+def build_optimizer(model: nn.Module, phase: PhaseParams) -> torch.optim.AdamW:
+    """AdamW with weight decay on weights alone: not on biases, norms and embeddings (GPTTrainer.get_optimizer)."""
+    embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    exempt = {id(p) for p in embeddings} | {id(p) for p in model.parameters() if p.ndim < 2}
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if id(p) not in exempt], "weight_decay": phase.weight_decay},
+        {"params": [p for p in parameters if id(p) in exempt], "weight_decay": 0.0},
+    ]
+    fused = parameters[0].is_cuda
+    return torch.optim.AdamW(groups, lr=phase.lr, betas=BETAS, eps=EPS, fused=fused)
+
+
+def learning_rate(phase: PhaseParams, step: int, steps: int) -> float:
+    """The rate of optimiser step `step` (from 0) of `steps`: linear warmup, then constant or a cosine to zero."""
+    if step < phase.warmup_steps:
+        return phase.lr * (step + 1) / phase.warmup_steps
+    if phase.schedule == "constant":
+        return phase.lr
+    progress = (step - phase.warmup_steps) / max(1, steps - phase.warmup_steps)
+    return phase.lr * 0.5 * (1 + math.cos(math.pi * progress))

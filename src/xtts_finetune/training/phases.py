@@ -1,0 +1,143 @@
+"""A phase as data: what it starts from, what identifies it, and what it leaves behind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file, sha256_json, write_json
+from xtts_finetune.core.params import Params, PhaseParams
+from xtts_finetune.core.paths import SPLITS, PhaseName, Workspace
+from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.store.checkpoints import WEIGHTS, CheckpointStore
+from xtts_finetune.training.base import Base
+from xtts_finetune.training.curve import Curve
+from xtts_finetune.training.device import pick_device
+from xtts_finetune.training.loop import Inputs, Run
+from xtts_finetune.training.metrics import TEXT_WEIGHT
+
+FINGERPRINT = "fingerprint.json"
+MODEL_CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A phase to be trained in a workspace."""
+
+    workspace: Workspace
+    params: Params
+    name: PhaseName
+
+    @property
+    def phase(self) -> PhaseParams:
+        return self.params.phase(self.name)
+
+    @property
+    def base(self) -> Base:
+        return Base(self.workspace.prepared / "base", self.workspace.root)
+
+    @property
+    def warm_start(self) -> Path | None:
+        """The folder of the model this phase starts from; None: the base."""
+        return self.workspace.model("phase1") if self.name == "phase2" else None
+
+    @property
+    def start_step(self) -> int:
+        """Steps count on across phases, so that their curves join up."""
+        return int(read_json(self.warm_start / MODEL_CARD)["last_step"]) if self.warm_start else 0
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that shapes the result. A run resumes only where it is the same.
+
+        More epochs alone extend a run, unless its schedule is stretched over them.
+        """
+        prepared = self.workspace.prepared
+        features = [path for split in SPLITS for path in sorted(prepared.glob(f"{split}.*"))]
+        weights = sha256_file(self.warm_start / WEIGHTS) if self.warm_start else self.base.info["gpt"]["sha256"]
+        settings = self.phase.model_dump()
+        if self.phase.schedule == "constant":
+            del settings["epochs"]
+        return {
+            "phase": self.name,
+            "seed": self.params.seed,
+            "data": sha256_json([sha256_file(path) for path in features]),
+            "initial_weights": weights,
+            **{f"train_{self.name}.{key}": value for key, value in settings.items()},
+        }
+
+    def inputs(self) -> Inputs:
+        """Open the data and the initial weights. Seconds for `mini`, a minute for XTTS v2."""
+        weights = self.warm_start / WEIGHTS if self.warm_start else None
+        return Inputs(
+            name=self.name,
+            phase=self.phase,
+            seed=self.params.seed,
+            gpt=self.base.gpt(weights).to(pick_device()).train(),
+            mel_stats=self.base.mel_stats(),
+            train=FeatureReader(self.workspace.prepared, "train"),
+            eval=FeatureReader(self.workspace.prepared, "eval"),
+            start_step=self.start_step,
+        )
+
+
+def code_digest() -> str:
+    """Of the sources that shape a result: what dvc.yaml names as a training stage's dependencies."""
+    package = Path(__file__).parent.parent
+    sources = [package / "stages" / "train.py", *(package / "data").glob("*.py"), *(package / "training").glob("*.py")]
+    return sha256_json([sha256_file(path) for path in sorted(sources)])
+
+
+def claim(store: CheckpointStore, fingerprint: dict[str, Any]) -> None:
+    """Make the store hold states of this fingerprint alone: others are of another run, and are dropped.
+
+    An unfinished run resumes under newer code; a done one under older code is not passed off as the newer one's.
+    """
+    known = store.folder / FINGERPRINT
+    before = read_json(known) if known.exists() else fingerprint
+    changed = [key for key in fingerprint | before if before.get(key) != fingerprint.get(key)]
+    if store.done and store.summary["code"] != code_digest():
+        changed.append("the code")
+    if changed:
+        tqdm.write(f"starting afresh, not resuming: {', '.join(changed)} changed")
+        store.clear()
+    write_json(known, fingerprint)
+
+
+def summary(run: Run, reason: str) -> dict[str, Any]:
+    """What is remembered of an ended phase; equal runs give equal figures."""
+    position, first = run.position, run.curve.evaluations()[0]
+    figures = {
+        "step": position.best_step,
+        "last_step": position.step,
+        "epochs": position.epoch,
+        "stopped": reason,
+        "start": {"mel_ce": first["eval/mel_ce"], "text_ce": first["eval/text_ce"]},
+        "eval": with_weighted({"mel_ce": position.best_mel_ce, "text_ce": position.best_text_ce}),
+    }
+    return {"code": code_digest(), "figures": figures}
+
+
+def with_weighted(figures: dict[str, float]) -> dict[str, float]:
+    """Text CE also × 0.01, as Coqui prints it."""
+    return {**figures, "text_ce_weighted": TEXT_WEIGHT * figures["text_ce"]}
+
+
+def publish(job: Job, store: CheckpointStore, curve: Curve) -> None:
+    """Give a done phase its outs and reports. States and weights get second names: no byte is copied."""
+    best = store.best()
+    assert best is not None and best.damage() is None, f"a done phase has a whole best: {best}"
+    figures = store.summary["figures"]
+    store.link_states(job.workspace.checkpoints(job.name))
+    with published_folder(job.workspace.model(job.name)) as folder:
+        link_or_copy(best.weights, folder / WEIGHTS)
+        card = {
+            "phase": job.name,
+            "base": job.params.base,
+            "sha256": sha256_file(best.weights),
+            **figures,
+            "params": {"seed": job.params.seed, **job.phase.model_dump()},
+        }
+        write_json(folder / MODEL_CARD, card)
+    curve.publish(job.workspace.curve(job.name))
+    write_json(job.workspace.metrics(job.name), figures)
