@@ -1,0 +1,39 @@
+"""The commands people type. Handlers import what they need, so that `--help` and `status` answer at once."""
+
+import sys
+
+import typer
+
+from xtts_finetune.core.errors import exit_code_of
+from xtts_finetune.core.paths import Workspace
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="""Fine-tune Coqui XTTS v2 on your own recordings, in two phases, without filling the disk.
+
+    The pipeline is DVC's: `dvc repro` runs prepare, train_phase1, train_phase2 and evaluate, or what of them is not up
+    to date, and resumes a run that was stopped. Its settings stand in params.yaml. `mlflow ui` compares the runs.""",
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keeps typer from taking the only command for the program itself."""
+
+
+@app.command()
+def status() -> None:
+    """Show Mel CE and Text CE per phase, what is registered, and what to type next."""
+    from xtts_finetune.ops.status import status_text
+
+    typer.echo(status_text(Workspace.here()))
+
+
+def main() -> None:
+    sys.exit(exit_code_of(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""`python -m xtts_finetune.stages prepare | train phase1 | train phase2 | evaluate`: what dvc.yaml calls."""
+
+import sys
+
+from xtts_finetune.core.errors import exit_code_of
+from xtts_finetune.core.params import load_params
+from xtts_finetune.core.paths import PHASES, Workspace
+
+
+def main() -> None:
+    """Run the stage that the arguments name, in the working folder."""
+    workspace = Workspace.here()
+    params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load for ten seconds
+    match sys.argv[1:]:
+        case ["prepare"]:
+            from xtts_finetune.stages.prepare import prepare
+
+            prepare(workspace, params)
+        case ["train", phase] if phase in PHASES:
+            from xtts_finetune.stages.train import train
+
+            train(workspace, params, phase)
+        case ["evaluate"]:
+            from xtts_finetune.stages.evaluate import evaluate
+
+            evaluate(workspace, params)
+        case other:
+            raise AssertionError(f"dvc.yaml names no such stage: {other}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

@@ -1,0 +1,154 @@
+"""Compare base and phases, let them speak, register only the best."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from tqdm import tqdm
+
+from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
+from xtts_finetune.core.params import Params
+from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
+from xtts_finetune.data.batches import collate
+from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.stages.figures import draw_curves
+from xtts_finetune.store.checkpoints import WEIGHTS
+from xtts_finetune.store.connection import Store, open_store
+from xtts_finetune.store.outs import data_digest, remove_finished_work
+from xtts_finetune.store.registry import Registration, register_best
+from xtts_finetune.store.tracking import RunTracker, environment_tags
+from xtts_finetune.training import metrics, xtts
+from xtts_finetune.training.base import Base
+from xtts_finetune.training.device import make_deterministic, pick_device
+from xtts_finetune.training.phases import MODEL_CARD, with_weighted
+from xtts_finetune.training.synthesis import REFERENCE, Speaker
+
+BATCH = 8  # clips
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the stage works on."""
+
+    workspace: Workspace
+    params: Params
+
+    @property
+    def base(self) -> Base:
+        return Base(self.workspace.prepared / "base", self.workspace.root)
+
+    def weights(self, model: str) -> Path | None:
+        """Of `base` (None: its own) or a phase."""
+        return None if model == "base" else self.workspace.root / "models" / model / WEIGHTS
+
+    def card(self, phase: PhaseName) -> dict[str, Any]:
+        content: dict[str, Any] = read_json(self.workspace.model(phase) / MODEL_CARD)
+        return content
+
+
+def evaluate(workspace: Workspace, params: Params) -> None:
+    """Write reports/evaluation.json, samples and curves; register the best of the phases' models.
+
+    Raises:
+        UserError: what the stages before left cannot be used, or there is no tracking store.
+    """
+    job = Evaluation(workspace, params)
+    make_deterministic()
+    remove_finished_work(workspace)
+    store = open_store(workspace, job.params.tracking)
+    figures: dict[str, Any] = {}
+    with published_folder(workspace.reports / "samples") as samples:
+        for model in ("base", *PHASES):
+            figures[model] = _measure(job, model)
+            _speak(job, model, samples / model)
+    best = min(PHASES, key=lambda phase: figures[phase]["mel_ce"])  # of equals the first
+    curves = {phase: workspace.curve(phase) for phase in PHASES}
+    target = job.params.phase(PHASES[-1]).target_mel_ce
+    draw_curves(workspace.reports / "curves.png", curves, figures["base"], target)
+    write_json(workspace.evaluation, {**figures, "best": best})
+    registration = _record(job, store, figures, best)
+    write_json(workspace.registration, registration.__dict__)
+    verb = "registered" if registration.created else "already registered"
+    version = f"{registration.name} version {registration.version}"
+    print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}; {verb}: {version}")
+
+
+def _measure(job: Evaluation, model: str) -> dict[str, float]:
+    """Mel CE and Text CE of a model on the eval split."""
+    gpt = job.base.gpt(job.weights(model)).to(pick_device()).eval()
+    reader = FeatureReader(job.workspace.prepared, "eval")
+    order = reader.samples.argsort(kind="stable")
+    starts = tqdm(range(0, len(order), BATCH), desc=f"evaluating {model}", unit="batch")
+    batches = (collate(reader, order[at : at + BATCH], None) for at in starts)
+    sums = metrics.evaluate(gpt, xtts.build_conditioning_mel(job.base.mel_stats()), batches)
+    return with_weighted({"mel_ce": sums.mel_ce, "text_ce": sums.text_ce})
+
+
+def _speak(job: Evaluation, model: str, folder: Path) -> None:
+    """Let a model say the sentences of params.yaml into `folder`."""
+    folder.mkdir()
+    settings = job.params.evaluate
+    speaker = Speaker(job.base.gpt(job.weights(model)), job.base, job.workspace.prepared / REFERENCE, settings)
+    for number, sentence in enumerate(tqdm(settings.sentences, desc=f"speaking {model}", unit="sentence"), 1):
+        sound, rate = speaker.speak(sentence, job.params.prepare.language)
+        soundfile.write(folder / f"{number}.wav", sound, rate, subtype="PCM_16")
+
+
+def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseName) -> Registration:
+    """One MLflow run with the figures, samples and curves, and the best model's version in the registry."""
+    workspace, params, card = job.workspace, job.params, job.card(best)
+    digest = data_digest(workspace)
+    cards = {phase: job.card(phase) for phase in PHASES}
+    settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
+    key = sha256_json([digest, settings, cards])
+    tags = {
+        **environment_tags(workspace.root),
+        "phase": "evaluate",
+        "data_md5": digest,
+        "split_digest": read_json(workspace.reports / "dataset.json")["split_digest"],
+    }
+    with RunTracker.start(
+        store, f"evaluate-{key[:6]}", key, settings, tags, ("data", workspace.data.name, digest), 1
+    ) as tracker:
+        curve = [(0, _named(figures["base"])), *((cards[phase]["step"], _named(figures[phase])) for phase in PHASES)]
+        tracker.backfill(curve)
+        tracker.log_artifact_dir(workspace.reports / "samples", "samples")
+        tracker.log_artifact(workspace.reports / "curves.png")
+        trained = {f"param.{name}": str(value) for name, value in card["params"].items()}
+        version_tags = {**tags, **trained, "phase": best, "step": str(card["step"]), "base": params.base}
+        with _self_contained(job, best) as folder:
+            return register_best(
+                store,
+                tracker.run_id,
+                params.registry.model_name,
+                folder,
+                card["sha256"],
+                version_tags,
+                _named(figures[best]),
+            )
+
+
+def _named(figures: dict[str, float]) -> dict[str, float]:
+    return {"eval/mel_ce": figures["mel_ce"], "eval/text_ce": figures["text_ce"]}
+
+
+@contextmanager
+def _self_contained(job: Evaluation, best: PhaseName) -> Iterator[Path]:
+    """A folder with all that the best model needs to speak, as links: no byte is copied."""
+    prepared = job.workspace.prepared
+    with tempfile.TemporaryDirectory(prefix=".register.", suffix=".tmp", dir=job.workspace.root) as name:
+        folder = Path(name)
+        (folder / "base").mkdir()
+        for file in (WEIGHTS, MODEL_CARD):
+            link_or_copy(job.workspace.model(best) / file, folder / file)
+        sound = "vocoder" if job.base.info["vocoder"] == "hifigan" else "dvae"
+        for file in ("base.json", "config.json", "vocab.json", "mel_stats.safetensors", f"{sound}.safetensors"):
+            link_or_copy(prepared / "base" / file, folder / "base" / file)
+        shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
+        write_json(folder / "speak.json", job.params.evaluate.model_dump())
+        yield folder

@@ -1,0 +1,120 @@
+"""Recordings → accepted clips, a split, a base, cached features."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
+
+from xtts_finetune.core.files import published_folder, sha256_file, write_json
+from xtts_finetune.core.params import SAMPLE_RATE, Params
+from xtts_finetune.core.paths import Workspace
+from xtts_finetune.data.audio import load_audio
+from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText
+from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.data.dataset import accept, dataset_report, write_features
+from xtts_finetune.data.split import split
+from xtts_finetune.stages.figures import draw_lengths
+from xtts_finetune.training import mini, xtts
+from xtts_finetune.training.base import Base, check_published, import_published
+from xtts_finetune.training.device import make_deterministic
+from xtts_finetune.training.synthesis import REFERENCE
+
+REFERENCE_SECONDS = 12.0
+
+
+def prepare(workspace: Workspace, params: Params) -> None:
+    """Write prepared/ and reports/dataset.{json,png}, all or nothing.
+
+    Raises:
+        UserError: metadata.csv, the recordings or the base cannot be used.
+    """
+    make_deterministic()
+    with published_folder(workspace.prepared) as prepared:
+        base = prepared / "base"
+        base.mkdir()
+        info = _open_base(workspace, params, base)
+        tokenizer = xtts.build_tokenizer(base / "vocab.json")
+        accepted, rejected = accept(workspace.data, params.prepare, _encoder(tokenizer))
+        train, evaluation = split(accepted, params.prepare.eval_fraction, params.seed)
+        if params.base == "mini":
+            info |= mini.build(base, lambda i: load_audio(train[i].clip.audio).samples, len(train), params.seed)
+            weights = base / "gpt.safetensors"
+            info["gpt"] = {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
+        write_json(base / "base.json", info)
+        codec = _Codec(Base(base, workspace.root))
+        write_features(prepared, "train", train, codec)
+        write_features(prepared, "eval", evaluation, codec)
+        _write_reference(prepared / REFERENCE, train)
+    report = dataset_report(workspace.data, train, evaluation, rejected)
+    write_json(workspace.reports / "dataset.json", {**report, "base": _base_report(info, codec)})
+    draw_lengths(workspace.reports / "dataset.png", [c.seconds for c in train], [c.seconds for c in evaluation])
+    counts = f"{len(train)} clips to train on, {len(evaluation)} to evaluate, {len(rejected)} rejected"
+    print(f"{counts}: see reports/dataset.json")
+
+
+def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, Any]:
+    """Fill `folder` with at least vocab.json; returns base.json's fields as far as they are known."""
+    if params.base == "mini":
+        # All transcripts, not the training clips' alone: a vocabulary must be able to spell every clip.
+        clips = read_metadata(workspace.data, params.prepare.language)
+        mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / "vocab.json")
+        return {"vocoder": "griffin_lim"}
+    source = workspace.base / "xtts_v2" if params.base == "xtts_v2" else (workspace.root / params.base).resolve()
+    check_published(source, pinned=params.base == "xtts_v2")
+    return import_published(source, folder, workspace.root)
+
+
+def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
+    def encode(text: str, language: str) -> list[int]:
+        try:
+            return xtts.encode_text(tokenizer, text, language)
+        except ValueError as error:
+            raise ClipRejected(f"text not encodable: {error}") from None
+
+    return encode
+
+
+class _Codec:
+    """Encodes clips one by one, unpadded (padding would change the codes near a clip's end), and counts the codes."""
+
+    def __init__(self, base: Base) -> None:
+        self.dvae = base.codec()
+        self.mel = xtts.build_codec_mel(base.mel_stats())
+        self.counts: Counter[int] = Counter()
+
+    @torch.inference_mode()
+    def __call__(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        mel = self.mel(torch.from_numpy(samples)[None])
+        codes: npt.NDArray[np.int64] = self.dvae.get_codebook_indices(mel)[0].numpy()
+        self.counts.update(codes.tolist())
+        return codes
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the entropy of code use: 1024 when all are used alike, near 1 when the codebook has collapsed."""
+        shares = np.array(list(self.counts.values()), dtype=float)
+        shares /= shares.sum()
+        return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _base_report(info: dict[str, Any], codec: _Codec) -> dict[str, Any]:
+    used = {"codes_used": len(codec.counts), "codebook_perplexity": round(codec.perplexity, 1)}
+    return used | {key: info[key] for key in ("codec_mse",) if key in info}
+
+
+def _write_reference(path: Path, clips: Sequence[Accepted]) -> None:
+    """Join clips of the most recorded speaker, of about 6 s each, into the voice that samples are spoken in."""
+    speaker, _ = Counter(item.clip.speaker for item in clips).most_common(1)[0]
+    candidates = [item for item in clips if item.clip.speaker == speaker]
+    chosen: list[npt.NDArray[np.float32]] = []
+    for item in sorted(candidates, key=lambda item: abs(item.seconds - REFERENCE_SECONDS / 2)):
+        chosen.append(load_audio(item.clip.audio).samples)
+        if sum(map(len, chosen)) >= REFERENCE_SECONDS * SAMPLE_RATE:
+            break
+    soundfile.write(path, np.concatenate(chosen), SAMPLE_RATE, subtype="PCM_16")
