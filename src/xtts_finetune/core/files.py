@@ -14,10 +14,13 @@ from xtts_finetune.core.errors import Problem, UserError
 
 
 def fsync_path(path: Path) -> None:
-    """Force a file's or folder's content to the disk. Folders cannot be opened on Windows and are skipped there."""
-    if path.is_dir() and os.name == "nt":
+    """Force a file's or folder's content to the disk.
+
+    Windows can do so only for what it can open to write: not for folders and files that DVC made read-only.
+    """
+    if os.name == "nt" and (path.is_dir() or not os.access(path, os.W_OK)):
         return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -121,7 +121,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        for key_node, _ in node.value:
+        for key_node in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} stands here twice", problem_mark=key_node.start_mark)
@@ -146,8 +146,9 @@ def load_params(path: Path) -> Params:
     except FileNotFoundError:
         remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
         raise UserError(title, [Problem(str(path), "does not exist", remedy)]) from None
-    except UnicodeDecodeError as error:
-        raise UserError(title, [Problem(path.name, f"is not UTF-8 text: {error}", "save it as UTF-8")]) from None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:  # the latter: control characters
+        what = f"is not UTF-8 text: {str(error).splitlines()[0]}"
+        raise UserError(title, [Problem(path.name, what, "save it as UTF-8")]) from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(title, [Problem(f"{path.name}{line}", f"{error.problem}", "correct this line")]) from None

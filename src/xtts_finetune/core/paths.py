@@ -58,6 +58,10 @@ class Workspace:
         """The running phase's states; known to neither git nor DVC, so that a crash never costs them."""
         return self.root / "work" / phase
 
+    def running_curve(self, phase: PhaseName) -> Path:
+        """A JSON line per step and evaluation of the running phase."""
+        return self.work(phase) / "curve.jsonl"
+
     def checkpoints(self, phase: PhaseName) -> Path:
         return self.root / "checkpoints" / phase
 

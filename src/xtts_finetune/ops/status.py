@@ -1,12 +1,13 @@
 """`xtts-finetune status`: where the run stands, in figures, and what to type next."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.params import load_params
-from xtts_finetune.core.paths import PHASES, Workspace
+from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 
 
 def status_text(workspace: Workspace) -> str:
@@ -40,20 +41,52 @@ def _dataset_lines(workspace: Workspace) -> Iterator[str]:
 
 def _figure_lines(workspace: Workspace, target: float | None) -> Iterator[str]:
     """A table of the models on the eval split. Text CE also × 0.01, as Coqui prints it."""
-    evaluation = _read(workspace.evaluation) or {}
     yield ""
     yield "model      eval Mel CE   eval Text CE   (× 0.01)   best at step"
-    for model in ("base", *PHASES):
-        trained = _read(workspace.reports / f"train_{model}.json") or {}
-        figures = evaluation.get(model) or trained.get("eval")
-        if figures is None:
-            yield f"{model:<10} not there yet"
-            continue
-        step = trained.get("step", 0)
-        mel, text, weighted = (figures[name] for name in ("mel_ce", "text_ce", "text_ce_weighted"))
-        yield f"{model:<10} {mel:>11.3f} {text:>14.3f} {weighted:>11.4f} {step:>14}"
+    finished = _finished(workspace)
+    if finished:
+        yield _row("base", finished["phase1"]["start"], 0)
+    for phase in PHASES:
+        figures = finished.get(phase)
+        yield (
+            _row(phase, figures["eval"], figures["step"]) if figures else f"{phase:<10} {_under_way(workspace, phase)}"
+        )
     if target is not None:
         yield f"{'target':<10} {target:>11.3f}"
+
+
+def _row(model: str, figures: dict[str, float], step: int) -> str:
+    mel, text = figures["mel_ce"], figures["text_ce"]
+    return f"{model:<10} {mel:>11.3f} {text:>14.3f} {text * 0.01:>11.4f} {step:>14}"
+
+
+def _finished(workspace: Workspace) -> dict[PhaseName, dict[str, Any]]:
+    """The metrics of the phases that are done; a phase after one that is not has those of the run before."""
+    finished: dict[PhaseName, dict[str, Any]] = {}
+    for phase in PHASES:
+        figures = _read(workspace.metrics(phase))
+        if figures is None:
+            break
+        finished[phase] = figures
+    return finished
+
+
+def _is_complete(workspace: Workspace) -> bool:
+    """Whether every stage has left what it leaves."""
+    reports = [workspace.evaluation, workspace.registration]
+    return len(_finished(workspace)) == len(PHASES) and all(report.exists() for report in reports)
+
+
+def _under_way(workspace: Workspace, phase: PhaseName) -> str:
+    """How far an unfinished phase is, whether it runs now or waits to be resumed."""
+    curve = workspace.running_curve(phase)
+    lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half-written
+    evaluations = [row for row in rows if "eval/mel_ce" in row]
+    if not evaluations:
+        return "not there yet"
+    last = evaluations[-1]
+    return f"at step {rows[-1]['step']}; eval Mel CE {last['eval/mel_ce']:.3f} at step {last['step']}"
 
 
 def _registration_lines(workspace: Workspace) -> Iterator[str]:
@@ -63,18 +96,20 @@ def _registration_lines(workspace: Workspace) -> Iterator[str]:
         yield "registered nothing yet"
         return
     aliases = ", ".join(registration["aliases"])
-    yield f"registered {registration['name']} version {registration['version']} ({aliases})"
+    when = "" if _is_complete(workspace) else ", by the run before"
+    yield f"registered {registration['name']} version {registration['version']} ({aliases}){when}"
 
 
 def _next_lines(workspace: Workspace) -> Iterator[str]:
     yield ""
-    if _read(workspace.registration) is None:
-        yield "next       dvc repro           runs what is missing, or resumes it"
+    yield "next, in .venv (. .venv/bin/activate):"
+    if not _is_complete(workspace):
+        yield "  dvc repro           runs what is missing, and resumes what was stopped"
         return
-    yield "next       mlflow ui           compare phase 1 and phase 2 at http://127.0.0.1:5000"
-    yield "           dvc plots show      the curves as a page"
-    yield "           reports/samples/    listen: base, phase1, phase2"
-    yield "           xtts-finetune --help"
+    yield "  mlflow ui           compare phase 1 and phase 2, at http://127.0.0.1:5000"
+    yield "  dvc plots show      the curves as a page"
+    yield "  dvc metrics diff    what changed since the last commit"
+    yield "and listen to reports/samples/: base, phase1 and phase2 say the same sentences"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

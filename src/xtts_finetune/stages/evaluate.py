@@ -11,10 +11,10 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
-from xtts_finetune.data.batches import collate
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.stages.figures import draw_curves
 from xtts_finetune.store.checkpoints import WEIGHTS
@@ -27,8 +27,6 @@ from xtts_finetune.training.base import Base
 from xtts_finetune.training.device import make_deterministic, pick_device
 from xtts_finetune.training.phases import MODEL_CARD, with_weighted
 from xtts_finetune.training.synthesis import REFERENCE, Speaker
-
-BATCH = 8  # clips
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,7 @@ def evaluate(workspace: Workspace, params: Params) -> None:
 def _measure(job: Evaluation, model: str) -> dict[str, float]:
     """Mel CE and Text CE of a model on the eval split."""
     gpt = job.base.gpt(job.weights(model)).to(pick_device()).eval()
-    reader = FeatureReader(job.workspace.prepared, "eval")
-    order = reader.samples.argsort(kind="stable")
-    starts = tqdm(range(0, len(order), BATCH), desc=f"evaluating {model}", unit="batch")
-    batches = (collate(reader, order[at : at + BATCH], None) for at in starts)
+    batches = metrics.eval_batches(FeatureReader(job.workspace.prepared, "eval"), f"evaluating {model}", leave=True)
     sums = metrics.evaluate(gpt, xtts.build_conditioning_mel(job.base.mel_stats()), batches)
     return with_weighted({"mel_ce": sums.mel_ce, "text_ce": sums.text_ce})
 
@@ -95,7 +90,11 @@ def _speak(job: Evaluation, model: str, folder: Path) -> None:
     settings = job.params.evaluate
     speaker = Speaker(job.base.gpt(job.weights(model)), job.base, job.workspace.prepared / REFERENCE, settings)
     for number, sentence in enumerate(tqdm(settings.sentences, desc=f"speaking {model}", unit="sentence"), 1):
-        sound, rate = speaker.speak(sentence, job.params.prepare.language)
+        try:
+            sound, rate = speaker.speak(sentence, job.params.prepare.language)
+        except ValueError as error:
+            problem = Problem(f"params.yaml: evaluate.sentences.{number - 1}", str(error), "change the sentence")
+            raise UserError("a sentence cannot be spoken", [problem]) from None
         soundfile.write(folder / f"{number}.wav", sound, rate, subtype="PCM_16")
 
 
@@ -115,8 +114,7 @@ def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseN
     with RunTracker.start(
         store, f"evaluate-{key[:6]}", key, settings, tags, ("data", workspace.data.name, digest), 1
     ) as tracker:
-        curve = [(0, _named(figures["base"])), *((cards[phase]["step"], _named(figures[phase])) for phase in PHASES)]
-        tracker.backfill(curve)
+        tracker.backfill([(card["step"], _named(figures[best]))])  # the registered point of the curve
         tracker.log_artifact_dir(workspace.reports / "samples", "samples")
         tracker.log_artifact(workspace.reports / "curves.png")
         trained = {f"param.{name}": str(value) for name, value in card["params"].items()}

@@ -53,8 +53,9 @@ def _draw_phase(axes: Axes, phase: PhaseName, rows: Sequence[Mapping[str, str]],
         axes.axvline(int(rows[0]["step"]), color=MARK, lw=0.5)
     style = {"phase1": "-", "phase2": "--"}[phase]
     for split, colour, marker in ("train", TRAIN, "none"), ("eval", EVAL, "o"):
-        points = [(int(row["step"]), float(row[f"{split}_{measure}"])) for row in rows if row[f"{split}_{measure}"]]
-        axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, ms=3.5, label=f"{split}, {phase}")
+        steps = [int(row["step"]) for row in rows]
+        values = [float(row[f"{split}_{measure}"]) for row in rows]  # nan, which is not drawn, before the first step
+        axes.plot(steps, values, style, color=colour, marker=marker, ms=3.5, label=f"{split}, {phase}")
 
 
 def _save(figure: Figure, path: Path) -> None:

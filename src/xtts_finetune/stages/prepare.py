@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import torch
-from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
 from xtts_finetune.core.params import SAMPLE_RATE, Params
 from xtts_finetune.core.paths import Workspace
@@ -24,6 +24,7 @@ from xtts_finetune.training import mini, xtts
 from xtts_finetune.training.base import Base, check_published, import_published
 from xtts_finetune.training.device import make_deterministic
 from xtts_finetune.training.synthesis import REFERENCE
+from xtts_finetune.training.xtts import VoiceBpeTokenizer
 
 REFERENCE_SECONDS = 12.0
 
@@ -40,6 +41,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
         base.mkdir()
         info = _open_base(workspace, params, base)
         tokenizer = xtts.build_tokenizer(base / "vocab.json")
+        _check_sentences(params, tokenizer)
         accepted, rejected = accept(workspace.data, params.prepare, _encoder(tokenizer))
         train, evaluation = split(accepted, params.prepare.eval_fraction, params.seed)
         if params.base == "mini":
@@ -78,6 +80,18 @@ def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
             raise ClipRejected(f"text not encodable: {error}") from None
 
     return encode
+
+
+def _check_sentences(params: Params, tokenizer: VoiceBpeTokenizer) -> None:
+    """Refuse now what evaluate could not speak after hours of training."""
+    problems = []
+    for number, sentence in enumerate(params.evaluate.sentences):
+        try:
+            xtts.encode_text(tokenizer, sentence, params.prepare.language)
+        except ValueError as error:
+            problems.append(Problem(f"params.yaml: evaluate.sentences.{number}", str(error), "change the sentence"))
+    if problems:
+        raise UserError("sentences cannot be spoken", problems)
 
 
 class _Codec:

@@ -27,7 +27,7 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     with store.locked():
         claim(store, job.fingerprint())
-        curve = Curve(store.folder / "curve.jsonl")
+        curve = Curve(workspace.running_curve(name))
         if not store.done:
             _train(job, store, curve)
         publish(job, store, curve)

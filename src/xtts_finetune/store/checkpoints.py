@@ -9,6 +9,7 @@ place, checksummed, fsynced and renamed; without a manifest that holds for every
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from xtts_finetune.store.retention import expendable
 WEIGHTS = "model.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
+_NAME = re.compile(r"(step|best)-\d{8,}")
+_TEMPORARY = re.compile(r"\..+\.tmp")  # of published_file and published_folder
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,14 @@ class Checkpoint:
         """What is wrong with it, by its manifest; None if every byte is as written."""
         try:
             files = read_json(self.folder / MANIFEST)["files"]
-        except (OSError, ValueError, KeyError) as error:
-            return f"{MANIFEST}: {error}"
-        for name, written in files.items():
+            written = {name: (file["bytes"], file["sha256"]) for name, file in files.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{MANIFEST} cannot be read: {error}"
+        for name, (size, digest) in written.items():
             file = self.folder / name
-            if not file.is_file() or file.stat().st_size != written["bytes"]:
+            if not file.is_file() or file.stat().st_size != size:
                 return f"{name} is missing or cut short"
-            if sha256_file(file) != written["sha256"]:
+            if sha256_file(file) != digest:
                 return f"{name} has changed since it was written"
         return None
 
@@ -103,17 +107,18 @@ class CheckpointStore:
         self.prune()
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
-        """Make the weights of `checkpoint` the best; the one before is removed when they are in place."""
-        previous = self.best()
-        if previous is not None and previous.step == checkpoint.step:
+        """Make the weights of `checkpoint` the best; those before are removed when they are in place."""
+        previous = self._complete("best-")
+        if [best.step for best in previous] == [checkpoint.step] and previous[0].damage() is None:
             return
         with published_folder(self.folder / f"best-{checkpoint.step:08d}") as folder:
             link_or_copy(checkpoint.weights, folder / WEIGHTS)
             link_or_copy(checkpoint.folder / STATE, folder / STATE)
             files = read_json(checkpoint.folder / MANIFEST)["files"]
             write_json(folder / MANIFEST, {"files": {name: files[name] for name in (WEIGHTS, STATE)}})
-        if previous is not None:
-            shutil.rmtree(previous.folder)
+        for best in previous:
+            if best.step != checkpoint.step:
+                shutil.rmtree(best.folder)
 
     def states(self) -> list[Checkpoint]:
         """The complete states, oldest first; by name and manifest, without reading the weights."""
@@ -132,12 +137,21 @@ class CheckpointStore:
         found = self._complete("best-")
         return found[-1] if found else None
 
+    def discard_newer(self, step: int) -> None:
+        """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept."""
+        for state in self.states():
+            if state.step > step:
+                shutil.rmtree(state.folder)
+
     def prune(self) -> None:
-        """Delete the states that retention lets go, and what a crash left half-written."""
+        """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
         for step in expendable([state.step for state in self.states()], self.keep_last, protected=()):
             shutil.rmtree(self._state_folder(step))
-        for leftover in self.folder.glob(".*.tmp"):
-            shutil.rmtree(leftover)
+        for leftover in self.folder.iterdir():
+            if _NAME.fullmatch(leftover.name) and not (leftover / MANIFEST).is_file():
+                shutil.rmtree(leftover)
+            elif _TEMPORARY.fullmatch(leftover.name):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def clear(self) -> None:
         """Forget everything: another run starts here."""
@@ -150,6 +164,10 @@ class CheckpointStore:
 
     def mark_done(self, summary: dict[str, Any]) -> None:
         write_json(self.folder / "DONE", summary)
+
+    def reopen(self) -> None:
+        """Take `mark_done` back: the run is to go on."""
+        (self.folder / "DONE").unlink(missing_ok=True)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -170,7 +188,7 @@ class CheckpointStore:
         return self.folder / f"step-{step:08d}"
 
     def _complete(self, prefix: str) -> list[Checkpoint]:
-        folders = sorted(self.folder.glob(f"{prefix}*"))
+        folders = [folder for folder in sorted(self.folder.glob(f"{prefix}*")) if _NAME.fullmatch(folder.name)]
         return [Checkpoint(f, int(f.name.removeprefix(prefix))) for f in folders if (f / MANIFEST).is_file()]
 
 

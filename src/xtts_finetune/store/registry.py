@@ -76,8 +76,7 @@ def register_best(
         model = _whole_model(store, run_id, model_name, model_sha256) or _log_model(
             store, run_id, model_name, folder, model_sha256
         )
-        figures = {name.replace("/", "_"): str(value) for name, value in metrics.items()}
-        number = _create_version(store, run_id, model, {**tags, **figures, WEIGHTS_TAG: model_sha256})
+        number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics)
     return Registration(model_name, number, _set_aliases(store, model_name, number), created=not same)
 
 
@@ -184,7 +183,9 @@ def _link_tree(source: Path, target: Path) -> None:
             link_or_copy(path.resolve(), target / path.relative_to(source))
 
 
-def _create_version(store: Store, run_id: str, model: "LoggedModel", tags: dict[str, str]) -> int:
+def _create_version(
+    store: Store, run_id: str, model: "LoggedModel", tags: dict[str, str], metrics: Mapping[str, float]
+) -> int:
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
@@ -201,8 +202,8 @@ def _create_version(store: Store, run_id: str, model: "LoggedModel", tags: dict[
         model_name,
         model.artifact_location,  # models:/<id> would be looked up in mlflow's global store, not in this one
         run_id=run_id,
-        tags=tags,
-        description=_description(tags),
+        tags=tags | {name.replace("/", "_"): str(value) for name, value in metrics.items()},
+        description=_description(tags, metrics),
         model_id=model.model_id,
     )
     link = json.dumps([{"name": model_name, "version": created.version}])
@@ -210,8 +211,8 @@ def _create_version(store: Store, run_id: str, model: "LoggedModel", tags: dict[
     return int(created.version)
 
 
-def _description(tags: dict[str, str]) -> str:
-    figures = [f"{name.replace('_', ' ')} {float(tags[name]):.4f}" for name in sorted(tags) if name.endswith("_ce")]
+def _description(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    figures = [f"{name.replace('/', ' ').replace('_', ' ')} {value:.4f}" for name, value in sorted(metrics.items())]
     measured = f"; {', '.join(figures)} nats per token" if figures else ""
     return f"The best of {tags['phase']}, step {tags['step']}{measured}. Weights {tags[WEIGHTS_TAG][:12]}."
 

@@ -15,13 +15,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from TTS.tts.layers.xtts.dvae import DiscreteVAE
-from TTS.tts.layers.xtts.gpt import GPT
-from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, sha256_file
 from xtts_finetune.training import xtts
+from xtts_finetune.training.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
 
 REVISION = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"
 # Hugging Face repository coqui/XTTS-v2 at REVISION: SHA-256 of the published files.
@@ -70,14 +68,14 @@ class Base:
         """The GPT with the `weights` of a fine-tune (model.safetensors), or else with the base's own.
 
         Raises:
-            UserError: the weights do not fit, or the base's file is no longer what `prepare` saw.
+            UserError: the weights do not fit, or the base's file is gone or no longer what `prepare` saw.
         """
         gpt = xtts.build_gpt(self.args, self.tokenizer())
         if weights is not None:
             load_state(gpt, load_file(weights), weights)
             return gpt
         source, digest = self.root / self.info["gpt"]["path"], self.info["gpt"]["sha256"]
-        if sha256_file(source) != digest:
+        if not source.is_file() or sha256_file(source) != digest:
             changed = Problem(str(source), "is not the file that prepare saw", "restore it, or run: dvc repro")
             raise UserError("the base has changed", [changed])
         state = load_file(source) if source.suffix == ".safetensors" else dict(gpt_part(source))
@@ -151,7 +149,7 @@ def import_published(source: Path, folder: Path, root: Path) -> dict[str, Any]:
         shutil.copyfile(source / name, folder / name)
     args = _read_args(source / "config.json")
     _check_vocabulary(source / "vocab.json")
-    stats = torch.load(source / "mel_stats.pth", map_location="cpu", weights_only=True)
+    stats = xtts.load_pickle(source / "mel_stats.pth")
     if not isinstance(stats, Tensor) or stats.shape != (xtts.MEL_CHANNELS,):
         what = f"does not hold a tensor of {xtts.MEL_CHANNELS} values"
         raise UserError("the base cannot be used", [Problem(str(source / "mel_stats.pth"), what, FETCH)])
@@ -181,18 +179,22 @@ def import_published(source: Path, folder: Path, root: Path) -> dict[str, Any]:
 def _read_args(config: Path) -> dict[str, Any]:
     try:
         args: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))["model_args"]
-    except (ValueError, KeyError) as error:
-        what = f"is not the config.json of an XTTS model: {error}"
-        raise UserError("the base cannot be used", [Problem(str(config), what, FETCH)]) from None
+        sizes = {name: value for name, value in xtts.default_args().items() if isinstance(value, int)}
+        lacking = [name for name, value in sizes.items() if type(args.get(name)) is not type(value)]
+        what = f"lacks usable model_args: {', '.join(lacking)}" if lacking else ""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"is not the config.json of an XTTS model: {error!r}"
+    if what:
+        raise UserError("the base cannot be used", [Problem(str(config), what, FETCH)])
     return args
 
 
 def _check_vocabulary(vocab: Path) -> None:
     try:
-        tokens = json.loads(vocab.read_text(encoding="utf-8"))["model"]["vocab"]
+        tokens = xtts.build_tokenizer(vocab).tokenizer.get_vocab()
         lacking = [token for token in ("[STOP]", "[START]", "[SPACE]") if token not in tokens]
         what = f"lacks {', '.join(lacking)}" if lacking else ""
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
         what = f"is not a BPE vocabulary: {error}"
     if what:
         raise UserError("the base cannot be used", [Problem(str(vocab), what, FETCH)])

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,7 @@ class Curve:
         self.path = path
         self.rows: list[Row] = []
         if path.exists():
-            # A kill can cut the last line short; its step is replayed.
-            whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-            self.rows = [json.loads(line) for line in whole.splitlines()]
+            self.rows = list(_whole_rows(path))
 
     def append(self, row: Row) -> None:
         self.rows.append(row)
@@ -53,8 +53,20 @@ class Curve:
         write_text(path, text.getvalue())
 
 
+def _whole_rows(path: Path) -> Iterator[Row]:
+    """The rows up to the first that a kill or a power cut left damaged: from there on, steps are replayed."""
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return
+        yield row
+
+
 def _cell(row: Row, column: str) -> str:
-    """Train figures of a row stand under `mean/…`; before the first step there are none."""
+    """Train figures of a row stand under `mean/…`; before the first step there are none.
+
+    Their cells say nan: dvc plots show draws an empty one as 0.
+    """
     name = column.replace("train_", "mean/").replace("eval_", "eval/")
-    value = row.get(name)
-    return "" if value is None else f"{value:.6g}"
+    return f"{row.get(name, math.nan):.6g}"

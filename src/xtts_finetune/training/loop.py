@@ -6,32 +6,28 @@ run again ends in the same weights, bit for bit.
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
-from TTS.tts.layers.xtts.gpt import GPT
 
 from xtts_finetune.core.errors import Problem, Stopped, UserError
 from xtts_finetune.core.params import PhaseParams
 from xtts_finetune.core.paths import PhaseName
 from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.store.checkpoints import WEIGHTS, Checkpoint, CheckpointStore
+from xtts_finetune.store.checkpoints import Checkpoint, CheckpointStore
 from xtts_finetune.training import metrics, xtts
 from xtts_finetune.training.curve import Curve, Row
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.metrics import TokenSums
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.position import Position
+from xtts_finetune.training.tensors import load_tensors, write_tensors
+from xtts_finetune.training.xtts import GPT
 
-EVAL_BATCH = 8  # clips; the result does not depend on it
 MAX_SKIPPED = 5  # steps in a row whose gradient is not finite
-OPTIMIZER = "optimizer.safetensors"
 
 
 class Tracker(Protocol):
@@ -79,17 +75,26 @@ class Run:
     # The verbs of fit().
 
     def resume(self) -> bool:
-        """Go back to the newest whole state; False if there is none and the run starts from its beginning."""
+        """Go back to the newest whole state; False if there is none and the run starts from its beginning.
+
+        Raises:
+            UserError: the best weights are lost. Whether to give up hours of training for them is the user's choice.
+        """
         state = self.store.latest(lambda found, damage: tqdm.write(f"passing over {found.folder}: {damage}"))
+        if state is not None and not self._has_best(state):
+            what = "the best weights so far are missing or damaged, and no state holds them"
+            remedy = f"bring them back, or start the phase over: rm -r {self.store.folder} && dvc repro"
+            raise UserError("this run cannot be resumed", [Problem(str(self.store.folder), what, remedy)])
+        self.store.discard_newer(-1 if state is None else state.step)
         if state is None:
             self.curve.truncate(-1)
             return False
-        self.gpt.load_state_dict(load_file(state.weights))
-        self._load_optimizer(state)
+        load_tensors(state.folder, self.gpt, self.optimizer)
         self.position = Position.from_json(state.state)
         if self.position.best_step == state.step:
             self.store.publish_best(state)  # the kill may have come between the two
         self.curve.truncate(state.step)
+        tqdm.write(f"resuming {self.inputs.name} after step {state.step}")
         return True
 
     def take_step(self) -> None:
@@ -116,7 +121,9 @@ class Run:
     def evaluate(self) -> None:
         """Mel CE and Text CE of the whole eval split; remembers the best."""
         position, means = self.position, self.position.train
-        found = metrics.evaluate(self.gpt, self.conditioning_mel, self._eval_batches())
+        found = metrics.evaluate(
+            self.gpt, self.conditioning_mel, metrics.eval_batches(self.inputs.eval, "evaluating", leave=False)
+        )
         row = found.metrics("eval")
         if means.mel_tokens:
             row |= {"mean/mel_ce": means.mel_ce, "mean/text_ce": means.text_ce, "lr": self._last_lr()}
@@ -134,7 +141,12 @@ class Run:
         """Publish a state to resume from, and the best weights if these are they."""
         self.curve.sync()
         position = self.position
-        self.store.save(position.step, self._write_tensors, asdict(position), position.best_step == position.step)
+        self.store.save(
+            position.step,
+            lambda folder: write_tensors(folder, self.gpt, self.optimizer),
+            asdict(position),
+            is_best=position.best_step == position.step,
+        )
 
     @property
     def ended(self) -> str | None:
@@ -147,6 +159,16 @@ class Run:
         return "epochs done" if position.epoch >= phase.epochs else None
 
     # Their parts.
+
+    def _has_best(self, state: Checkpoint) -> bool:
+        """Whether the best weights up to `state` are safe: in it, in their own folder, or sure to be replaced.
+
+        A later best is that of a state which was damaged: the steps up to it will be replayed.
+        """
+        best_step, best = Position.from_json(state.state).best_step, self.store.best()
+        if best_step in (state.step, -1):  # -1: no eval Mel CE was finite so far
+            return True
+        return best is not None and (best.step > state.step or (best.step == best_step and best.damage() is None))
 
     def _epoch(self) -> list[list[Indices]]:
         """The batches of the current epoch, `accumulate` of them a step."""
@@ -161,11 +183,6 @@ class Run:
     def _train_batch(self, indices: Indices, part: int) -> Batch:
         place = ("slice", self.inputs.seed, self.inputs.name, self.position.step, part)
         return collate(self.inputs.train, indices, [rng(*place, row) for row in range(len(indices))])
-
-    def _eval_batches(self) -> Iterator[Batch]:
-        order = self.inputs.eval.samples.argsort(kind="stable")
-        for at in tqdm(range(0, len(order), EVAL_BATCH), desc="evaluating", unit="batch", leave=False):
-            yield collate(self.inputs.eval, order[at : at + EVAL_BATCH], None)
 
     def _accumulate(self, batches: list[Batch]) -> TokenSums:
         """Gradients of the mean loss over all tokens of `batches`."""
@@ -194,19 +211,6 @@ class Run:
         what = f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}"
         remedy = f"lower train_{self.inputs.name}.lr, raise warmup_steps, or use precision: fp32"
         raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])
-
-    def _write_tensors(self, folder: Path) -> None:
-        save_file(self.gpt.state_dict(), folder / WEIGHTS)
-        state = self.optimizer.state_dict()["state"]
-        save_file({f"{i}.{name}": value for i, of in state.items() for name, value in of.items()}, folder / OPTIMIZER)
-
-    def _load_optimizer(self, state: Checkpoint) -> None:
-        restored: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in load_file(state.folder / OPTIMIZER).items():
-            index, name = key.split(".", 1)
-            restored.setdefault(int(index), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": restored, "param_groups": groups})
 
 
 def logged(row: Row) -> dict[str, float]:

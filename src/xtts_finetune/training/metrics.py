@@ -1,22 +1,24 @@
 """Mel CE and Text CE: cross-entropies in nats per token, weighted by tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from TTS.tts.layers.tortoise.arch_utils import TorchMelSpectrogram
-from TTS.tts.layers.xtts.gpt import GPT
+from tqdm import tqdm
 
 from xtts_finetune.core.params import CODE_STRIDE
-from xtts_finetune.data.batches import Batch
+from xtts_finetune.data.batches import Batch, collate
+from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.training.xtts import GPT, TorchMelSpectrogram
 
 TEXT_WEIGHT = 0.01  # GPTArgs.gpt_loss_text_ce_weight
 MEL_WEIGHT = 1.0  # GPTArgs.gpt_loss_mel_ce_weight
 MEL_STOPS = 4  # stop tokens that GPT.forward appends to a clip's codes and that count as targets
 TEXT_STOPS = 1
 IGNORED = -1  # target index that counts for nothing
+EVAL_BATCH = 8  # clips; the result does not depend on it
 
 
 @dataclass
@@ -108,6 +110,13 @@ def mel_targets(batch: Batch, stop_token: int, mask_prompt: bool) -> Tensor:
         spans = torch.from_numpy(batch.conditioning_spans) // CODE_STRIDE
         targets = torch.where((position >= spans[:, :1]) & (position < spans[:, 1:]), IGNORED, targets)
     return targets
+
+
+def eval_batches(reader: FeatureReader, label: str, leave: bool) -> Iterator[Batch]:
+    """All clips of the eval split, like lengths together, with a progress bar that may `leave` its last state."""
+    order = reader.samples.argsort(kind="stable")
+    for at in tqdm(range(0, len(order), EVAL_BATCH), desc=label, unit="batch", leave=leave):
+        yield collate(reader, order[at : at + EVAL_BATCH], None)
 
 
 @torch.no_grad()

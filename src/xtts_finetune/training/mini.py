@@ -6,6 +6,7 @@ the transcripts, the audio codec on the training clips, and the GPT starts from 
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,13 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
-from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
 from xtts_finetune.training import xtts
+from xtts_finetune.training.xtts import VoiceBpeTokenizer
 
 GPT_SHAPE = {"gpt_layers": 4, "gpt_n_model_channels": 256, "gpt_n_heads": 4, "decoder_input_dim": 256}
 TEXT_TOKENS = 320
+ALPHABET = "abcdefghijklmnopqrstuvwxyz!'(),-./:;?"  # always spelled, whatever the transcripts happen to hold
 CODES = 1024
 CODEC_SHAPE = {"codes": CODES, "hidden_dim": 64, "resnet_blocks": 1, "codebook_dim": 128}
 MAX_CODEC_CLIPS = 1_000  # bounds memory and time, whatever the size of the data set
@@ -40,10 +42,17 @@ Waveform = NDArray[np.float32]
 
 
 def train_vocabulary(texts: Iterable[tuple[str, str]], path: Path) -> None:
-    """Train a BPE file for VoiceBpeTokenizer on (text, language) pairs: [STOP]=0 [UNK]=1 [SPACE]=2, as in XTTS v2."""
+    """Train a BPE file for VoiceBpeTokenizer on (text, language) pairs: [STOP]=0 [UNK]=1 [SPACE]=2, as in XTTS v2.
+
+    Texts that cannot be cleaned are left out: `xtts.encode_text` refuses them, saying why.
+    """
     cleaner = VoiceBpeTokenizer()
-    cleaned = [xtts.clean_text(cleaner, text, language) for text, language in texts if language in xtts.LANGUAGES]
-    alphabet = sorted(set("".join(cleaned)) - {" "})
+    cleaned = []
+    for text, language in texts:
+        if language in xtts.LANGUAGES:
+            with suppress(ValueError):
+                cleaned.append(xtts.clean_text(cleaner, text, language))
+    alphabet = sorted({*ALPHABET, *"".join(cleaned)} - {" "})
     tokenizer = Tokenizer(BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     special = ["[STOP]", "[UNK]", "[SPACE]", "[START]", *(f"[{language}]" for language in xtts.LANGUAGES)]

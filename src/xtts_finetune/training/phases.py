@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file, sha256_json, write_json
 from xtts_finetune.core.params import Params, PhaseParams
 from xtts_finetune.core.paths import SPLITS, PhaseName, Workspace
@@ -48,22 +49,16 @@ class Job:
         return int(read_json(self.warm_start / MODEL_CARD)["last_step"]) if self.warm_start else 0
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that shapes the result. A run resumes only where it is the same.
-
-        More epochs alone extend a run, unless its schedule is stretched over them.
-        """
+        """All that shapes the result. A run resumes only where it is the same, or extends the run (`claim`)."""
         prepared = self.workspace.prepared
         features = [path for split in SPLITS for path in sorted(prepared.glob(f"{split}.*"))]
         weights = sha256_file(self.warm_start / WEIGHTS) if self.warm_start else self.base.info["gpt"]["sha256"]
-        settings = self.phase.model_dump()
-        if self.phase.schedule == "constant":
-            del settings["epochs"]
         return {
             "phase": self.name,
             "seed": self.params.seed,
             "data": sha256_json([sha256_file(path) for path in features]),
             "initial_weights": weights,
-            **{f"train_{self.name}.{key}": value for key, value in settings.items()},
+            **{f"train_{self.name}.{key}": value for key, value in self.phase.model_dump().items()},
         }
 
     def inputs(self) -> Inputs:
@@ -91,11 +86,16 @@ def code_digest() -> str:
 def claim(store: CheckpointStore, fingerprint: dict[str, Any]) -> None:
     """Make the store hold states of this fingerprint alone: others are of another run, and are dropped.
 
-    An unfinished run resumes under newer code; a done one under older code is not passed off as the newer one's.
+    More epochs alone extend a run, a done one too, unless its schedule is stretched over them. An unfinished run
+    resumes under newer code; a done one under older code is not passed off as the newer one's.
     """
     known = store.folder / FINGERPRINT
     before = read_json(known) if known.exists() else fingerprint
     changed = [key for key in fingerprint | before if before.get(key) != fingerprint.get(key)]
+    epochs, schedule = (f"train_{fingerprint['phase']}.{key}" for key in ("epochs", "schedule"))
+    if changed == [epochs] and fingerprint[schedule] == "constant" and fingerprint[epochs] > before.get(epochs, 0):
+        changed = []
+        store.reopen()
     if store.done and store.summary["code"] != code_digest():
         changed.append("the code")
     if changed:
@@ -125,9 +125,12 @@ def with_weighted(figures: dict[str, float]) -> dict[str, float]:
 
 def publish(job: Job, store: CheckpointStore, curve: Curve) -> None:
     """Give a done phase its outs and reports. States and weights get second names: no byte is copied."""
-    best = store.best()
-    assert best is not None and best.damage() is None, f"a done phase has a whole best: {best}"
-    figures = store.summary["figures"]
+    best, figures = store.best(), store.summary["figures"]
+    damage = "is not there" if best is None or best.step != figures["step"] else best.damage()
+    if best is None or damage:
+        remedy = f"rm -r {store.folder} && dvc repro: trains {job.name} again"
+        where = f"{store.folder}: the best weights, of step {figures['step']}"
+        raise UserError("the phase cannot be published", [Problem(where, damage or "", remedy)])
     store.link_states(job.workspace.checkpoints(job.name))
     with published_folder(job.workspace.model(job.name)) as folder:
         link_or_copy(best.weights, folder / WEIGHTS)

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
-from TTS.tts.layers.xtts.gpt import GPT
 
 from xtts_finetune.core.params import CODE_STRIDE, SAMPLE_RATE, EvaluateParams
 from xtts_finetune.data.batches import torch_seed
 from xtts_finetune.store.checkpoints import WEIGHTS
 from xtts_finetune.training import xtts
 from xtts_finetune.training.base import Base, load_state
+from xtts_finetune.training.device import pick_device
+from xtts_finetune.training.xtts import GPT
 
 PROMPT_SECONDS = 6  # a chunk of the reference; gpt_cond_chunk_len's default in Xtts.get_conditioning_latents
 MIN_PROMPT_SECONDS = 0.33  # Xtts.get_gpt_cond_latents
@@ -33,9 +34,10 @@ class Speaker:
         """`gpt` is changed for generation: don't train it afterwards. `reference`: a WAV at 22 050 Hz."""
         self.settings = settings
         self.tokenizer = base.tokenizer()
-        self.gpt = gpt.eval()
+        self.gpt = gpt.eval().to(pick_device())
         self.gpt.init_gpt_for_inference(kv_cache=True)
-        self.gpt.max_gen_mel_tokens = int(settings.max_seconds * SAMPLE_RATE / CODE_STRIDE)
+        wanted = max(1, int(settings.max_seconds * SAMPLE_RATE / CODE_STRIDE))
+        self.gpt.max_gen_mel_tokens = min(self.gpt.max_gen_mel_tokens, wanted)
         voice = soundfile.read(reference, dtype="float32")[0]
         self.prompt = self._prompt(torch.from_numpy(voice), base.mel_stats())
         self.vocoder = _HifiGan(base, voice) if base.info["vocoder"] == "hifigan" else _GriffinLim(base)
@@ -45,10 +47,13 @@ class Speaker:
         """(samples,) in [-1, 1] and their rate in Hz; the same text gives the same waveform.
 
         Raises:
-            ValueError: the language is unknown, or the vocabulary lacks a character of `text`.
+            ValueError: the language is unknown, the vocabulary lacks a character of `text`, or it is too long.
         """
         torch.manual_seed(torch_seed("speak", text))
-        tokens = torch.tensor([xtts.encode_text(self.tokenizer, text, language)], device=self.prompt.device)
+        encoded = xtts.encode_text(self.tokenizer, text, language)
+        if len(encoded) > (most := self.gpt.max_text_tokens - 2):  # it counts start and stop too
+            raise ValueError(f"the text has {len(encoded)} tokens, the model holds {most}")
+        tokens = torch.tensor([encoded], device=self.prompt.device)
         codes = self.gpt.generate(
             cond_latents=self.prompt,
             text_inputs=tokens,

@@ -1,23 +1,29 @@
-"""The networks of XTTS v2, built by Coqui's own classes. The only module that imports TTS.
+"""The networks of XTTS v2, built by Coqui's own classes. The only module that imports TTS: others take them from here.
 
 Reference: TTS/tts/models/xtts.py, TTS/tts/layers/xtts/{gpt,dvae,tokenizer}.py and
 TTS/tts/layers/xtts/trainer/gpt_trainer.py of coqui-tts 0.28.0.
 """
 
 import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from TTS.tts.configs.xtts_config import XttsArgs, XttsConfig
-from TTS.tts.layers.tortoise.arch_utils import TorchMelSpectrogram
-from TTS.tts.layers.xtts.dvae import DiscreteVAE
-from TTS.tts.layers.xtts.gpt import GPT
+from TTS.tts.layers.tortoise.arch_utils import TorchMelSpectrogram as TorchMelSpectrogram
+from TTS.tts.layers.xtts.dvae import DiscreteVAE as DiscreteVAE
+from TTS.tts.layers.xtts.gpt import GPT as GPT
 from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
-from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
+from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer as VoiceBpeTokenizer
 from TTS.tts.models.xtts import _legacy_safe_globals
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.params import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE
 
 MEL_CHANNELS = 80
@@ -38,11 +44,13 @@ def encode_text(tokenizer: VoiceBpeTokenizer, text: str, language: str) -> list[
     """BPE tokens of `text`, cleaned and tagged with its language.
 
     Raises:
-        ValueError: the language is unknown, or the vocabulary lacks a character; the message names it.
+        ValueError: the language is unknown or cannot be cleaned here, or the vocabulary lacks a character; the
+            message names it.
     """
     if language not in LANGUAGES:
         raise ValueError(f"language {language!r} is not one of XTTS v2's: {', '.join(LANGUAGES)}")
-    tokens: list[int] = tokenizer.encode(text, language)
+    with _cleaning(language):
+        tokens: list[int] = tokenizer.encode(text, language)
     if UNKNOWN_TOKEN in tokens:
         lacking = sorted({c for c in clean_text(tokenizer, text, language) if UNKNOWN_TOKEN in _spell(tokenizer, c)})
         raise ValueError(f"the vocabulary lacks {' '.join(map(repr, lacking))}")
@@ -50,9 +58,23 @@ def encode_text(tokenizer: VoiceBpeTokenizer, text: str, language: str) -> list[
 
 
 def clean_text(tokenizer: VoiceBpeTokenizer, text: str, language: str) -> str:
-    """`text` as the BPE sees it: lower case, numbers and abbreviations written out."""
-    cleaned: str = tokenizer.preprocess_text(text, language.split("-")[0])
+    """`text` as the BPE sees it: lower case, numbers and abbreviations written out.
+
+    Raises:
+        ValueError: Coqui's cleaner cannot do it: Chinese and Japanese need further packages, Hindi lacks numbers.
+    """
+    with _cleaning(language):
+        cleaned: str = tokenizer.preprocess_text(text, language.split("-")[0])
     return cleaned
+
+
+@contextmanager
+def _cleaning(language: str) -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, NotImplementedError) as error:
+        reason = str(error) or "it has a number, which Coqui cannot write out in this language"
+        raise ValueError(f"text in {language!r} cannot be cleaned: {reason}") from None
 
 
 def _spell(tokenizer: VoiceBpeTokenizer, character: str) -> list[int]:
@@ -158,10 +180,35 @@ def _with_stats(mel: TorchMelSpectrogram, mel_stats: Tensor | None) -> TorchMelS
 def load_published_checkpoint(path: Path) -> dict[str, Tensor]:
     """The state dict of a published model.pth or dvae.pth, memory-mapped.
 
-    The file is a pickle from outside: it is read with weights_only, and the config classes that XTTS v2's
-    model.pth refers to are the only ones allowed.
+    Raises:
+        UserError: the file is damaged, or holds something else.
     """
-    with _legacy_safe_globals():
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    state: dict[str, Tensor] = content.get("model", content)
+    content = load_pickle(path)
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise _unreadable(path, "does not hold the weights of a model")
     return state
+
+
+def load_pickle(path: Path) -> Any:
+    """The content of a published .pth file.
+
+    It is a pickle from outside: it is read with weights_only, and the config classes that XTTS v2's model.pth
+    refers to are the only ones allowed.
+
+    Raises:
+        UserError: the file is damaged, or refers to anything else, which loading it could run.
+    """
+    try:
+        with _legacy_safe_globals():
+            return torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+    except pickle.UnpicklingError as error:  # its message goes on to advise switching the protection off
+        details = re.search(r"(Unsupported|Trying to).*?(?=\n|\. |$)", str(error))
+        raise _unreadable(path, f"is not plain weights, and refused: {details[0] if details else ''}") from None
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(path, f"is damaged or no checkpoint of torch: {str(error).partition('. ')[0]}") from None
+
+
+def _unreadable(path: Path, what: str) -> UserError:
+    remedy = "fetch or copy the file again, from a source you trust"
+    return UserError("the base cannot be used", [Problem(str(path), what[:300], remedy)])
