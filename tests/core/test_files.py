@@ -1,0 +1,155 @@
+"""Files that are whole or not there, whatever happens while they are written."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import (
+    contained,
+    link_or_copy,
+    published_file,
+    published_folder,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_text,
+)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C and the like: no Exception."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_file_replaces_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "a.txt"
+    write_text(path, "one\n")
+    write_text(path, "zwei: ü\n")
+    assert path.read_bytes() == "zwei: ü\n".encode()
+    assert names(tmp_path) == ["new folder", "new folder/a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Interrupted()])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_file_is_not_replaced_by_half_of_one(tmp_path: Path, error: BaseException, existing: bool) -> None:
+    path = tmp_path / "a.txt"
+    if existing:
+        path.write_text("whole")
+    with pytest.raises(type(error)), published_file(path) as temporary:
+        temporary.write_text("ha")
+        assert path.exists() is existing
+        raise error
+    assert names(tmp_path) == (["a.txt"] if existing else [])
+    assert not existing or path.read_text() == "whole"
+
+
+def test_a_file_that_was_never_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), published_file(tmp_path / "a.txt"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_linked_file_keeps_its_other_name(tmp_path: Path) -> None:
+    """DVC's cache and the registry hold second names of published files."""
+    path = tmp_path / "a.txt"
+    path.write_text("cached")
+    link_or_copy(path, tmp_path / "cache")
+    path.chmod(0o444)
+    write_text(path, "new")
+    assert (path.read_text(), (tmp_path / "cache").read_text()) == ("new", "cached")
+
+
+def test_a_folder_replaces_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with published_folder(path) as folder:
+        assert not path.exists()
+        (folder / "old").write_text("old")
+        (folder / "old").chmod(0o444)
+    with published_folder(path) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "new").write_text("new")
+        assert names(path) == ["old"]  # in place until the new one is whole
+    assert names(tmp_path) == ["out", "out/sub", "out/sub/new"]
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Interrupted()])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_folder_is_not_replaced_by_half_of_one(tmp_path: Path, error: BaseException, existing: bool) -> None:
+    path = tmp_path / "out"
+    if existing:
+        path.mkdir()
+        (path / "old").write_text("old")
+    with pytest.raises(type(error)), published_folder(path) as folder:
+        (folder / "new").write_text("ha")
+        raise error
+    assert names(tmp_path) == (["out", "out/old"] if existing else [])
+
+
+@pytest.mark.parametrize("publish", [published_file, published_folder])
+def test_content_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    """Else a power cut could leave a name for bytes that never got there."""
+    path = tmp_path / "out"
+    done: list[str] = []
+    for module, name, label in ((os, "fsync", "fsync"), (os, "rename", "name"), (os, "replace", "name")):
+        real = getattr(module, name)
+
+        def spy(*args: object, real: Callable[..., None] = real, label: str = label) -> None:
+            done.append(label)
+            real(*args)
+
+        monkeypatch.setattr(module, name, spy)
+    with publish(path) as temporary:
+        (temporary / "a" if temporary.is_dir() else temporary).write_text("content")
+    inside = 2 if path.is_dir() else 1  # a folder's file and the folder; the file
+    assert done == ["fsync"] * inside + ["name", "fsync"]
+
+
+def test_json_is_the_same_for_the_same_value(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None], "a": "vöice"}
+    write_json(tmp_path / "one", value)
+    write_json(tmp_path / "other", dict(reversed(value.items())))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    assert "vöice" in (tmp_path / "one").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "one") == value
+
+
+def test_digests(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1}) != sha256_json({"a": 1, "b": 3})
+
+
+def test_links_where_the_file_system_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("a")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").samefile(tmp_path / "a")
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    link_or_copy(tmp_path / "a", tmp_path / "c")
+    assert (tmp_path / "c").read_text() == "a"
+    assert not (tmp_path / "c").samefile(tmp_path / "a")
+
+
+@pytest.mark.parametrize("relative", ["../x", "a/../../x", "/etc/passwd", "link/x"])
+def test_paths_that_leave_their_folder(tmp_path: Path, relative: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="points outside") as error:
+        contained(folder, relative, "metadata.csv:3")
+    assert error.value.problems[0].where == "metadata.csv:3"
+    assert contained(folder, "wavs/../a.wav", "x") == folder / "wavs/../a.wav"

@@ -1,0 +1,190 @@
+"""params.yaml: every mistake in one message, each with its place and remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.params import Params, load_params
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """The starter's, as a dictionary to change."""
+    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+def load(tmp_path: Path, content: dict[str, Any] | str | bytes) -> Params:
+    path = tmp_path / "params.yaml"
+    if isinstance(content, dict):
+        content = yaml.safe_dump(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return load_params(path)
+
+
+def refused(tmp_path: Path, content: dict[str, Any] | str | bytes) -> UserError:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, content)
+    return error.value
+
+
+def test_the_starter_run() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.base == "mini"
+    assert params.prepare.eval_fraction == 0.15
+    assert params.phase("phase1") is params.train_phase1
+    assert params.phase("phase2") is params.train_phase2
+
+
+def test_the_run_of_the_mission() -> None:
+    params = load_params(ROOT / "presets" / "xtts_v2.yaml")
+    assert (params.base, params.prepare.eval_fraction) == ("xtts_v2", 0.15)
+    one, two = params.train_phase1, params.train_phase2
+    assert (one.lr, one.epochs, one.batch_size, one.target_mel_ce) == (5e-6, 15, 3, 2.5)
+    assert (two.lr, two.epochs, two.batch_size, two.target_mel_ce) == (1e-6, 30, 3, 2.5)
+    assert (params.checkpoints.save_every_steps, params.checkpoints.keep_last) == (200, 2)
+
+
+@pytest.mark.parametrize("number", ["1e-6", "1E-06", "1.0e-6", "+1e-6", ".1e-5", "0.000001", "10.e-7"])
+def test_numbers_as_dvc_reads_them(tmp_path: Path, number: str) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("lr: 1.0e-3", f"lr: {number}")
+    assert load(tmp_path, text).train_phase1.lr == pytest.approx(1e-6)
+
+
+def test_all_problems_are_in_one_message(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["train_phase1"]["learning_rat"] = 1e-3
+    content["train_phase1"]["warmup_step"] = 5
+    del content["train_phase1"]["warmup_steps"]
+    content["train_phase1"]["batch_size"] = 0
+    content["train_phase2"]["lr"] = "fast"
+    content["train_phase2"]["precision"] = "fp16"
+    content["prepare"]["min_seconds"] = 20.0
+    content["evaluate"]["sentences"] = ["Fine.", ""]
+    del content["registry"]
+    message = str(refused(tmp_path, content))
+    assert message.startswith("params.yaml cannot be used\n")
+    for part in (
+        "params.yaml: train_phase1.learning_rat\n      is not a known key\n      remedy: remove it",
+        "params.yaml: train_phase1.warmup_step\n      is not a known key\n      remedy: did you mean warmup_steps?",
+        "params.yaml: train_phase1.warmup_steps\n      is missing\n      remedy: add it",
+        "params.yaml: train_phase1.batch_size = 0\n      Input should be greater than 0",
+        "params.yaml: train_phase2.lr = 'fast'\n",
+        "params.yaml: train_phase2.precision = 'fp16'\n      Input should be 'fp32' or 'bf16'",
+        "params.yaml: prepare\n      min_seconds 20.0 must be below max_seconds 11.6",
+        "params.yaml: evaluate.sentences.1 = ''\n",
+        "params.yaml: registry\n      is missing",
+    ):
+        assert part in message
+    assert message.count("remedy:") == 9
+
+
+def test_an_unknown_section(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["trian_phase1"] = content.pop("train_phase1")
+    message = str(refused(tmp_path, content))
+    assert "did you mean train_phase1?" in message
+    assert "params.yaml: train_phase1\n      is missing" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("train_phase1", "lr", 0.0),
+        ("train_phase1", "lr", -1e-3),
+        ("train_phase1", "lr", float("nan")),
+        ("train_phase1", "lr", float("inf")),
+        ("train_phase1", "lr", True),
+        ("train_phase1", "epochs", 1.5),
+        ("train_phase1", "epochs", "3"),
+        ("train_phase1", "epochs", True),
+        ("train_phase1", "accumulate", 0),
+        ("train_phase1", "warmup_steps", -1),
+        ("train_phase1", "grad_clip", 0.0),
+        ("train_phase1", "mask_prompt", "yes"),
+        ("train_phase1", "schedule", "linear"),
+        ("train_phase1", "patience", 0),
+        ("train_phase1", "target_mel_ce", 0.0),
+        ("prepare", "eval_fraction", 1.0),
+        ("prepare", "eval_fraction", 0.0),
+        ("prepare", "language", ""),
+        ("prepare", "max_seconds", 30.0),
+        ("prepare", "max_text_tokens", 403),
+        ("prepare", "min_rms_dbfs", 0.0),
+        ("checkpoints", "keep_last", 0),
+        ("checkpoints", "save_every_steps", 0),
+        ("evaluate", "sentences", []),
+        ("evaluate", "top_p", 1.1),
+        ("evaluate", "temperature", 0.0),
+        ("tracking", "uri", ""),
+        ("tracking", "experiment", None),
+    ],
+)
+def test_values_out_of_range(tmp_path: Path, content: dict[str, Any], section: str, key: str, value: Any) -> None:
+    content[section][key] = value
+    error = refused(tmp_path, content)
+    assert len(error.problems) == 1
+    problem = error.problems[0]
+    assert problem.where.startswith(f"params.yaml: {section}")
+    assert key in problem.where + problem.what
+    assert (str(value) if value != "" else "''") in problem.where + problem.what
+    assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("train_phase1", "lr", 1),
+        ("train_phase1", "target_mel_ce", None),
+        ("train_phase1", "patience", 1),
+        ("prepare", "max_text_tokens", 402),
+        ("tracking", "uri", "http://127.0.0.1:5000"),
+    ],
+)
+def test_values_in_range(tmp_path: Path, content: dict[str, Any], section: str, key: str, value: Any) -> None:
+    content[section][key] = value
+    assert getattr(getattr(load(tmp_path, content), section), key) == value
+
+
+def test_a_repeated_key(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    line = next(i for i, row in enumerate(text.splitlines(), 1) if row.lstrip().startswith("lr:"))
+    rows = text.splitlines()
+    rows.insert(line, "  lr: 5.0e-3")
+    error = refused(tmp_path, "\n".join(rows))
+    assert error.problems[0].where == f"params.yaml:{line + 1}"
+    assert error.problems[0].what == "key 'lr' stands here twice"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("seed: [1", r"params.yaml:\d"),
+        ("seed: 1\n\tbase: mini", r"params.yaml:2"),
+        ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("- 1\n- 2", "params.yaml"),
+        ("just text", "params.yaml"),
+        ("", "seed\n      is missing"),
+        ("{[1]: 2}", "unhashable key"),
+        ("{1: 2}", "params.yaml"),
+        (b"seed: \xff", "is not UTF-8 text"),
+        ("seed: 1\0", "is not UTF-8 text"),
+    ],
+)
+def test_not_the_yaml_it_should_be(tmp_path: Path, content: str | bytes, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(tmp_path, content)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cp presets/xtts_v2\.yaml params\.yaml"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_params_cannot_be_changed() -> None:
+    params = load_params(ROOT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 1  # type: ignore[misc]

@@ -1,0 +1,225 @@
+"""One step, one evaluation, and why a run ends."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from workbench import make_params, make_run, outcome, rows_of, stop_of, train
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.paths import Workspace
+from xtts_finetune.data.batches import Batch, Indices, collate
+from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.training import metrics
+from xtts_finetune.training.loop import MAX_SKIPPED, Run, fit
+
+pytestmark = pytest.mark.usefixtures("short_prompts")
+FOUR = (0, 1, 2, 3)  # clips
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in run.gpt.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def one_step(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, batches: Sequence[Sequence[int]], **changes: Any
+) -> Run:
+    """A step over these batches, with nothing random in it: no dropout, the evaluation's conditioning slices."""
+    with monkeypatch.context() as patch:
+        patch.setattr("xtts_finetune.training.loop.collate", lambda reader, indices, _: collate(reader, indices, None))
+        patch.setattr(
+            "xtts_finetune.training.loop.epoch_batches", lambda *_: [np.array(batch, np.int64) for batch in batches]
+        )
+        run = make_run(workspace, make_params(accumulate=len(batches), warmup_steps=0, **changes))
+        run.gpt.eval()
+        run.take_step()
+    return run
+
+
+def gradients(run: Run) -> list[Tensor]:
+    """Of the first step, as the optimiser remembers them (× 1 − β₁)."""
+    return [state["exp_avg"] for state in run.optimizer.state.values()]
+
+
+@pytest.mark.parametrize("mask_prompt", [False, True])
+@pytest.mark.parametrize("batches", [[(0, 1), (2, 3)], [(0,), (1, 2, 3)], [(0,), (1,), (2,), (3,)]])
+def test_accumulation_is_one_large_batch(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, batches: list[tuple[int, ...]], mask_prompt: bool
+) -> None:
+    whole = one_step(workspace, monkeypatch, [FOUR], mask_prompt=mask_prompt)
+    parts = one_step(workspace, monkeypatch, batches, mask_prompt=mask_prompt)
+    reader = FeatureReader(workspace.prepared, "train")
+    counts = [reader.samples[list(batch)].sum() for batch in batches]
+    assert len(set(counts)) == len(counts)  # so that a mean of the batches' means would be wrong
+    for name in ("train/mel_ce", "train/text_ce", "train/loss", "train/grad_norm"):
+        assert parts.curve.rows[-1][name] == pytest.approx(whole.curve.rows[-1][name], rel=1e-5)
+    for one, other in zip(gradients(parts), gradients(whole), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a step over its batches, those of an evaluation's row over the steps since the one before."""
+    run = make_run(workspace, make_params())
+    seen: list[tuple[float, int]] = []
+    real = metrics.losses
+
+    def spy(gpt: Any, mel: Any, batch: Batch, mask_prompt: bool) -> metrics.Losses:
+        found = real(gpt, mel, batch, mask_prompt)
+        seen.append((found.mel.item(), found.mel_tokens))
+        return found
+
+    monkeypatch.setattr(metrics, "losses", spy)
+    run.take_step()
+    assert len(seen) == 2
+    assert run.curve.rows[-1]["train/mel_ce"] == pytest.approx(sum(s for s, _ in seen) / sum(n for _, n in seen))
+    run.take_step()
+    assert len(seen) == 4
+    mean = sum(s for s, _ in seen) / sum(n for _, n in seen)
+    run.evaluate()
+    assert run.curve.rows[-1]["mean/mel_ce"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("batches", [[(0,), (1,), (2,)], [(2, 0), (1,)]])
+def test_evaluation_does_not_depend_on_the_batches(workspace: Workspace, batches: list[tuple[int, ...]]) -> None:
+    run = make_run(workspace, make_params())
+
+    def measured(batches: Sequence[Indices]) -> metrics.TokenSums:
+        clips = (collate(run.inputs.eval, batch, None) for batch in batches)
+        return metrics.evaluate(run.gpt, run.conditioning_mel, clips)
+
+    whole = measured([np.arange(3)])
+    parts = measured([np.array(batch) for batch in batches])
+    assert (parts.mel_tokens, parts.text_tokens) == (whole.mel_tokens, whole.text_tokens)
+    assert parts.mel_ce == pytest.approx(whole.mel_ce, rel=1e-5)
+    assert parts.text_ce == pytest.approx(whole.text_ce, rel=1e-5)
+    assert run.gpt.training  # evaluated without dropout, and then back to training
+    assert measured([np.arange(3)]) == whole
+
+
+def test_an_evaluation_changes_nothing(workspace: Workspace) -> None:
+    with_one, without = make_run(workspace, make_params()), make_run(workspace, make_params())
+    with_one.evaluate()
+    for run in (with_one, without):
+        run.take_step()
+    assert same(weights(with_one), weights(without))
+
+
+def test_what_is_logged(workspace: Workspace) -> None:
+    run = make_run(workspace, make_params())
+    fit(run, stop_of(run))
+    rows = run.tracker.rows  # type: ignore[attr-defined]
+    evaluated = [step for step, row in rows if "eval/mel_ce" in row]
+    assert evaluated == [0, 3, 6]
+    names = {name for _, row in rows for name in row}
+    train_names = {"train/mel_ce", "train/text_ce", "train/loss", "train/lr", "train/grad_norm"}
+    assert names == train_names | {"train/tokens_per_second", "eval/mel_ce", "eval/text_ce", "eval/loss"}
+    for _, row in rows:
+        for split in ("train", "eval"):
+            if f"{split}/loss" in row:
+                loss = 0.01 * row[f"{split}/text_ce"] + row[f"{split}/mel_ce"]
+                assert row[f"{split}/loss"] == pytest.approx(loss)
+    assert [row["train/lr"] for _, row in rows if "train/lr" in row][:3] == [0.0005, 0.001, 0.001]
+
+
+def poisoned(run: Run, steps: Sequence[int]) -> Run:
+    """Make the gradient of these steps (from 0) NaN."""
+    run.gpt.mel_head.weight.register_hook(lambda grad: grad * (math.nan if run.position.step in steps else 1))
+    return run
+
+
+def test_a_step_without_a_finite_gradient_is_skipped(workspace: Workspace) -> None:
+    run = poisoned(make_run(workspace, make_params()), [1, 2])
+    run.take_step()
+    before = weights(run)
+    moments = [value.clone() for value in gradients(run)]
+    for skipped in (1, 2):
+        run.take_step()
+        assert (run.position.step, run.position.skipped) == (1 + skipped, skipped)
+        assert math.isnan(run.curve.rows[-1]["train/grad_norm"])
+        assert same(weights(run), before)
+    assert all(map(torch.equal, gradients(run), moments))
+    run.position.epoch, run.position.epoch_step = 1, 0
+    run.take_step()
+    assert run.position.skipped == 0
+    assert not same(weights(run), before)
+
+
+def test_divergence_ends_the_run_and_keeps_the_state_before(workspace: Workspace) -> None:
+    params = make_params(save_every_steps=1, keep_last=1, epochs=5)
+    run = poisoned(make_run(workspace, params), range(2, 100))
+    with pytest.raises(UserError) as error:
+        fit(run, stop_of(run))
+    assert f"not finite in {MAX_SKIPPED} steps in a row, up to step {2 + MAX_SKIPPED}" in str(error.value)
+    assert "lower train_phase1.lr" in str(error.value)
+    again = make_run(workspace, params)
+    assert again.resume()
+    assert again.position.skipped == MAX_SKIPPED - 1  # and would end at once, were nothing changed
+    reference = make_run(workspace, params)
+    reference.take_step()
+    reference.take_step()
+    assert same(weights(again), weights(reference))
+
+
+def test_the_target_must_hold(workspace: Workspace) -> None:
+    train(workspace, make_params(target_mel_ce=100.0, epochs=3))
+    assert read_json(workspace.metrics("phase1"))["stopped"] == "target Mel CE 100.0 reached and held"
+    assert [row["step"] for row in rows_of(workspace)][-1] == 3  # reached before the first epoch, held after it
+
+
+def test_a_target_reached_once_is_not_held(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([9.0, 2.0, 3.0, 2.0, 2.0, 1.0])
+
+    def evaluate(*_: Any) -> metrics.TokenSums:
+        return metrics.TokenSums(mel=next(found), mel_tokens=1, text=1, text_tokens=1)
+
+    monkeypatch.setattr(metrics, "evaluate", evaluate)
+    train(workspace, make_params(target_mel_ce=2.5, epochs=9, batch_size=9))
+    figures = read_json(workspace.metrics("phase1"))
+    assert figures["epochs"] == 4
+    assert (figures["step"], figures["eval"]["mel_ce"]) == (1, 2.0)  # the first of equals is the best
+
+
+def test_patience(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([5.0, 4.0, 4.5, 3.0, math.nan, 3.0, 1.0])
+
+    def evaluate(*_: Any) -> metrics.TokenSums:
+        return metrics.TokenSums(mel=next(found), mel_tokens=1, text=2, text_tokens=1)
+
+    monkeypatch.setattr(metrics, "evaluate", evaluate)
+    params = make_params(patience=2, epochs=9, batch_size=9, save_every_steps=1)
+    train(workspace, params)
+    figures = read_json(workspace.metrics("phase1"))
+    assert figures["stopped"] == "no better eval Mel CE in 2 evaluations"
+    assert (figures["epochs"], figures["step"], figures["eval"]["mel_ce"]) == (5, 3, 3.0)
+    assert figures["eval"]["text_ce_weighted"] == pytest.approx(0.02)
+    # What is exported is the model of step 3, not the last.
+    last = outcome(workspace)["last state"]["model.safetensors"]
+    assert read_json(workspace.model("phase1") / "model.json")["sha256"] != last
+
+
+def test_the_last_clips_of_an_epoch_count(workspace: Workspace) -> None:
+    """9 clips in batches of 2, 2 a step: the last step of an epoch has a single clip."""
+    run = make_run(workspace, make_params(epochs=1))
+    assert run.steps_per_epoch == run.steps == 3
+    fit(run, stop_of(run))
+    assert run.position.epoch == 1
+
+
+def test_bf16_trains(workspace: Workspace) -> None:
+    run = make_run(workspace, make_params(precision="bf16"))
+    exact = make_run(workspace, make_params())
+    for each in (run, exact):
+        each.take_step()
+    rough, fine = run.curve.rows[-1]["train/mel_ce"], exact.curve.rows[-1]["train/mel_ce"]
+    assert rough != fine
+    assert rough == pytest.approx(fine, rel=0.02)
+    assert {value.dtype for value in run.gpt.parameters()} == {torch.float32}
