@@ -6,6 +6,7 @@ PORT ?= 5000
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export UV_PYTHON_DOWNLOADS := never
+export OMP_WAIT_POLICY ?= PASSIVE
 
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
 INSTALLED := .venv/.installed

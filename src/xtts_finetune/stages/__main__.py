@@ -1,5 +1,6 @@
 """`python -m xtts_finetune.stages prepare | train phase1 | train phase2 | evaluate`: what dvc.yaml calls."""
 
+import os
 import sys
 
 from xtts_finetune.core.errors import exit_code_of
@@ -9,6 +10,8 @@ from xtts_finetune.core.paths import PHASES, Workspace
 
 def main() -> None:
     """Run the stage that the arguments name, in the working folder."""
+    # Threads that wait must not spin: on a busy machine steps took four times as long. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load for ten seconds
     match sys.argv[1:]:
