@@ -1,0 +1,220 @@
+"""A small checkout of the project in a folder of its own, and the processes that people and DVC start in it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import yaml
+
+from xtts_finetune.core.params import SAMPLE_RATE
+
+PROJECT = Path(__file__).resolve().parent.parent
+SAMPLES = PROJECT / "samples"
+# What a clone has, as far as a pipeline needs it.
+CLONED = [
+    *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitattributes", ".gitignore"),
+    *("dvc.yaml", "params.yaml", "mlflow.db", "mlruns/.gitkeep", "base/README.md"),
+]
+# Variables that would change what the programs do or how they look.
+FOREIGN = ("GIT_", "DVC_", "MLFLOW_", "PYTHON", "GITHUB_", "FORCE_COLOR", "PY_COLORS", "COLUMNS")
+
+CLIPS = 24
+# Clips that must be turned down, and why: id → the reason's beginning in reports/dataset.json.
+BAD_CLIPS = {
+    "zero-bytes": "undecodable: ",
+    "no-samples": "empty: ",
+    "not-sound": "undecodable: ",
+    "not-there": "missing file: wavs/not-there.wav",
+    "silent": "silence: -inf dBFS, min_rms_dbfs is -55.0",
+    "no-text": "no text: ",
+}
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A checkout in `root`, whose own src/ runs with the packages of this environment."""
+
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's, with this environment's programs first and nothing of the user's configuration."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        here = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        for who in ("AUTHOR", "COMMITTER"):
+            here |= {f"GIT_{who}_NAME": "Quiz Host", f"GIT_{who}_EMAIL": "host@example.org"}
+        for folder in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR"):
+            here[f"DVC_{folder}"] = str(self.root.parent / f"{self.root.name}.{folder.lower()}")
+        here |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(self.root / "src")}
+        here |= {"CUDA_VISIBLE_DEVICES": ""}  # equal bytes are promised on the CPU
+        programs = Path(sys.executable).parent  # not resolved: .venv/bin, not the Python it was made with
+        return {**kept, **here, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        """A process group of its own, so that it can be killed with all it started."""
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """Run to the end, which must be this exit code."""
+        process = self.start(*command)
+        with killed_on_failure(process):
+            out, err = process.communicate()
+        assert process.returncode == code, f"{' '.join(command)}: exit code {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(command, code, out, err)
+
+    def stage(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """What dvc.yaml calls."""
+        return self.run("python", "-m", "xtts_finetune.stages", *arguments, code=code)
+
+    def repro(self, *arguments: str) -> str:
+        """`dvc repro`; what it and the stages print."""
+        done = self.run("dvc", "repro", *arguments)
+        return done.stdout + done.stderr
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.root / name).read_text(encoding="utf-8"))
+
+    def lock(self) -> dict[str, dict[str, Any]]:
+        """dvc.lock: stage → out or dep by path."""
+        stages = yaml.safe_load((self.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        return {
+            name: {item["path"]: item for kind in ("deps", "outs") for item in stage.get(kind, [])}
+            for name, stage in stages.items()
+        }
+
+    def change_params(self, change: Callable[[Params], None]) -> None:
+        file = self.root / "params.yaml"
+        params = yaml.safe_load(file.read_text(encoding="utf-8"))
+        change(params)
+        file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    def files(self, *folders: str) -> list[str]:
+        """Every file under these folders, relative to the root."""
+        found = [file for folder in folders for file in (self.root / folder).rglob("*") if not file.is_dir()]
+        return sorted(file.relative_to(self.root).as_posix() for file in found)
+
+    def copy(self, root: Path) -> "Checkout":
+        """All of it somewhere else; files that DVC shares with its cache, which nobody writes to, as links."""
+        copied = Checkout(root)
+        shutil.copytree(self.root, root, symlinks=True, copy_function=_link_or_copy)
+        return copied
+
+    def forget_training(self) -> None:
+        """Back to where `prepare` was done and nothing after it, not even once before."""
+        stages = yaml.safe_load((self.root / "dvc.lock").read_text(encoding="utf-8"))
+        stages["stages"] = {"prepare": stages["stages"]["prepare"]}
+        (self.root / "dvc.lock").write_text(yaml.safe_dump(stages, sort_keys=False), encoding="utf-8")
+        for name in (".dvc/cache/runs", "checkpoints", "models", "work", "mlruns"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        for file in (self.root / "reports").iterdir():
+            if not file.name.startswith("dataset."):
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+    def leftovers(self) -> list[str]:
+        """What an unfinished write would leave."""
+        return [name for name in self.files(".") if name.endswith(".tmp") or ".tmp/" in name]
+
+
+@contextmanager
+def killed_on_failure(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Leave nothing running, whatever ends the block."""
+    try:
+        yield
+    except BaseException:
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if os.stat(source).st_nlink > 1:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def clone(root: Path) -> Checkout:
+    """The project's files under git in `root`, without recordings."""
+    for name in CLONED:
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, target, follow_symlinks=False)
+    shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    checkout = Checkout(root)
+    checkout.run("git", "init", "--quiet")
+    checkout.run("git", "add", "--all")
+    checkout.run("git", "commit", "--quiet", "--message", "The project")
+    return checkout
+
+
+def sample_lines(count: int) -> list[str]:
+    """Lines of the samples' metadata.csv, evenly spread."""
+    lines = (SAMPLES / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    return [lines[at * len(lines) // count] for at in range(count)]
+
+
+def write_metadata(data: Path, lines: Iterable[str]) -> None:
+    (data / "wavs").mkdir(parents=True, exist_ok=True)
+    (data / "metadata.csv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def add_samples(checkout: Checkout, count: int, *more_lines: str) -> None:
+    """Give the checkout `count` of the samples as data/, and further lines of metadata.csv."""
+    data = checkout.root / "data"
+    lines = sample_lines(count)
+    write_metadata(data, [*lines, *more_lines])
+    for line in lines:
+        name = f"wavs/{line.split('|')[0]}.ogg"
+        shutil.copyfile(SAMPLES / name, data / name)
+
+
+def be_quick(params: Params) -> None:
+    """Few steps: 3 an epoch with 24 clips, of which 3 are for evaluation. Whatever the project's own params are."""
+    params |= {"seed": 42, "base": "mini"}
+    for section in ("train_phase1", "train_phase2"):
+        params[section] |= {"epochs": 1, "batch_size": 8, "accumulate": 1, "warmup_steps": 0, "precision": "fp32"}
+        params[section] |= {"target_mel_ce": None, "patience": None}
+    params["train_phase1"] |= {"epochs": 2, "lr": 1e-3, "schedule": "constant"}
+    params["train_phase2"] |= {"lr": 3e-4, "schedule": "cosine"}
+    params["checkpoints"] = {"save_every_steps": 2, "keep_last": 2}
+    params["evaluate"] |= {"sentences": ["Welcome back!"], "max_seconds": 1.0}
+    params["tracking"]["flush_every_steps"] = 2
+
+
+def quick_checkout(root: Path) -> Checkout:
+    """A checkout with 24 usable clips and the bad ones, all of it committed; nothing has been run."""
+    checkout = clone(root)
+    add_samples(checkout, CLIPS, *(f"{name}|{'' if name == 'no-text' else 'Hello.'}|" for name in BAD_CLIPS))
+    wavs = checkout.root / "data" / "wavs"
+    (wavs / "zero-bytes.wav").touch()
+    (wavs / "not-sound.wav").write_text("A shopping list: milk, bread, eggs.\n" * 99, encoding="utf-8")
+    soundfile.write(wavs / "no-samples.wav", np.zeros(0), SAMPLE_RATE)
+    soundfile.write(wavs / "silent.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    soundfile.write(wavs / "no-text.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    checkout.change_params(be_quick)
+    checkout.run("dvc", "add", "--quiet", "data")
+    checkout.run("git", "add", "--all")
+    checkout.run("git", "commit", "--quiet", "--message", "My voice")
+    return checkout

@@ -1,0 +1,216 @@
+"""Mistakes of the user, each met by a real stage process: one message, exit code 2, nothing half-written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from checkouts import PROJECT, Checkout, Params, add_samples, sample_lines, write_metadata
+
+PREPARED_BEFORE = "of an earlier run"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Checkout:
+    """All that `prepare` needs but the recordings, and what an earlier run of it left."""
+    checkout = Checkout(tmp_path / "my voice")
+    (checkout.root / "prepared").mkdir(parents=True)
+    (checkout.root / "prepared" / "train.jsonl").write_text(PREPARED_BEFORE)
+    shutil.copy(PROJECT / "params.yaml", checkout.root)
+    return checkout
+
+
+def refusal(checkout: Checkout, *stage: str) -> str:
+    """What the stage says when it refuses; it must have changed nothing."""
+    before = snapshot(checkout.root)
+    done = checkout.stage(*(stage or ("prepare",)), code=2)
+    assert "Traceback" not in done.stderr
+    assert "\nerror: " in f"\n{done.stderr}"
+    assert "remedy: " in done.stderr
+    assert snapshot(checkout.root) == before
+    return done.stderr
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def problem(where: str, what: str, remedy: str = "") -> str:
+    """How one problem of a message reads."""
+    return f"  {where}\n      {what}\n      remedy: {remedy}"
+
+
+# params.yaml: refused before anything slow is loaded.
+
+
+def test_every_mistake_in_params_is_named_at_once(workspace: Checkout) -> None:
+    def make_mistakes(params: Params) -> None:
+        params["train_phase1"]["epocs"] = params["train_phase1"].pop("epochs")
+        params["train_phase1"]["lr"] = "fast"
+        params["train_phase2"]["batch_size"] = 0
+        params["train_phase2"]["schedule"] = "linear"
+        params["prepare"]["min_seconds"] = 12.5
+        params["evaluate"]["sentences"] = []
+        params["registri"] = params.pop("registry")
+        params["frobnicate"] = True
+        del params["seed"]
+
+    workspace.change_params(make_mistakes)
+    said = refusal(workspace)
+    assert said.startswith("error: params.yaml cannot be used\n")
+    add = "add it; presets/ shows every key with a sensible value"
+    for expected in (
+        problem("params.yaml: train_phase1.epocs", "is not a known key", "did you mean epochs?"),
+        problem("params.yaml: train_phase1.epochs", "is missing", add),
+        problem("params.yaml: train_phase1.lr = 'fast'", "Input should be a valid number", "correct the value"),
+        problem("params.yaml: train_phase2.batch_size = 0", "Input should be greater than 0", "correct the value"),
+        problem("params.yaml: train_phase2.schedule = 'linear'", "Input should be 'constant' or 'cosine'"),
+        problem("params.yaml: prepare", "min_seconds 12.5 must be below max_seconds 11.6", "change one of the two"),
+        problem("params.yaml: evaluate.sentences = []", "List should have at least 1 item"),
+        problem("params.yaml: registri", "is not a known key", "did you mean registry?"),
+        problem("params.yaml: registry", "is missing", add),
+        problem("params.yaml: frobnicate", "is not a known key", "remove it"),
+        problem("params.yaml: seed", "is missing", add),
+    ):
+        assert expected.partition("\n      remedy")[0] in said, said
+        assert expected.split("remedy: ")[1] in said
+    assert said.count("remedy: ") == 11
+
+
+@pytest.mark.parametrize("stage", [("train", "phase1"), ("train", "phase2"), ("evaluate",)])
+def test_every_stage_refuses_them(workspace: Checkout, stage: tuple[str, ...]) -> None:
+    workspace.change_params(lambda params: params["train_phase1"].update(epocs=3))
+    assert problem("params.yaml: train_phase1.epocs", "is not a known key", "did you mean epochs?") in refusal(
+        workspace, *stage
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "what"),
+    [
+        ("seed: 42\nbase: [mini\nprepare:\n", "params.yaml:3", "expected ',' or ']'"),
+        ("seed: 42\nbase: mini\nseed: 43\n", "params.yaml:3", "key 'seed' stands here twice"),
+        ("", "params.yaml: seed", "is missing"),
+    ],
+)
+def test_params_that_are_no_yaml_name_the_line(workspace: Checkout, content: str, where: str, what: str) -> None:
+    (workspace.root / "params.yaml").write_text(content)
+    said = refusal(workspace)
+    assert f"  {where}\n      {what}" in said
+
+
+def test_missing_params(workspace: Checkout) -> None:
+    (workspace.root / "params.yaml").unlink()
+    said = refusal(workspace)
+    assert f"{workspace.root / 'params.yaml'}\n      does not exist" in said
+    assert "cp presets/xtts_v2.yaml params.yaml" in said
+
+
+def test_dvc_shows_the_message(finished: Checkout, copied: Checkout) -> None:
+    """The user types `dvc repro`, and sees what is wrong."""
+    copied.change_params(lambda params: params["train_phase2"].update(lr="fast"))
+    process = copied.start("dvc", "repro")
+    _, said = process.communicate()
+    assert process.returncode != 0
+    assert "params.yaml: train_phase2.lr = 'fast'\n      Input should be a valid number" in said
+    assert "exited with 2" in said
+    assert copied.files("models/phase1", "prepared") == finished.files("models/phase1", "prepared")
+
+
+# Recordings and their list.
+
+
+def test_malformed_lines_and_paths_that_leave_the_folder_are_named_together(workspace: Checkout) -> None:
+    add_samples(workspace, 4, "only-an-id", "a|b|c|d", "|Nameless.|", "../../secret|Not yours.|")
+    said = refusal(workspace)
+    assert "error: data/metadata.csv has 4 malformed line(s)\n" in said
+    assert problem("data/metadata.csv:5", "has 1 column(s): 'only-an-id'", "write id|text|normalised text") in said
+    assert problem("data/metadata.csv:6", "has 4 column(s): 'a|b|c|d'", "write id|text|normalised text") in said
+    assert problem("data/metadata.csv:7", "has no usable file name: ''", "name the recording in the first") in said
+    assert "data/metadata.csv:8: wavs/../../secret.wav\n      'wavs/../..' points outside" in said
+    assert said.count("remedy: ") == 4
+
+
+def no_data(data: Path) -> None:
+    pass
+
+
+def no_metadata(data: Path) -> None:
+    (data / "wavs").mkdir(parents=True)
+
+
+def nothing_usable(data: Path) -> None:
+    write_metadata(data, sample_lines(3))
+    for line in sample_lines(3)[:2]:
+        (data / "wavs" / f"{line.split('|')[0]}.wav").touch()
+
+
+def too_few(data: Path) -> None:
+    add_samples(Checkout(data.parent), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recordings", "message"),
+    [
+        (no_data, ["data/\n      does not exist", "`make setup` brings the starter data, or put your own there"]),
+        (
+            no_metadata,
+            ["data/metadata.csv\n      cannot be read: No such file", "put it there: "],
+        ),
+        (
+            nothing_usable,
+            [
+                "data/metadata.csv\n      all 3 clips are rejected: 2 × undecodable, 1 × missing file",
+                "data/metadata.csv:1\n      undecodable: ",
+                "data/metadata.csv:3\n      missing file: wavs/",
+                "correct the recordings or their lines, or the limits in params.yaml: prepare",
+            ],
+        ),
+        (
+            too_few,
+            [
+                "params.yaml: prepare.eval_fraction\n      int(eval_fraction 0.15 × 3 clips) = 0 for eval",
+                "add clips, or raise eval_fraction",
+            ],
+        ),
+    ],
+)
+def test_recordings_that_cannot_be_used(
+    workspace: Checkout, recordings: Callable[[Path], None], message: list[str]
+) -> None:
+    recordings(workspace.root / "data")
+    said = refusal(workspace)
+    for part in message:
+        assert part in said
+
+
+# The base.
+
+
+@pytest.mark.slow
+def test_a_base_that_was_not_fetched_names_the_files_and_the_command(workspace: Checkout) -> None:
+    add_samples(workspace, 4)
+    workspace.change_params(lambda params: params.update(base="xtts_v2"))
+    (workspace.root / "base" / "xtts_v2").mkdir(parents=True)
+    (workspace.root / "base" / "xtts_v2" / "vocab.json").write_text("{}")
+    said = refusal(workspace)
+    for name in ("config.json", "model.pth", "dvae.pth", "mel_stats.pth"):
+        assert f"{workspace.root / 'base' / 'xtts_v2' / name}\n      does not exist" in said
+    assert f"{workspace.root / 'base' / 'xtts_v2' / 'vocab.json'}\n      is not the published file" in said
+    assert "hf download coqui/XTTS-v2 config.json vocab.json model.pth dvae.pth mel_stats.pth" in said
+    assert "non-commercial" in said
+
+
+@pytest.mark.slow
+def test_a_base_folder_of_something_else(workspace: Checkout, tmp_path: Path) -> None:
+    add_samples(workspace, 4)
+    workspace.change_params(lambda params: params.update(base="../other model"))
+    folder = tmp_path / "other model"
+    folder.mkdir()
+    for name in ("vocab.json", "model.pth", "dvae.pth", "mel_stats.pth"):
+        (folder / name).write_text("something else")
+    (folder / "config.json").write_text(yaml.safe_dump({"model": "tacotron"}))
+    said = refusal(workspace)
+    assert f"{folder / 'config.json'}\n      is not the config.json of an XTTS model" in said

@@ -1,0 +1,42 @@
+"""What the repository must not say: where one machine gets its packages, or where its folders lie."""
+
+import re
+import subprocess
+
+import pytest
+from checkouts import PROJECT
+
+IGNORE_FILES = {".gitignore", ".dvcignore"}  # where /work/ means the checkout's own
+ADDRESSES = {
+    "a package index": r"https?://[^\s\"']*(?:pypi|pythonhosted|/simple\b)|--(?:extra-)?index-url|--find-links",
+    "a folder of one machine": r"(?<![\w.}*/])/(?:work|root|home|Users)/",
+}
+
+
+def tracked_texts() -> dict[str, str]:
+    """What a clone has of readable files, and what would be added to them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    texts = {}
+    for name in filter(None, listed.stdout.split("\0")):
+        content = (PROJECT / name).read_bytes() if (PROJECT / name).is_file() else b""
+        if b"\0" not in content and name != "tests/test_repository.py":
+            texts[name] = content.decode("utf-8")
+    return texts
+
+
+@pytest.mark.skipif(not (PROJECT / ".git").exists(), reason="not a git checkout")
+@pytest.mark.parametrize("what", ADDRESSES)
+def test_no_file_names(what: str) -> None:
+    texts = tracked_texts()
+    assert "requirements.lock" in texts
+    found = [
+        f"{name}:{number}: {line.strip()[:100]}"
+        for name, text in texts.items()
+        if name not in IGNORE_FILES
+        for number, line in enumerate(text.splitlines(), start=1)
+        if re.search(ADDRESSES[what], line)
+    ]
+    assert found == []
