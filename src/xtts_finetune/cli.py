@@ -11,6 +11,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text wraps its paragraphs, and loads faster
     help="""Fine-tune Coqui XTTS v2 on your own recordings, in two phases, without filling the disk.
 
     The pipeline is DVC's: `dvc repro` runs prepare, train_phase1, train_phase2 and evaluate, or what of them is not up
@@ -25,7 +26,7 @@ def _commands() -> None:
 
 @app.command()
 def status() -> None:
-    """Show Mel CE and Text CE per phase, what is registered, and what to type next."""
+    """Show Mel CE and Text CE per phase, and what to type next."""
     from xtts_finetune.ops.status import status_text
 
     typer.echo(status_text(Workspace.here()))

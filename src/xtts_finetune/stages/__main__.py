@@ -6,6 +6,7 @@ import sys
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.params import load_params
 from xtts_finetune.core.paths import PHASES, Workspace
+from xtts_finetune.data.clips import read_metadata
 
 
 def main() -> None:
@@ -16,6 +17,7 @@ def main() -> None:
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load for ten seconds
     match sys.argv[1:]:
         case ["prepare"]:
+            read_metadata(workspace.data, params.prepare.language)  # likewise a malformed metadata.csv
             from xtts_finetune.stages.prepare import prepare
 
             prepare(workspace, params)
