@@ -16,7 +16,8 @@ from xtts_finetune.core.paths import Workspace
 from xtts_finetune.data.batches import Batch, Indices, collate
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.training import metrics
-from xtts_finetune.training.loop import MAX_SKIPPED, Run, fit
+from xtts_finetune.training.loop import fit
+from xtts_finetune.training.run import MAX_SKIPPED, Run
 
 pytestmark = pytest.mark.usefixtures("short_prompts")
 FOUR = (0, 1, 2, 3)  # clips
@@ -35,9 +36,9 @@ def one_step(
 ) -> Run:
     """A step over these batches, with nothing random in it: no dropout, the evaluation's conditioning slices."""
     with monkeypatch.context() as patch:
-        patch.setattr("xtts_finetune.training.loop.collate", lambda reader, indices, _: collate(reader, indices, None))
+        patch.setattr("xtts_finetune.training.run.collate", lambda reader, indices, _: collate(reader, indices, None))
         patch.setattr(
-            "xtts_finetune.training.loop.epoch_batches", lambda *_: [np.array(batch, np.int64) for batch in batches]
+            "xtts_finetune.training.run.epoch_batches", lambda *_: [np.array(batch, np.int64) for batch in batches]
         )
         run = make_run(workspace, make_params(accumulate=len(batches), warmup_steps=0, **changes))
         run.gpt.eval()

@@ -22,8 +22,9 @@ from xtts_finetune.training import mini, xtts
 from xtts_finetune.training.base import PUBLISHED_CODEC
 from xtts_finetune.training.curve import Curve
 from xtts_finetune.training.interrupts import StopRequest
-from xtts_finetune.training.loop import Run, fit
+from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, claim, publish, summary
+from xtts_finetune.training.run import Run
 
 ROOT = Path(__file__).parents[2]
 TINY = {"gpt_layers": 1, "gpt_n_model_channels": 64, "gpt_n_heads": 2, "decoder_input_dim": 64}

@@ -10,8 +10,9 @@ from xtts_finetune.store.tracking import RunTracker, environment_tags
 from xtts_finetune.training.curve import Curve
 from xtts_finetune.training.device import make_deterministic
 from xtts_finetune.training.interrupts import stop_on_signals
-from xtts_finetune.training.loop import Run, fit, logged
+from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, claim, publish, summary
+from xtts_finetune.training.run import Run, logged
 
 
 def train(workspace: Workspace, params: Params, name: PhaseName) -> None:

@@ -15,8 +15,8 @@ from xtts_finetune.store.checkpoints import WEIGHTS, CheckpointStore
 from xtts_finetune.training.base import Base
 from xtts_finetune.training.curve import Curve
 from xtts_finetune.training.device import pick_device
-from xtts_finetune.training.loop import Inputs, Run
 from xtts_finetune.training.metrics import TEXT_WEIGHT
+from xtts_finetune.training.run import Inputs, Run
 
 FINGERPRINT = "fingerprint.json"
 MODEL_CARD = "model.json"

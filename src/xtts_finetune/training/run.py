@@ -1,0 +1,228 @@
+"""A phase under way: the verbs that the loop is written in.
+
+What is random depends on (seed, phase, step) and (seed, phase, epoch) alone, so that a run stopped anywhere and
+run again ends in the same weights, bit for bit.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import torch
+from tqdm import tqdm
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.core.paths import PhaseName
+from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
+from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.store.checkpoints import Checkpoint, CheckpointStore
+from xtts_finetune.training import metrics, xtts
+from xtts_finetune.training.curve import Curve, Row
+from xtts_finetune.training.metrics import TokenSums
+from xtts_finetune.training.optim import build_optimizer, learning_rate
+from xtts_finetune.training.position import Position
+from xtts_finetune.training.tensors import load_tensors, write_tensors
+from xtts_finetune.training.xtts import GPT
+
+MAX_SKIPPED = 5  # steps in a row whose gradient is not finite
+
+
+class Tracker(Protocol):
+    """Where metrics go while the loop runs; must not make it wait."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a phase is trained on and from."""
+
+    name: PhaseName
+    phase: PhaseParams
+    seed: int
+    gpt: GPT  # with the phase's initial weights, on its device
+    mel_stats: torch.Tensor  # (80,)
+    train: FeatureReader
+    eval: FeatureReader
+    start_step: int  # the last step of the phase before
+
+
+class Run:
+    """A phase under way."""
+
+    def __init__(
+        self, inputs: Inputs, store: CheckpointStore, curve: Curve, tracker: Tracker, save_every_steps: int
+    ) -> None:
+        self.inputs = inputs
+        self.phase = inputs.phase
+        self.store = store
+        self.curve = curve
+        self.tracker = tracker
+        self.save_every_steps = save_every_steps
+        self.gpt = inputs.gpt
+        self.device = inputs.gpt.mel_head.weight.device
+        self.optimizer = build_optimizer(self.gpt, self.phase)
+        self.conditioning_mel = xtts.build_conditioning_mel(inputs.mel_stats)
+        batches = -(-len(inputs.train) // self.phase.batch_size)
+        self.steps_per_epoch = -(-batches // self.phase.accumulate)
+        self.steps = self.steps_per_epoch * self.phase.epochs
+        self.position = Position(inputs.start_step)
+        self._plan: tuple[int, list[list[Indices]]] = (-1, [])
+
+    # The verbs of fit().
+
+    def resume(self) -> bool:
+        """Go back to the newest whole state; False if there is none and the run starts from its beginning.
+
+        Raises:
+            UserError: the best weights are lost. Whether to give up hours of training for them is the user's choice.
+        """
+        state = self.store.latest(lambda found, damage: tqdm.write(f"passing over {found.folder}: {damage}"))
+        if state is not None and not self._has_best(state):
+            what = "the best weights so far are missing or damaged, and no state holds them"
+            remedy = f"bring them back, or start the phase over: rm -r {self.store.folder} && dvc repro"
+            raise UserError("this run cannot be resumed", [Problem(str(self.store.folder), what, remedy)])
+        self.store.discard_newer(-1 if state is None else state.step)
+        if state is None:
+            self.curve.truncate(-1)
+            return False
+        load_tensors(state.folder, self.gpt, self.optimizer)
+        self.position = Position.from_json(state.state)
+        if self.position.best_step == state.step:
+            self.store.publish_best(state)  # the kill may have come between the two
+        self.curve.truncate(state.step)
+        tqdm.write(f"resuming {self.inputs.name} after step {state.step}")
+        return True
+
+    def take_step(self) -> None:
+        """One optimiser step over `accumulate` batches, whose loss is the true mean over all their tokens."""
+        started = time.perf_counter()
+        position, seed, name = self.position, self.inputs.seed, self.inputs.name
+        batches = [self._train_batch(indices, i) for i, indices in enumerate(self._epoch()[position.epoch_step])]
+        torch.manual_seed(torch_seed("dropout", seed, name, position.step))
+        lr = learning_rate(self.phase, position.step - self.inputs.start_step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        sums = self._accumulate(batches)
+        norm = torch.nn.utils.clip_grad_norm_(self.gpt.parameters(), self.phase.grad_clip).item()
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        position.skipped = 0 if math.isfinite(norm) else position.skipped + 1
+        position.step += 1
+        position.epoch_step += 1
+        rate = (sums.mel_tokens + sums.text_tokens) / (time.perf_counter() - started)
+        self._log({**sums.metrics("train"), "train/lr": lr, "train/grad_norm": norm, "train/tokens_per_second": rate})
+        self._refuse_divergence()
+
+    def end_epoch(self) -> None:
+        self.position.epoch, self.position.epoch_step = self.position.epoch + 1, 0
+
+    def evaluate(self) -> None:
+        """Mel CE and Text CE of the whole eval split; remembers the best."""
+        position, means = self.position, self.position.train
+        found = metrics.evaluate(
+            self.gpt, self.conditioning_mel, metrics.eval_batches(self.inputs.eval, "evaluating", leave=False)
+        )
+        row = found.metrics("eval")
+        if means.mel_tokens:
+            row |= {"mean/mel_ce": means.mel_ce, "mean/text_ce": means.text_ce, "lr": self._last_lr()}
+        self._log(row)
+        position.train = TokenSums()
+        position.evaluations_since_best += 1
+        if found.mel_ce < position.best_mel_ce:
+            position.best_step, position.evaluations_since_best = position.step, 0
+            position.best_mel_ce, position.best_text_ce = found.mel_ce, found.text_ce
+        target = self.phase.target_mel_ce
+        reached = target is not None and found.mel_ce <= target
+        position.evaluations_at_target = position.evaluations_at_target + 1 if reached else 0
+
+    def save(self) -> None:
+        """Publish a state to resume from, and the best weights if these are they."""
+        self.curve.sync()
+        position = self.position
+        self.store.save(
+            position.step,
+            lambda folder: write_tensors(folder, self.gpt, self.optimizer),
+            asdict(position),
+            is_best=position.best_step == position.step,
+        )
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self.position.epoch_step == self.steps_per_epoch
+
+    @property
+    def should_save(self) -> bool:
+        return self.position.step % self.save_every_steps == 0
+
+    @property
+    def ended(self) -> str | None:
+        """Why there is nothing left to do; None while there is."""
+        position, phase = self.position, self.phase
+        if position.evaluations_at_target >= 2:
+            return f"target Mel CE {phase.target_mel_ce} reached and held"
+        if phase.patience is not None and position.evaluations_since_best >= phase.patience:
+            return f"no better eval Mel CE in {phase.patience} evaluations"
+        return "epochs done" if position.epoch >= phase.epochs else None
+
+    # Their parts.
+
+    def _has_best(self, state: Checkpoint) -> bool:
+        """Whether the best weights up to `state` are safe: in it, in their own folder, or sure to be replaced.
+
+        A later best is that of a state which was damaged: the steps up to it will be replayed.
+        """
+        best_step, best = Position.from_json(state.state).best_step, self.store.best()
+        if best_step in (state.step, -1):  # -1: no eval Mel CE was finite so far
+            return True
+        return best is not None and (best.step > state.step or (best.step == best_step and best.damage() is None))
+
+    def _epoch(self) -> list[list[Indices]]:
+        """The batches of the current epoch, `accumulate` of them a step."""
+        epoch, size = self.position.epoch, self.phase.accumulate
+        if self._plan[0] != epoch:
+            batches = epoch_batches(
+                self.inputs.train.samples, self.phase.batch_size, self.inputs.seed, self.inputs.name, epoch
+            )
+            self._plan = epoch, [batches[at : at + size] for at in range(0, len(batches), size)]
+        return self._plan[1]
+
+    def _train_batch(self, indices: Indices, part: int) -> Batch:
+        place = ("slice", self.inputs.seed, self.inputs.name, self.position.step, part)
+        return collate(self.inputs.train, indices, [rng(*place, row) for row in range(len(indices))])
+
+    def _accumulate(self, batches: list[Batch]) -> TokenSums:
+        """Gradients of the mean loss over all tokens of `batches`."""
+        counts = [metrics.target_tokens(batch, self.phase.mask_prompt) for batch in batches]
+        mel_tokens, text_tokens = (sum(column) for column in zip(*counts, strict=True))
+        sums = TokenSums()
+        for batch in batches:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.phase.precision == "bf16"):
+                found = metrics.losses(self.gpt, self.conditioning_mel, batch, self.phase.mask_prompt)
+            loss = metrics.TEXT_WEIGHT * found.text / text_tokens + metrics.MEL_WEIGHT * found.mel / mel_tokens
+            loss.backward()
+            sums.add(found)
+            self.position.train.add(found)
+        return sums
+
+    def _log(self, row: dict[str, float]) -> None:
+        self.curve.append({"step": self.position.step, "epoch": self.position.epoch, **row})
+        self.tracker.log(self.position.step, logged(row))
+
+    def _last_lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _refuse_divergence(self) -> None:
+        if self.position.skipped < MAX_SKIPPED:
+            return
+        what = f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}"
+        remedy = f"lower train_{self.inputs.name}.lr, raise warmup_steps, or use precision: fp32"
+        raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])
+
+
+def logged(row: Row) -> dict[str, float]:
+    """The part of a curve's row that MLflow is given: `mean/…` and `lr` are the CSV's alone."""
+    return {name: value for name, value in row.items() if name.startswith(("train/", "eval/"))}
