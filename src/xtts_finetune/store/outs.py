@@ -1,11 +1,20 @@
 """What dvc.lock says of the workspace."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
+
+
+def cache_folder(workspace: Workspace) -> Path:
+    """Where DVC keeps what it tracks, by its configuration of every level."""
+    from dvc.config import Config  # a third of a second
+
+    dvc = workspace.root / ".dvc"
+    return Path(Config(str(dvc))["cache"].get("dir") or dvc / "cache")
 
 
 def is_committed(workspace: Workspace, phase: PhaseName) -> bool:

@@ -1,0 +1,138 @@
+"""Room on disk: how much is free, what files hold, what deleting them would free, and the errors of a full disk."""
+
+import errno
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC, errno.EFBIG}
+_FULL_WINDOWS = {39, 112, 1295}  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL, ERROR_DISK_QUOTA_EXCEEDED
+# Where a library keeps only the text: safetensors ("os error 28"), SQLite and MLflow over it.
+_FULL_TEXT = re.compile(
+    r"os error (28|122|27|112|39)\b|no space left on device|disk quota exceeded|file too large"
+    r"|database or disk is full|not enough space on the disk",
+    re.IGNORECASE,
+)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk, a quota or a limit on file sizes caused `error`, however it was wrapped.
+
+    torch raises a RuntimeError with the OSError in `__context__`, safetensors an error of its own with the number in
+    its text, SQLite and MLflow only a text.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is None or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if isinstance(cause, OSError) and (cause.errno in _FULL or getattr(cause, "winerror", None) in _FULL_WINDOWS):
+            return True
+        if not isinstance(cause, OSError) and _FULL_TEXT.search(str(cause)):
+            return True
+        waiting += [cause.__cause__, cause.__context__]
+    return False
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write where `path` lies or would lie."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def file_system(path: Path) -> int:
+    """A number for the file system where `path` lies or would lie."""
+    return _existing(path).stat().st_dev
+
+
+def files_below(*folders: Path) -> Iterator[Path]:
+    """Every file under `folders` (a folder that is none is a file itself, or nothing); links are not followed."""
+    for folder in folders:
+        if folder.is_dir() and not folder.is_symlink():
+            for parent, _, names in os.walk(folder):
+                yield from (Path(parent, name) for name in names)
+        elif os.path.lexists(folder):
+            yield folder
+
+
+def held_bytes(files: Iterable[Path], counted: set[tuple[int, int]] | None = None) -> int:
+    """Bytes that `files` occupy on disk, each inode once; those in `counted` not again, and it learns of the others."""
+    counted = set() if counted is None else counted
+    held = 0
+    for file in files:
+        found = file.lstat()
+        if (found.st_dev, found.st_ino) not in counted:
+            counted.add((found.st_dev, found.st_ino))
+            held += _allocated(found)
+    return held
+
+
+def freed_bytes(files: Iterable[Path]) -> int:
+    """Bytes that deleting `files` would free: of an inode only when all of its names are among them."""
+    names: Counter[tuple[int, int]] = Counter()
+    stats: dict[tuple[int, int], os.stat_result] = {}
+    for file in set(files):
+        found = file.lstat()
+        names[found.st_dev, found.st_ino] += 1
+        stats[found.st_dev, found.st_ino] = found
+    return sum(_allocated(found) for inode, found in stats.items() if names[inode] >= found.st_nlink)
+
+
+def shown(size: int) -> str:
+    """Bytes for a reader, in decimal units as disks are sold: 5.29 GB."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if abs(value) < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 99.95 else f"{value:.3g} {unit}"
+
+
+class Reserve:
+    """A file that holds room for what must always fit, and gives it up when it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def hold(self, size: int) -> bool:
+        """Hold `size` bytes from now on; False, and nothing held, if they are not there.
+
+        Raises:
+            OSError: the file cannot be written for another reason.
+        """
+        if self.held == size:
+            return True
+        self.release()
+        try:
+            with self.path.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:  # NTFS takes the clusters at once
+                    file.truncate(size)
+        except OSError as error:
+            self.release()
+            if is_disk_full(error):
+                return False
+            raise
+        return True
+
+    def release(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _allocated(found: os.stat_result) -> int:
+    return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
