@@ -73,8 +73,8 @@ def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: 
     seen: list[tuple[float, int]] = []
     real = metrics.losses
 
-    def spy(gpt: Any, mel: Any, batch: Batch, mask_prompt: bool) -> metrics.Losses:
-        found = real(gpt, mel, batch, mask_prompt)
+    def spy(gpt: Any, mel: Any, batch: Batch, targets: metrics.Targets) -> metrics.Losses:
+        found = real(gpt, mel, batch, targets)
         seen.append((found.mel.item(), found.mel_tokens))
         return found
 

@@ -113,6 +113,10 @@ def as_coqui_batch(coqui: Any, batch: Batch) -> dict[str, Any]:
     }
 
 
+def targets_of(batch: Batch, mask_prompt: bool = False) -> metrics.Targets:
+    return metrics.targets_of(batch, STOP, mask_prompt)
+
+
 def test_the_weights_are_the_same(coqui: Any, gpt: GPT) -> None:
     theirs = coqui.xtts.gpt.state_dict()
     assert theirs.keys() == gpt.state_dict().keys()
@@ -127,7 +131,7 @@ def test_losses_of_our_batches(
     with torch.no_grad():
         theirs = coqui.eval_step(as_coqui_batch(coqui, batch), None)[1]
         sums = metrics.TokenSums()
-        sums.add(metrics.losses(gpt, conditioning_mel, batch, mask_prompt=False))
+        sums.add(metrics.losses(gpt, conditioning_mel, batch, targets_of(batch)))
     assert sums.mel_ce == pytest.approx(theirs["loss_mel_ce"].item(), **CLOSE)
     assert 0.01 * sums.text_ce == pytest.approx(theirs["loss_text_ce"].item(), **CLOSE)
     assert sums.loss == pytest.approx(theirs["loss"].item(), **CLOSE)
@@ -149,7 +153,7 @@ def test_losses_of_coquis_batches(
     torch.testing.assert_close(theirs["cond_mels"], mels, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         figures = coqui.eval_step(theirs, None)[1]
-        found = metrics.losses(gpt, conditioning_mel, batch, mask_prompt=False)
+        found = metrics.losses(gpt, conditioning_mel, batch, targets_of(batch))
     assert (found.mel / found.mel_tokens).item() == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
     assert 0.01 * (found.text / found.text_tokens).item() == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
 
@@ -171,7 +175,7 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
     assert batch.conditioning_spans[:, 0].min() > 0
     theirs = as_coqui_batch(coqui, batch)
     with torch.no_grad():
-        found = metrics.losses(gpt, conditioning_mel, batch, mask_prompt=True)
+        found = metrics.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
         logits = coqui.xtts.gpt(
             theirs["text_inputs"],
             theirs["text_lengths"],
@@ -188,5 +192,5 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
                 sums -= F.log_softmax(logits[row, :, at], dim=0)[target].item()
                 tokens += 1
     assert tokens < batch.codes.size
-    assert (found.mel_tokens, metrics.target_tokens(batch, mask_prompt=True)[0]) == (tokens, tokens)
+    assert found.mel_tokens == tokens
     assert found.mel.item() / tokens == pytest.approx(sums / tokens, **CLOSE)

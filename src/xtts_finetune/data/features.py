@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     ".codes.i16": np.dtype("<i2"),
     ".tokens.i32": np.dtype("<i4"),
 }
+Count = TypeVar("Count", int, npt.NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Example:
     tokens: npt.NDArray[np.int32]  # (tokens,)
 
 
-def code_count(samples: int) -> int:
-    """How many audio codes a clip has: the last one covers what is left of a stride."""
+def code_count(samples: Count) -> Count:
+    """How many audio codes a clip has, or each of several: the last one covers what is left of a stride."""
     return -(-samples // CODE_STRIDE)
 
 

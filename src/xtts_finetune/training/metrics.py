@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from xtts_finetune.core.params import CODE_STRIDE
 from xtts_finetune.data.batches import Batch, collate
-from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.data.features import FeatureReader, code_count
 from xtts_finetune.training.xtts import GPT, TorchMelSpectrogram
 
 TEXT_WEIGHT = 0.01  # GPTArgs.gpt_loss_text_ce_weight
@@ -57,6 +57,15 @@ class TokenSums:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What a batch is to predict, and how much of it counts."""
+
+    mel: Tensor  # (batch, width) as GPT.forward builds them: a clip's codes, four stops, then IGNORED
+    mel_tokens: int
+    text_tokens: int
+
+
 @dataclass(frozen=True)
 class Losses:
     """Of one batch: cross-entropies summed over its tokens (scalars with gradient), and the token counts."""
@@ -67,14 +76,31 @@ class Losses:
     text_tokens: int
 
 
-def losses(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batch: Batch, mask_prompt: bool) -> Losses:
-    """Cross-entropies of a batch, on the model's device.
+def targets_of(batch: Batch, stop_token: int, mask_prompt: bool) -> Targets:
+    """The targets of a batch.
 
-    With the mask off, mel / mel_tokens equals the loss_mel_ce of Coqui's GPTTrainer.eval_step. The mask covers
-    every row, in code units; Coqui's covers the last row alone, in the wrong unit (gpt.py, end of GPT.forward).
+    The mask covers every row, in code units; Coqui's covers the last row alone, in the wrong unit (gpt.py, end of
+    GPT.forward).
 
     Args:
         mask_prompt: leave out the codes of the clip's own conditioning slice.
+    """
+    counts = torch.from_numpy(code_count(batch.samples))[:, None]
+    width = int(counts.max()) + MEL_STOPS + 1
+    position = torch.arange(width)[None]
+    codes = F.pad(torch.from_numpy(batch.codes), (0, max(0, width - batch.codes.shape[1])))[:, :width]
+    mel = torch.where(position < counts, codes, stop_token)
+    mel = torch.where(position < counts + MEL_STOPS, mel, IGNORED)
+    if mask_prompt:
+        spans = torch.from_numpy(batch.conditioning_spans) // CODE_STRIDE
+        mel = torch.where((position >= spans[:, :1]) & (position < spans[:, 1:]), IGNORED, mel)
+    return Targets(mel, int((mel != IGNORED).sum()), int((batch.text_lengths + TEXT_STOPS).sum()))
+
+
+def losses(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batch: Batch, targets: Targets) -> Losses:
+    """Cross-entropies of a batch, on the model's device.
+
+    Without a mask, mel / mel_tokens equals the loss_mel_ce of Coqui's GPTTrainer.eval_step.
     """
     device = gpt.mel_head.weight.device
     with torch.no_grad():
@@ -86,30 +112,8 @@ def losses(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batch: Batch, mask_p
         torch.from_numpy(batch.samples).to(device),
         cond_mels=prompt[:, None],
     )
-    targets = mel_targets(batch, gpt.stop_audio_token, mask_prompt)
-    mel = F.cross_entropy(logits.float(), targets.to(device), ignore_index=IGNORED, reduction="sum")
-    mel_tokens, text_tokens = target_tokens(batch, mask_prompt)
-    return Losses(mel, mel_tokens, text_mean.float() * text_tokens, text_tokens)
-
-
-def target_tokens(batch: Batch, mask_prompt: bool) -> tuple[int, int]:
-    """How many Mel and Text targets of a batch count."""
-    mel = int((mel_targets(batch, 0, mask_prompt) != IGNORED).sum())
-    return mel, int((batch.text_lengths + TEXT_STOPS).sum())
-
-
-def mel_targets(batch: Batch, stop_token: int, mask_prompt: bool) -> Tensor:
-    """(batch, width) targets as GPT.forward builds them: a clip's codes, four stops, then IGNORED."""
-    counts = torch.from_numpy(-(-batch.samples // CODE_STRIDE))[:, None]
-    width = int(counts.max()) + MEL_STOPS + 1
-    position = torch.arange(width)[None]
-    codes = F.pad(torch.from_numpy(batch.codes), (0, max(0, width - batch.codes.shape[1])))[:, :width]
-    targets = torch.where(position < counts, codes, stop_token)
-    targets = torch.where(position < counts + MEL_STOPS, targets, IGNORED)
-    if mask_prompt:
-        spans = torch.from_numpy(batch.conditioning_spans) // CODE_STRIDE
-        targets = torch.where((position >= spans[:, :1]) & (position < spans[:, 1:]), IGNORED, targets)
-    return targets
+    mel = F.cross_entropy(logits.float(), targets.mel.to(device), ignore_index=IGNORED, reduction="sum")
+    return Losses(mel, targets.mel_tokens, text_mean.float() * targets.text_tokens, targets.text_tokens)
 
 
 def eval_batches(reader: FeatureReader, label: str, leave: bool) -> Iterator[Batch]:
@@ -126,6 +130,7 @@ def evaluate(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batches: Iterable[
     gpt.eval()
     sums = TokenSums()
     for batch in batches:
-        sums.add(losses(gpt, conditioning_mel, batch, mask_prompt=False))
+        targets = targets_of(batch, gpt.stop_audio_token, mask_prompt=False)
+        sums.add(losses(gpt, conditioning_mel, batch, targets))
     gpt.train(was_training)
     return sums

@@ -196,12 +196,13 @@ class Run:
 
     def _accumulate(self, batches: list[Batch]) -> TokenSums:
         """Gradients of the mean loss over all tokens of `batches`."""
-        counts = [metrics.target_tokens(batch, self.phase.mask_prompt) for batch in batches]
-        mel_tokens, text_tokens = (sum(column) for column in zip(*counts, strict=True))
+        stop, mask = self.gpt.stop_audio_token, self.phase.mask_prompt
+        aims = [metrics.targets_of(batch, stop, mask) for batch in batches]
+        mel_tokens, text_tokens = sum(aim.mel_tokens for aim in aims), sum(aim.text_tokens for aim in aims)
         sums = TokenSums()
-        for batch in batches:
+        for batch, aim in zip(batches, aims, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.phase.precision == "bf16"):
-                found = metrics.losses(self.gpt, self.conditioning_mel, batch, self.phase.mask_prompt)
+                found = metrics.losses(self.gpt, self.conditioning_mel, batch, aim)
             loss = metrics.TEXT_WEIGHT * found.text / text_tokens + metrics.MEL_WEIGHT * found.mel / mel_tokens
             loss.backward()
             sums.add(found)
