@@ -19,9 +19,9 @@ from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.stages.figures import draw_curves
 from xtts_finetune.store.checkpoints import WEIGHTS
 from xtts_finetune.store.connection import Store, open_store
-from xtts_finetune.store.outs import data_digest, remove_finished_work
+from xtts_finetune.store.outs import remove_finished_work
 from xtts_finetune.store.registry import Registration, register_best
-from xtts_finetune.store.tracking import RunTracker, environment_tags
+from xtts_finetune.store.stage_runs import stage_tags, start_stage_run
 from xtts_finetune.training import metrics, xtts
 from xtts_finetune.training.base import Base
 from xtts_finetune.training.device import make_deterministic, pick_device
@@ -101,19 +101,11 @@ def _speak(job: Evaluation, model: str, folder: Path) -> None:
 def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseName) -> Registration:
     """One MLflow run with the figures, samples and curves, and the best model's version in the registry."""
     workspace, params, card = job.workspace, job.params, job.card(best)
-    digest = data_digest(workspace)
     cards = {phase: job.card(phase) for phase in PHASES}
     settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
-    key = sha256_json([digest, settings, cards])
-    tags = {
-        **environment_tags(workspace.root),
-        "phase": "evaluate",
-        "data_md5": digest,
-        "split_digest": read_json(workspace.reports / "dataset.json")["split_digest"],
-    }
-    with RunTracker.start(
-        store, f"evaluate-{key[:6]}", key, settings, tags, ("data", workspace.data.name, digest), 1
-    ) as tracker:
+    tags = stage_tags(workspace, "evaluate")
+    key = sha256_json([tags["data_md5"], settings, cards])
+    with start_stage_run(store, workspace, key, settings, tags, flush_every_steps=1) as tracker:
         tracker.backfill([(card["step"], _named(figures[best]))])  # the registered point of the curve
         tracker.log_artifact_dir(workspace.reports / "samples", "samples")
         tracker.log_artifact(workspace.reports / "curves.png")

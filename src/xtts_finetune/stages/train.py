@@ -1,12 +1,13 @@
 """Train one phase, from wherever it was left."""
 
-from xtts_finetune.core.files import read_json, sha256_json
+from xtts_finetune.core.files import sha256_json
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PhaseName, Workspace
 from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.store.connection import open_store
-from xtts_finetune.store.outs import data_digest, remove_finished_work
-from xtts_finetune.store.tracking import RunTracker, environment_tags
+from xtts_finetune.store.outs import remove_finished_work
+from xtts_finetune.store.stage_runs import stage_tags, start_stage_run
+from xtts_finetune.store.tracking import RunTracker
 from xtts_finetune.training.curve import Curve
 from xtts_finetune.training.device import make_deterministic
 from xtts_finetune.training.interrupts import stop_on_signals
@@ -45,21 +46,7 @@ def _train(job: Job, store: CheckpointStore, curve: Curve) -> None:
 
 def _tracker(job: Job) -> RunTracker:
     workspace, params = job.workspace, job.params
-    digest = data_digest(workspace)
     settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
     key = sha256_json([job.fingerprint(), settings])
-    report = read_json(workspace.reports / "dataset.json")
-    return RunTracker.start(
-        open_store(workspace, params.tracking),
-        name=f"{job.name}-{key[:6]}",
-        key=key,
-        params=settings,
-        tags={
-            **environment_tags(workspace.root),
-            "phase": job.name,
-            "data_md5": digest,
-            "split_digest": report["split_digest"],
-        },
-        dataset=("data", workspace.data.name, digest),
-        flush_every_steps=params.tracking.flush_every_steps,
-    )
+    store, tags = open_store(workspace, params.tracking), stage_tags(workspace, job.name)
+    return start_stage_run(store, workspace, key, settings, tags, params.tracking.flush_every_steps)
