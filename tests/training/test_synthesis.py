@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import link_or_copy
 from xtts_finetune.core.params import SAMPLE_RATE, EvaluateParams
 from xtts_finetune.core.paths import Workspace
-from xtts_finetune.stages.evaluate import Evaluation, _self_contained, _speak
+from xtts_finetune.stages.evaluate import Evaluation, _examine, _measure, _self_contained
 from xtts_finetune.training.base import Base
 from xtts_finetune.training.synthesis import REFERENCE, Speaker, load_speaker
 
@@ -114,4 +115,26 @@ def test_a_sentence_that_cannot_be_spoken_is_named(workspace: Workspace, referen
     params = make_params()
     settings = SETTINGS.model_copy(update={"sentences": [TEXT, "a ☂"]})
     with pytest.raises(UserError, match=r"params\.yaml: evaluate\.sentences\.1\n +the vocabulary lacks '☂'"):
-        _speak(Evaluation(workspace, params.model_copy(update={"evaluate": settings})), "base", tmp_path / "samples")
+        _examine(Evaluation(workspace, params.model_copy(update={"evaluate": settings})), "base", tmp_path / "samples")
+
+
+def test_a_model_is_opened_once_to_be_measured_and_heard(
+    workspace: Workspace, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening XTTS v2 checksums 1.9 GB. Figures and sounds are those of models opened for each alone."""
+    shutil.copyfile(reference, workspace.prepared / REFERENCE)
+    job = Evaluation(workspace, make_params().model_copy(update={"evaluate": SETTINGS}))
+    figures = _measure(job, "base", job.base.gpt())
+    sound, rate = speaker(job.base, reference).speak(TEXT, "en")
+    soundfile.write(tmp_path / "alone.wav", sound, rate, subtype="PCM_16")
+    opened: list[Path | None] = []
+    real = Base.gpt
+
+    def spy(base: Base, weights: Path | None = None) -> Any:
+        opened.append(weights)
+        return real(base, weights)
+
+    monkeypatch.setattr(Base, "gpt", spy)
+    assert _examine(job, "base", tmp_path / "samples") == figures
+    assert (tmp_path / "samples" / "1.wav").read_bytes() == (tmp_path / "alone.wav").read_bytes()
+    assert opened == [None]

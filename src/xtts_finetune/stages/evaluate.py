@@ -27,6 +27,7 @@ from xtts_finetune.training.base import Base
 from xtts_finetune.training.device import make_deterministic, pick_device
 from xtts_finetune.training.phases import MODEL_CARD, with_weighted
 from xtts_finetune.training.synthesis import REFERENCE, Speaker
+from xtts_finetune.training.xtts import GPT
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     figures: dict[str, Any] = {}
     with published_folder(workspace.reports / "samples") as samples:
         for model in ("base", *PHASES):
-            figures[model] = _measure(job, model)
-            _speak(job, model, samples / model)
+            figures[model] = _examine(job, model, samples / model)
     best = min(PHASES, key=lambda phase: figures[phase]["mel_ce"])  # of equals the first
     curves = {phase: workspace.curve(phase) for phase in PHASES}
     target = job.params.phase(PHASES[-1]).target_mel_ce
@@ -76,19 +76,26 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}; {verb}: {version}")
 
 
-def _measure(job: Evaluation, model: str) -> dict[str, float]:
-    """Mel CE and Text CE of a model on the eval split."""
+def _examine(job: Evaluation, model: str, folder: Path) -> dict[str, float]:
+    """Measure a model, then let it speak into `folder`; one at a time is in memory."""
     gpt = job.base.gpt(job.weights(model)).to(pick_device()).eval()
+    figures = _measure(job, model, gpt)
+    _speak(job, model, gpt, folder)  # last: it changes the model
+    return figures
+
+
+def _measure(job: Evaluation, model: str, gpt: GPT) -> dict[str, float]:
+    """Mel CE and Text CE of a model on the eval split."""
     batches = metrics.eval_batches(FeatureReader(job.workspace.prepared, "eval"), f"evaluating {model}", leave=True)
     sums = metrics.evaluate(gpt, xtts.build_conditioning_mel(job.base.mel_stats()), batches)
     return with_weighted({"mel_ce": sums.mel_ce, "text_ce": sums.text_ce})
 
 
-def _speak(job: Evaluation, model: str, folder: Path) -> None:
+def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
     """Let a model say the sentences of params.yaml into `folder`."""
     folder.mkdir()
     settings = job.params.evaluate
-    speaker = Speaker(job.base.gpt(job.weights(model)), job.base, job.workspace.prepared / REFERENCE, settings)
+    speaker = Speaker(gpt, job.base, job.workspace.prepared / REFERENCE, settings)
     for number, sentence in enumerate(tqdm(settings.sentences, desc=f"speaking {model}", unit="sentence"), 1):
         try:
             sound, rate = speaker.speak(sentence, job.params.prepare.language)
