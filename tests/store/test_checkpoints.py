@@ -1,5 +1,6 @@
 """The checkpoint store: whole or not at all, never more than asked for, one trainer at a time."""
 
+import errno
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.store.checkpoints import MANIFEST, STATE, WEIGHTS, Checkpoint, CheckpointStore
+from xtts_finetune.store.checkpoints import DONE, MANIFEST, STATE, WEIGHTS, Checkpoint, CheckpointStore, Contents
 
 
 @pytest.fixture
@@ -23,12 +24,20 @@ def states(tmp_path: Path) -> CheckpointStore:
     return store
 
 
-def save(store: CheckpointStore, step: int, is_best: bool = False, **state: Any) -> None:
-    def write(folder: Path) -> None:
-        (folder / WEIGHTS).write_bytes(b"weights of %d" % step * 100)
-        (folder / "optimizer.safetensors").write_bytes(b"moments of %d" % step * 100)
+def contents_of(step: int, **state: Any) -> Contents:
+    return Contents(
+        lambda folder: write(folder / WEIGHTS, b"weights of %d" % step * 100),
+        lambda folder: write(folder / "optimizer.safetensors", b"moments of %d" % step * 100),
+        {"step": step, **state},
+    )
 
-    store.save(step, write, {"step": step, **state}, is_best)
+
+def write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def save(store: CheckpointStore, step: int, is_best: bool = False, **state: Any) -> bool:
+    return store.save(step, contents_of(step, **state), is_best)
 
 
 def steps(store: CheckpointStore) -> list[int]:
@@ -125,7 +134,7 @@ def test_a_kill_between_two_bests_leaves_one_in_the_end(
 ) -> None:
     save(states, 200, is_best=True)
     with monkeypatch.context() as patch:
-        patch.setattr("xtts_finetune.store.checkpoints.shutil.rmtree", _killed)
+        patch.setattr("xtts_finetune.store.checkpoints._remove", _killed)
         with pytest.raises(KeyboardInterrupt):
             save(states, 400, is_best=True)
     assert best_step(states) == 400
@@ -200,19 +209,19 @@ def test_a_state_without_its_manifest_is_none(states: CheckpointStore) -> None:
 def test_nothing_is_published_when_writing_fails(states: CheckpointStore) -> None:
     save(states, 200)
 
-    def full(folder: Path) -> None:
-        (folder / WEIGHTS).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    def fail(folder: Path) -> None:
+        write(folder / WEIGHTS, b"half")
+        raise OSError(errno.EIO, "Input/output error")
 
     for step in (200, 400):
-        with pytest.raises(OSError, match="No space left"):
-            states.save(step, full, {}, is_best=True)
+        with pytest.raises(OSError, match="Input/output error"):
+            states.save(step, Contents(fail, fail, {}), is_best=True)
     assert names(states) == ["step-00000200"]
     assert states.states()[0].damage() is None
 
 
 def test_what_a_kill_left_is_cleared_away(states: CheckpointStore) -> None:
-    """Folders of half-written states, and files: the curve and the fingerprint are published here too."""
+    """Folders of half-written states, and files: the curve is published here, too."""
     half = states.folder / ".step-00000400.x1y2.tmp"
     half.mkdir()
     (half / WEIGHTS).write_bytes(b"half")
@@ -252,16 +261,17 @@ def test_done(states: CheckpointStore) -> None:
     assert not states.done
 
 
-def test_states_get_second_names(states: CheckpointStore, tmp_path: Path) -> None:
+def test_all_of_it_gets_second_names(states: CheckpointStore, tmp_path: Path) -> None:
     save(states, 200, is_best=True)
     save(states, 400)
+    states.mark_done({})
     target = tmp_path / "checkpoints" / "phase1"
     (target / "step-00000100").mkdir(parents=True)  # of a run before
-    states.link_states(target)
-    linked = sorted(path.relative_to(target) for path in target.rglob("*.*"))
-    kept = sorted(path.relative_to(states.folder) for path in states.folder.glob("step-*/*"))
-    assert linked == kept
-    assert len(linked) == 2 * 4
+    states.link_to(target)
+    linked = sorted(path.relative_to(target) for path in target.rglob("*") if path.is_file())
+    kept = [*states.folder.glob("step-*/*"), *states.folder.glob("best-*/*"), states.folder / DONE]
+    assert linked == sorted(path.relative_to(states.folder) for path in kept)
+    assert len(linked) == 2 * 4 + 3 + 1
     assert all((target / name).samefile(states.folder / name) for name in linked)
     states.clear()
     assert Checkpoint(target / "step-00000400", 400).damage() is None
@@ -284,8 +294,8 @@ def test_one_trainer_at_a_time(states: CheckpointStore) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(UserError, match="another trainer is at work here"), states.locked():
-                pass
+            with pytest.raises(UserError, match=f"process {holder.pid}, .*\n *remedy: .* kill {holder.pid} "):
+                states.locked().__enter__()
         finally:
             holder.send_signal(signal.SIGKILL)
             holder.wait()

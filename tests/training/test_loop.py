@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from workbench import make_params, make_run, outcome, rows_of, stop_of, train
 
+from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.paths import Workspace
@@ -116,11 +117,16 @@ def test_an_evaluation_changes_nothing(workspace: Workspace) -> None:
 
 def test_what_is_logged(workspace: Workspace) -> None:
     run = make_run(workspace, make_params())
-    fit(run, stop_of(run))
+    fit(run, None, stop_of(run))
     rows = run.tracker.rows  # type: ignore[attr-defined]
     evaluated = [step for step, row in rows if "eval/mel_ce" in row]
     assert evaluated == [0, 3, 6]
-    names = {name for _, row in rows for name in row}
+    saved = [(step, row["disk/saves_skipped"]) for step, row in rows if "disk/saves_skipped" in row]
+    assert saved == [(0, 0), (2, 0), (3, 0), (4, 0), (6, 0)]
+    assert all(row["disk/free_bytes"] > 0 for _, row in rows if "disk/free_bytes" in row)
+    held = [row["disk/checkpoint_bytes"] for _, row in rows if "disk/checkpoint_bytes" in row]
+    assert held[-1] == pytest.approx(held_bytes(files_below(run.store.folder)), rel=0.01)
+    names = {name for _, row in rows for name in row if not name.startswith("disk/")}
     train_names = {"train/mel_ce", "train/text_ce", "train/loss", "train/lr", "train/grad_norm"}
     assert names == train_names | {"train/tokens_per_second", "eval/mel_ce", "eval/text_ce", "eval/loss"}
     for _, row in rows:
@@ -158,11 +164,11 @@ def test_divergence_ends_the_run_and_keeps_the_state_before(workspace: Workspace
     params = make_params(save_every_steps=1, keep_last=1, epochs=5)
     run = poisoned(make_run(workspace, params), range(2, 100))
     with pytest.raises(UserError) as error:
-        fit(run, stop_of(run))
+        fit(run, None, stop_of(run))
     assert f"not finite in {MAX_SKIPPED} steps in a row, up to step {2 + MAX_SKIPPED}" in str(error.value)
     assert "lower train_phase1.lr" in str(error.value)
     again = make_run(workspace, params)
-    assert again.resume()
+    assert again.resume(again.store.states()[-1])
     assert again.position.skipped == MAX_SKIPPED - 1  # and would end at once, were nothing changed
     reference = make_run(workspace, params)
     reference.take_step()
@@ -211,7 +217,7 @@ def test_the_last_clips_of_an_epoch_count(workspace: Workspace) -> None:
     """9 clips in batches of 2, 2 a step: the last step of an epoch has a single clip."""
     run = make_run(workspace, make_params(epochs=1))
     assert run.steps_per_epoch == run.steps == 3
-    fit(run, stop_of(run))
+    fit(run, None, stop_of(run))
     assert run.position.epoch == 1
 
 

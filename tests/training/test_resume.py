@@ -107,27 +107,48 @@ def test_a_damaged_state_is_passed_over(
     shutil.copytree(stopped_at_5.root, tmp_path / "copy")
     workspace = Workspace(tmp_path / "copy")
     damage(workspace.work("phase1") / "step-00000005")
-    run = make_run(workspace, make_params())
-    assert run.resume()
-    assert run.position.step == 4
-    assert said in capsys.readouterr().out
     train(workspace, make_params())
+    heard = capsys.readouterr().out
+    assert said in heard
+    assert "resuming phase1 after step 4\n" in heard
     assert outcome(workspace) == uninterrupted
     # The damaged one is gone: it must not push a whole one out of those kept.
     assert steps(store_of(workspace)) == [4, 6]
     assert [state.damage() for state in store_of(workspace).states()] == [None, None]
 
 
-def test_a_damaged_only_state_does_not_push_out_the_new_ones(
+def test_with_only_its_best_left_a_run_asks_before_it_starts_over(
     workspace: Workspace, uninterrupted: dict[str, Any]
 ) -> None:
     store = interrupt(workspace, 5, keep_last=1)
     assert steps(store) == [5]
+    flip_byte(store.states()[0].folder / "optimizer.safetensors")
+    with pytest.raises(UserError, match=r"the best weights, of step 3, are whole") as error:
+        train(workspace, make_params(keep_last=1))
+    assert "best-00000003" in str(error.value)
+    assert "rm -r" in str(error.value)
+    best = store.best()
+    assert best is not None
+    assert (steps(store), best.step, best.damage()) == ([5], 3, None), "nothing was deleted"
+
+
+def test_a_damaged_only_state_does_not_push_out_the_new_ones(
+    workspace: Workspace, uninterrupted: dict[str, Any]
+) -> None:
+    store = interrupt(workspace, 2, keep_last=1)
+    assert steps(store) == [2]
     flip_byte(store.states()[0].weights)
-    interrupt(workspace, 1, keep_last=1)  # from the beginning
+    interrupt(workspace, 1, keep_last=1)  # from the beginning: the best was where it starts
     assert steps(store) == [1]
     interrupt(workspace, 2, keep_last=1)
     train(workspace, make_params(keep_last=1))
+    assert outcome(workspace) == uninterrupted
+
+
+def test_a_lost_curve_comes_back_with_its_state(workspace: Workspace, uninterrupted: dict[str, Any]) -> None:
+    store = interrupt(workspace, 5)
+    (store.folder / "curve.jsonl").unlink()
+    train(workspace, make_params())
     assert outcome(workspace) == uninterrupted
 
 
@@ -199,7 +220,7 @@ def test_killed_between_a_state_and_its_best(
     assert best is not None
     assert (steps(store)[-1], best.step) == (3, 0)
     run = make_run(workspace, make_params())
-    assert run.resume()
+    assert run.resume(store.states()[-1])
     best = store.best()
     assert best is not None
     assert best.step == 3
@@ -320,8 +341,8 @@ def test_only_a_finished_step_is_saved(workspace: Workspace) -> None:
     """The bytes of a state do not depend on when it was saved."""
     run = make_run(workspace, make_params(), stop_at=1)
     with pytest.raises(Stopped):
-        fit(run, stop_of(run))
-    state = run.store.states()[-1].state
+        fit(run, None, stop_of(run))
+    state = run.store.states()[-1].state["position"]
     assert (state["step"], state["epoch"], state["epoch_step"]) == (1, 0, 1)
     assert state["train"]["mel_tokens"] > 0
     assert PHASE.warmup_steps == 2  # so that the rate at resuming is still rising

@@ -1,6 +1,5 @@
 """What these tests share: a workspace with a tiny GPT and a few clips of noise, and training in it without MLflow."""
 
-import json
 import os
 import signal
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from xtts_finetune.core.paths import PhaseName, Workspace
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
 from xtts_finetune.store.checkpoints import CheckpointStore
+from xtts_finetune.store.curve import Curve, parse_rows
 from xtts_finetune.training import mini, xtts
 from xtts_finetune.training.base import PUBLISHED_CODEC
-from xtts_finetune.training.curve import Curve
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, claim, publish, summary
@@ -118,23 +117,23 @@ def train(workspace: Workspace, params: Params, stop_at: int | None = None, name
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     with store.locked():
-        claim(store, job.fingerprint())
+        state = claim(job, store)
         if not store.done:
             run = make_run(workspace, params, stop_at, name)
-            store.mark_done(summary(run, fit(run, stop_of(run))))
-        publish(job, store, Curve(workspace.running_curve(name)))
+            store.mark_done(summary(job, run, fit(run, state, stop_of(run))))
+        publish(job, store)
 
 
 def outcome(workspace: Workspace, name: PhaseName = "phase1") -> dict[str, Any]:
     """All that must be the same however often a run was interrupted."""
     states = sorted(workspace.checkpoints(name).glob("*/*"))
-    curve = Curve(workspace.running_curve(name)).rows
+    curve = Curve(workspace.running_curve(name))
     return {
         "best": sha256_file(workspace.model(name) / "model.safetensors"),
         "last state": {file.name: sha256_file(file) for file in states if file.parent == states[-1].parent},
         "figures": read_json(workspace.metrics(name)),
         "csv": workspace.curve(name).read_text(),
-        "curve": [{k: v for k, v in row.items() if k != "train/tokens_per_second"} for row in curve],
+        "curve": list(parse_rows(curve.lasting())),
     }
 
 
@@ -150,8 +149,8 @@ def cut(path: Path) -> None:
 
 
 def rows_of(workspace: Workspace, name: PhaseName = "phase1") -> list[dict[str, Any]]:
-    lines = workspace.running_curve(name).read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    """Of steps and evaluations."""
+    return list(parse_rows(Curve(workspace.running_curve(name)).lasting()))
 
 
 def make_published(folder: Path, clips: list[Path]) -> Path:

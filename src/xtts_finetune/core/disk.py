@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC, errno.EFBIG}
@@ -37,6 +38,25 @@ def is_disk_full(error: BaseException) -> bool:
             return True
         waiting += [cause.__cause__, cause.__context__]
     return False
+
+
+class DiskFull(Exception):
+    """A full disk, a quota or a limit on file sizes; its cause is the error that said so."""
+
+
+@contextmanager
+def full_disk_raises() -> Iterator[None]:
+    """Raise DiskFull for what `is_disk_full` knows.
+
+    Raises:
+        DiskFull: from the error that it was.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise DiskFull(str(error)) from error
+        raise
 
 
 def free_bytes(path: Path) -> int:

@@ -96,8 +96,23 @@ def link_or_copy(source: Path, target: Path) -> None:
     """
     try:
         os.link(source, target)
+    except (FileExistsError, FileNotFoundError):
+        raise
     except OSError:
         shutil.copy2(source, target)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Give every file below `source` a second name below `target`, a folder that is made where there is none.
+
+    Of a symlink (into DVC's cache, which gc may empty) the file itself is linked.
+    """
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        if path.is_dir():
+            (target / path.relative_to(source)).mkdir()
+        else:
+            link_or_copy(path.resolve(), target / path.relative_to(source))
 
 
 def contained(folder: Path, relative: str, where: str) -> Path:

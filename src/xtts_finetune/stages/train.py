@@ -3,17 +3,17 @@
 from xtts_finetune.core.files import sha256_json
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PhaseName, Workspace
-from xtts_finetune.store.checkpoints import CheckpointStore
+from xtts_finetune.store.checkpoints import Checkpoint, CheckpointStore
 from xtts_finetune.store.connection import open_store
-from xtts_finetune.store.outs import remove_finished_work
+from xtts_finetune.store.curve import Curve
+from xtts_finetune.store.outs import relink_finished_work, remove_finished_work
 from xtts_finetune.store.stage_runs import stage_tags, start_stage_run
 from xtts_finetune.store.tracking import RunTracker
-from xtts_finetune.training.curve import Curve
 from xtts_finetune.training.device import make_deterministic
 from xtts_finetune.training.interrupts import stop_on_signals
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, claim, publish, summary
-from xtts_finetune.training.run import Run, logged
+from xtts_finetune.training.run import Run
 
 
 def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
@@ -22,31 +22,32 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
     Raises:
         UserError: base or data are unusable, or another trainer is at work.
         Stopped: a signal asked for it; everything is saved.
+        DiskFull: not even the weights of the best, or the reports, have room; what was saved before is whole.
     """
     make_deterministic()
     remove_finished_work(workspace)
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     with store.locked():
-        claim(store, job.fingerprint())
-        curve = Curve(workspace.running_curve(name))
+        relink_finished_work(workspace, name)
+        state = claim(job, store)
         if not store.done:
-            _train(job, store, curve)
-        publish(job, store, curve)
+            _train(job, store, state)
+        publish(job, store)
 
 
-def _train(job: Job, store: CheckpointStore, curve: Curve) -> None:
+def _train(job: Job, store: CheckpointStore, state: Checkpoint | None) -> None:
     with stop_on_signals() as stop, _tracker(job) as tracker:
+        curve = Curve(job.workspace.running_curve(job.name))
         run = Run(job.inputs(), store, curve, tracker, job.params.checkpoints.save_every_steps)
-        tracker.backfill((row["step"], logged(row)) for row in curve.rows)
-        reason = fit(run, stop)
+        reason = fit(run, state, stop)
         tracker.set_tags({"stopped": reason, "best_step": str(run.position.best_step)})
-        store.mark_done(summary(run, reason))
+        store.mark_done(summary(job, run, reason))
 
 
 def _tracker(job: Job) -> RunTracker:
     workspace, params = job.workspace, job.params
     settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
-    key = sha256_json([job.fingerprint(), settings])
+    key = sha256_json([job.fingerprint, settings])
     store, tags = open_store(workspace, params.tracking), stage_tags(workspace, job.name)
     return start_stage_run(store, workspace, key, settings, tags, params.tracking.flush_every_steps)

@@ -1,33 +1,43 @@
 """The checkpoint store of one phase: resumable states and the best weights, published whole or not at all.
 
-    work/phase1/step-00000200/   model.safetensors  optimizer.safetensors  state.json  manifest.json
+    work/phase1/step-00000200/   model.safetensors  …  state.json  manifest.json
     work/phase1/best-00000150/   model.safetensors (the same inode as in its state)  state.json  manifest.json
     work/phase1/DONE             the phase is complete
+    work/phase1.reserve          room for the weights of a best, given up while they are written
 
 The store knows names and bytes, not tensors: the caller writes the files of a state. A folder is filled beside its
 place, checksummed, fsynced and renamed; without a manifest that holds for every file it is not a checkpoint.
 """
 
-import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
-from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file, write_json
+from xtts_finetune.core.disk import DiskFull, Reserve, full_disk_raises
+from xtts_finetune.core.files import link_or_copy, link_tree, published_folder, read_json, sha256_file, write_json
+from xtts_finetune.store.lock import locked
 from xtts_finetune.store.retention import expendable
 
 WEIGHTS = "model.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
+DONE = "DONE"
 _NAME = re.compile(r"(step|best)-\d{8,}")
 _TEMPORARY = re.compile(r"\..+\.tmp")  # of published_file and published_folder
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a state is made of. The writers fill the folder they are given, on whichever thread saves."""
+
+    write_weights: Callable[[Path], None]  # model.safetensors, and nothing else
+    write_rest: Callable[[Path], None]  # what resuming needs beside it
+    state: dict[str, Any]  # JSON values that `Checkpoint.state` gives back
 
 
 @dataclass(frozen=True)
@@ -47,11 +57,16 @@ class Checkpoint:
         content: dict[str, Any] = read_json(self.folder / STATE)
         return content
 
+    @property
+    def manifest(self) -> dict[str, dict[str, Any]]:
+        """Of every file its `bytes` and `sha256`."""
+        files: dict[str, dict[str, Any]] = read_json(self.folder / MANIFEST)["files"]
+        return files
+
     def damage(self) -> str | None:
         """What is wrong with it, by its manifest; None if every byte is as written."""
         try:
-            files = read_json(self.folder / MANIFEST)["files"]
-            written = {name: (file["bytes"], file["sha256"]) for name, file in files.items()}
+            written = {name: (file["bytes"], file["sha256"]) for name, file in self.manifest.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{MANIFEST} cannot be read: {error}"
         for name, (size, digest) in written.items():
@@ -69,60 +84,71 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep_last: int) -> None:
         self.folder = folder
         self.keep_last = keep_last
+        self.reserve = Reserve(folder.parent / f"{folder.name}.reserve")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the store for this process alone; death releases it.
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the store for this process alone; death releases it (`store.lock.locked`)."""
+        return locked(self.folder)
 
-        Raises:
-            UserError: another trainer holds it.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder.parent / f"{self.folder.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            problem = Problem(
-                str(self.folder), "another trainer is at work here", "wait for it, or stop it: pgrep -af xtts_finetune"
-            )
-            raise UserError("this phase is already being trained", [problem]) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def save(self, step: int, write: Callable[[Path], None], state: dict[str, Any], is_best: bool) -> None:
+    def save(self, step: int, contents: Contents, is_best: bool) -> bool:
         """Publish the state of `step`, and its weights as the best if they are; then prune.
 
-        Args:
-            write: writes model.safetensors and what else resuming needs into the folder it is given.
-            state: JSON values that `Checkpoint.state` gives back.
+        Returns:
+            Whether the state was published. Where it has no room, even after `make_room`, it is left out; the weights
+            of a best still fit, in place of the reserve.
+
+        Raises:
+            DiskFull: the best has no room, either. What was published before is as it was.
         """
-        with published_folder(self._state_folder(step)) as folder:
-            write(folder)
-            write_json(folder / STATE, state)
-            _write_manifest(folder)
+        state = Checkpoint(self._place("step", step), step)
+        self.reserve.release()
+        try:
+            self.with_room(lambda: _publish(state.folder, contents))
+            saved = True
+        except DiskFull:
+            saved = False
         if is_best:
-            self.publish_best(Checkpoint(self._state_folder(step), step))
+            self.with_room(lambda: self.publish_best(state) if saved else self._publish_best_alone(step, contents))
         self.prune()
+        self._hold_reserve()
+        return saved
+
+    def with_room(self, write: Callable[[], T]) -> T:
+        """What `write` returns; on a full disk it is called again, when all the room there is was made.
+
+        Raises:
+            DiskFull: it does not fit.
+        """
+        try:
+            with full_disk_raises():
+                return write()
+        except DiskFull:
+            self.make_room()
+        with full_disk_raises():
+            return write()
+
+    def make_room(self) -> None:
+        """Keep only what a run cannot do without: its best, and the newest state that verifies."""
+        self.reserve.release()
+        newest = self.latest(lambda state, damage: None)
+        steps = [state.step for state in self.states()]
+        self._delete([] if newest is None else [step for step in steps if step != newest.step])
+        self._delete_leftovers()
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
         """Make the weights of `checkpoint` the best; those before are removed when they are in place."""
-        previous = self._complete("best-")
-        if [best.step for best in previous] == [checkpoint.step] and previous[0].damage() is None:
-            return
-        with published_folder(self.folder / f"best-{checkpoint.step:08d}") as folder:
-            link_or_copy(checkpoint.weights, folder / WEIGHTS)
-            link_or_copy(checkpoint.folder / STATE, folder / STATE)
-            files = read_json(checkpoint.folder / MANIFEST)["files"]
-            write_json(folder / MANIFEST, {"files": {name: files[name] for name in (WEIGHTS, STATE)}})
-        for best in previous:
-            if best.step != checkpoint.step:
-                shutil.rmtree(best.folder)
+        best = self.best()
+        if best is None or best.step != checkpoint.step or best.damage():
+            with published_folder(self._place("best", checkpoint.step)) as folder:
+                link_or_copy(checkpoint.weights, folder / WEIGHTS)
+                link_or_copy(checkpoint.folder / STATE, folder / STATE)
+                files = {name: checkpoint.manifest[name] for name in (WEIGHTS, STATE)}
+                write_json(folder / MANIFEST, {"files": files})
+        self._delete_other_bests(checkpoint.step)
 
     def states(self) -> list[Checkpoint]:
         """The complete states, oldest first; by name and manifest, without reading the weights."""
-        return self._complete("step-")
+        return self._complete("step")
 
     def latest(self, on_damage: Callable[[Checkpoint, str], None]) -> Checkpoint | None:
         """The newest state whose every byte verifies; `on_damage` hears of the ones passed over."""
@@ -134,66 +160,98 @@ class CheckpointStore:
         return None
 
     def best(self) -> Checkpoint | None:
-        found = self._complete("best-")
+        found = self._complete("best")
         return found[-1] if found else None
 
     def discard_newer(self, step: int) -> None:
         """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept."""
-        for state in self.states():
-            if state.step > step:
-                shutil.rmtree(state.folder)
+        self._delete([state.step for state in self.states() if state.step > step])
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
-        for step in expendable([state.step for state in self.states()], self.keep_last, protected=()):
-            shutil.rmtree(self._state_folder(step))
+        self._delete(expendable([state.step for state in self.states()], self.keep_last, protected=()))
+        self._delete_leftovers()
+
+    def clear(self) -> None:
+        """Forget everything: another run starts here."""
+        self.reserve.release()
+        shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / DONE).exists()
+
+    def mark_done(self, summary: dict[str, Any]) -> None:
+        """Record that the phase is complete. It needs no reserve from here on."""
+        self.with_room(lambda: write_json(self.folder / DONE, summary))
+        self.reserve.release()
+
+    def reopen(self) -> None:
+        """Take `mark_done` back: the run is to go on."""
+        (self.folder / DONE).unlink(missing_ok=True)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `mark_done` was given."""
+        content: dict[str, Any] = read_json(self.folder / DONE)
+        return content
+
+    def link_to(self, target: Path) -> None:
+        """Give all that the store holds a second name under `target`, as one whole folder: no bytes are copied."""
+        names = [checkpoint.folder.name for checkpoint in (*self.states(), *self._complete("best"))]
+        with published_folder(target) as folder:
+            for name in names:
+                link_tree(self.folder / name, folder / name)
+            link_or_copy(self.folder / DONE, folder / DONE)
+
+    def _publish_best_alone(self, step: int, contents: Contents) -> None:
+        """Make the weights the best without a state to share them with."""
+        _publish(self._place("best", step), Contents(contents.write_weights, lambda folder: None, contents.state))
+        self._delete_other_bests(step)
+
+    def _hold_reserve(self) -> None:
+        """Room for the weights of the next best. Without it they may still fit, and a DiskFull says if not."""
+        newest = (self._complete("best") or self.states())[-1]
+        self.reserve.hold(newest.weights.stat().st_size)
+
+    def _place(self, kind: str, step: int) -> Path:
+        return self.folder / f"{kind}-{step:08d}"
+
+    def _complete(self, kind: str) -> list[Checkpoint]:
+        folders = [folder for folder in sorted(self.folder.glob(f"{kind}-*")) if _NAME.fullmatch(folder.name)]
+        return [Checkpoint(f, int(f.name.removeprefix(f"{kind}-"))) for f in folders if (f / MANIFEST).is_file()]
+
+    def _delete(self, steps: list[int]) -> None:
+        for step in steps:
+            _remove(self._place("step", step))
+
+    def _delete_other_bests(self, step: int) -> None:
+        for best in self._complete("best"):
+            if best.step != step:
+                _remove(best.folder)
+
+    def _delete_leftovers(self) -> None:
         for leftover in self.folder.iterdir():
             if _NAME.fullmatch(leftover.name) and not (leftover / MANIFEST).is_file():
                 shutil.rmtree(leftover)
             elif _TEMPORARY.fullmatch(leftover.name):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
-    def clear(self) -> None:
-        """Forget everything: another run starts here."""
-        shutil.rmtree(self.folder, ignore_errors=False)
-        self.folder.mkdir(parents=True)
 
-    @property
-    def done(self) -> bool:
-        return (self.folder / "DONE").exists()
-
-    def mark_done(self, summary: dict[str, Any]) -> None:
-        write_json(self.folder / "DONE", summary)
-
-    def reopen(self) -> None:
-        """Take `mark_done` back: the run is to go on."""
-        (self.folder / "DONE").unlink(missing_ok=True)
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What `mark_done` was given."""
-        content: dict[str, Any] = read_json(self.folder / "DONE")
-        return content
-
-    def link_states(self, target: Path) -> None:
-        """Give every retained state a second name under `target`, as one whole folder: no bytes are copied."""
-        with published_folder(target) as folder:
-            for checkpoint in self.states():
-                copy = folder / checkpoint.folder.name
-                copy.mkdir()
-                for file in sorted(checkpoint.folder.iterdir()):
-                    link_or_copy(file, copy / file.name)
-
-    def _state_folder(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
-
-    def _complete(self, prefix: str) -> list[Checkpoint]:
-        folders = [folder for folder in sorted(self.folder.glob(f"{prefix}*")) if _NAME.fullmatch(folder.name)]
-        return [Checkpoint(f, int(f.name.removeprefix(prefix))) for f in folders if (f / MANIFEST).is_file()]
+def _publish(place: Path, contents: Contents) -> None:
+    """Write a checkpoint's files, and the manifest that vouches for them last."""
+    with published_folder(place) as folder:
+        contents.write_weights(folder)
+        contents.write_rest(folder)
+        write_json(folder / STATE, contents.state)
+        files = {
+            file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in sorted(folder.iterdir())
+        }
+        write_json(folder / MANIFEST, {"files": files})
 
 
-def _write_manifest(folder: Path) -> None:
-    files = {
-        file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in sorted(folder.iterdir())
-    }
-    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=2, sort_keys=True), encoding="utf-8")
+def _remove(place: Path) -> None:
+    """Delete a checkpoint, its manifest first: what a kill leaves of it is none."""
+    (place / MANIFEST).unlink()
+    shutil.rmtree(place)

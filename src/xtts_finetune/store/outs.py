@@ -1,12 +1,14 @@
 """What dvc.lock says of the workspace."""
 
+import filecmp
 import shutil
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from xtts_finetune.core.files import contained, link_or_copy, published_folder, read_json
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
+from xtts_finetune.store.checkpoints import DONE
 
 
 def cache_folder(workspace: Workspace) -> Path:
@@ -17,22 +19,57 @@ def cache_folder(workspace: Workspace) -> Path:
     return Path(Config(str(dvc))["cache"].get("dir") or dvc / "cache")
 
 
-def is_committed(workspace: Workspace, phase: PhaseName) -> bool:
-    """Whether dvc.lock names the phase's model as it lies in the workspace (by its size in bytes)."""
-    model = workspace.model(phase)
-    if not workspace.dvc_lock.exists() or not model.is_dir():
-        return False
+def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
+    """The files of a folder among the outs in dvc.lock, e.g. models/phase1: their places in DVC's cache, by name.
+
+    Nothing where dvc.lock does not name it, or the cache has lost its listing.
+    """
+    if not workspace.dvc_lock.exists():
+        return {}
     stages = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8")).get("stages", {})
-    outs: list[dict[str, Any]] = stages.get(f"train_{phase}", {}).get("outs", [])
-    size = sum(file.stat().st_size for file in model.iterdir())
-    return any(out["path"] == f"models/{phase}" and out["size"] == size for out in outs)
+    outs = [item for stage in stages.values() for item in stage.get("outs", []) if item["path"] == out]
+    if not outs:
+        return {}
+    objects = cache_folder(workspace) / "files" / "md5"
+    listing = objects / outs[0]["md5"][:2] / outs[0]["md5"][2:]
+    files = read_json(listing) if listing.exists() else []
+    return {file["relpath"]: objects / file["md5"][:2] / file["md5"][2:] for file in files}
+
+
+def is_committed(workspace: Workspace, phase: PhaseName) -> bool:
+    """Whether DVC's cache has, under dvc.lock's name, every file of the phase's model as it lies in the workspace."""
+    model = workspace.model(phase)
+    cached = cached_files(workspace, f"models/{phase}")
+    found = {file.name for file in model.iterdir()} if model.is_dir() else set()
+    return bool(cached) and cached.keys() == found and all(_same(model / name, cached[name]) for name in found)
+
+
+def relink_finished_work(workspace: Workspace, phase: PhaseName) -> None:
+    """Bring a finished phase's work/ back from DVC's cache, as links: so that more epochs can extend it.
+
+    The phase's own outs are gone by now: DVC deletes them before it runs a stage.
+    """
+    work, files = workspace.work(phase), cached_files(workspace, f"checkpoints/{phase}")
+    if any(work.iterdir()) or DONE not in files or not all(file.exists() for file in files.values()):
+        return
+    with published_folder(work) as folder:
+        for name, file in files.items():
+            contained(folder, name, "DVC's cache").parent.mkdir(exist_ok=True)
+            link_or_copy(file, folder / name)
+
+
+def _same(file: Path, cached: Path) -> bool:
+    """Whether both are one file or, where links are impossible, have the same bytes."""
+    if not cached.exists():
+        return False
+    return file.samefile(cached) or filecmp.cmp(file, cached, shallow=False)
 
 
 def remove_finished_work(workspace: Workspace) -> None:
     """Delete work/ of every done phase whose outs DVC has taken over: its files live on under other names."""
     for phase in PHASES:
         work = workspace.work(phase)
-        if (work / "DONE").exists() and is_committed(workspace, phase):
+        if (work / DONE).exists() and is_committed(workspace, phase):
             shutil.rmtree(work)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xtts_finetune.core.files import fsync_path, link_or_copy
+from xtts_finetune.core.files import fsync_path, link_tree
 from xtts_finetune.store.connection import Store, local_path
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path) 
             signature=ModelSignature(inputs, outputs),
             mlflow_model=Model(model_id=model.model_id, model_uuid=model.model_id, run_id=run_id),
         )
-    _link_tree(folder, target / MODEL_FOLDER)
+    link_tree(folder, target / MODEL_FOLDER)
     for path in [*target.rglob("*"), target, *target.parents[:2]]:
         fsync_path(path)
 
@@ -173,14 +173,6 @@ def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path) 
 def _public_version(package: str) -> str:
     """The installed version, without a build's suffix (+cu128), which no index knows."""
     return importlib.metadata.version(package).partition("+")[0]
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        if path.is_dir():
-            (target / path.relative_to(source)).mkdir()
-        else:  # of a symlink into DVC's cache, which gc may empty, the file itself
-            link_or_copy(path.resolve(), target / path.relative_to(source))
 
 
 def _create_version(

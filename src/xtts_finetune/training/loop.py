@@ -5,18 +5,20 @@ from typing import Any
 from tqdm import tqdm
 
 from xtts_finetune.core.errors import Stopped
+from xtts_finetune.store.checkpoints import Checkpoint
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
 
 
-def fit(run: Run, stop: StopRequest) -> str:
-    """Train a phase to its end, from wherever it was left; returns why it ended.
+def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> str:
+    """Train a phase to its end, from `state` or from its beginning; returns why it ended.
 
     Raises:
         Stopped: a signal asked for it; everything is saved.
-        UserError: the run diverges.
+        DiskFull: not even the weights of the best have room; what was saved before is whole.
+        UserError: the run cannot be resumed, or diverges.
     """
-    if not run.resume():
+    if not run.resume(state):
         run.evaluate()
         run.save()
     with _progress(run) as bar:
@@ -30,7 +32,9 @@ def fit(run: Run, stop: StopRequest) -> str:
                 run.save()
             _show(bar, run)
             if stop and run.ended is None:
-                raise Stopped(f"{run.inputs.name} is saved at step {run.position.step}; run dvc repro again to resume")
+                run.finish_saving()
+                raise Stopped(f"{run.resume_point}; run dvc repro again to resume")
+    run.finish_saving()
     return reason
 
 
@@ -40,7 +44,7 @@ def _progress(run: Run) -> "tqdm[Any]":
 
 
 def _show(bar: "tqdm[Any]", run: Run) -> None:
-    train = [row for row in run.curve.rows[-2:] if "train/mel_ce" in row][-1]
+    train = next(row for row in reversed(run.curve.rows) if "train/mel_ce" in row)
     position, epochs = run.position, run.phase.epochs
     bar.set_postfix_str(
         f"epoch {min(position.epoch + 1, epochs)}/{epochs} mel_ce {train['train/mel_ce']:.3f} "

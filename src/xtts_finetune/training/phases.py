@@ -1,6 +1,7 @@
 """A phase as data: what it starts from, what identifies it, and what it leaves behind."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ from xtts_finetune.core.files import link_or_copy, published_folder, read_json, 
 from xtts_finetune.core.params import Params, PhaseParams
 from xtts_finetune.core.paths import SPLITS, PhaseName, Workspace
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.store.checkpoints import WEIGHTS, CheckpointStore
+from xtts_finetune.store.checkpoints import WEIGHTS, Checkpoint, CheckpointStore
+from xtts_finetune.store.curve import parse_rows, write_csv
 from xtts_finetune.training.base import Base
-from xtts_finetune.training.curve import Curve
 from xtts_finetune.training.device import pick_device
 from xtts_finetune.training.metrics import TEXT_WEIGHT
 from xtts_finetune.training.run import Inputs, Run
 
-FINGERPRINT = "fingerprint.json"
 MODEL_CARD = "model.json"
 
 
@@ -48,6 +48,7 @@ class Job:
         """Steps count on across phases, so that their curves join up."""
         return int(read_json(self.warm_start / MODEL_CARD)["last_step"]) if self.warm_start else 0
 
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """All that shapes the result. A run resumes only where it is the same, or extends the run (`claim`)."""
         prepared = self.workspace.prepared
@@ -73,6 +74,7 @@ class Job:
             train=FeatureReader(self.workspace.prepared, "train"),
             eval=FeatureReader(self.workspace.prepared, "eval"),
             start_step=self.start_step,
+            fingerprint=self.fingerprint,
         )
 
 
@@ -83,28 +85,34 @@ def code_digest() -> str:
     return sha256_json([sha256_file(path) for path in sorted(sources)])
 
 
-def claim(store: CheckpointStore, fingerprint: dict[str, Any]) -> None:
-    """Make the store hold states of this fingerprint alone: others are of another run, and are dropped.
+def claim(job: Job, store: CheckpointStore) -> Checkpoint | None:
+    """The newest state that verifies, if it is of this run; states of another are dropped, and their store is empty.
 
     More epochs alone extend a run, a done one too, unless its schedule is stretched over them. An unfinished run
     resumes under newer code; a done one under older code is not passed off as the newer one's.
     """
-    known = store.folder / FINGERPRINT
-    before = read_json(known) if known.exists() else fingerprint
+    state = store.latest(lambda found, damage: tqdm.write(f"passing over {found.folder}: {damage}"))
+    known = store.summary if store.done else state.state if state else None
+    if known is None:
+        return None
+    fingerprint, before = job.fingerprint, known["fingerprint"]
     changed = [key for key in fingerprint | before if before.get(key) != fingerprint.get(key)]
-    epochs, schedule = (f"train_{fingerprint['phase']}.{key}" for key in ("epochs", "schedule"))
-    if changed == [epochs] and fingerprint[schedule] == "constant" and fingerprint[epochs] > before.get(epochs, 0):
+    epochs, schedule = (f"train_{job.name}.{key}" for key in ("epochs", "schedule"))
+    extended = changed == [epochs] and fingerprint[schedule] == "constant" and fingerprint[epochs] > before[epochs]
+    if extended:
         changed = []
-        store.reopen()
-    if store.done and store.summary["code"] != code_digest():
+    if store.done and known["code"] != code_digest():
         changed.append("the code")
     if changed:
         tqdm.write(f"starting afresh, not resuming: {', '.join(changed)} changed")
         store.clear()
-    write_json(known, fingerprint)
+        return None
+    if extended:
+        store.reopen()
+    return state
 
 
-def summary(run: Run, reason: str) -> dict[str, Any]:
+def summary(job: Job, run: Run, reason: str) -> dict[str, Any]:
     """What is remembered of an ended phase; equal runs give equal figures."""
     position, first = run.position, run.curve.evaluations()[0]
     figures = {
@@ -115,7 +123,7 @@ def summary(run: Run, reason: str) -> dict[str, Any]:
         "start": {"mel_ce": first["eval/mel_ce"], "text_ce": first["eval/text_ce"]},
         "eval": with_weighted({"mel_ce": position.best_mel_ce, "text_ce": position.best_text_ce}),
     }
-    return {"code": code_digest(), "figures": figures}
+    return {"code": code_digest(), "figures": figures, "fingerprint": job.fingerprint, "curve": run.curve.lasting()}
 
 
 def with_weighted(figures: dict[str, float]) -> dict[str, float]:
@@ -123,24 +131,34 @@ def with_weighted(figures: dict[str, float]) -> dict[str, float]:
     return {**figures, "text_ce_weighted": TEXT_WEIGHT * figures["text_ce"]}
 
 
-def publish(job: Job, store: CheckpointStore, curve: Curve) -> None:
-    """Give a done phase its outs and reports. States and weights get second names: no byte is copied."""
+def publish(job: Job, store: CheckpointStore) -> None:
+    """Give a done phase its outs and reports. States and weights get second names: no byte is copied.
+
+    Raises:
+        UserError: the best weights are missing or damaged.
+        DiskFull: copies were needed, and they or the reports have no room.
+    """
     best, figures = store.best(), store.summary["figures"]
     damage = "is not there" if best is None or best.step != figures["step"] else best.damage()
     if best is None or damage:
         remedy = f"rm -r {store.folder} && dvc repro: trains {job.name} again"
         where = f"{store.folder}: the best weights, of step {figures['step']}"
         raise UserError("the phase cannot be published", [Problem(where, damage or "", remedy)])
-    store.link_states(job.workspace.checkpoints(job.name))
+    workspace, name = job.workspace, job.name
+    store.with_room(lambda: store.link_to(workspace.checkpoints(name)))
+    store.with_room(lambda: _export(job, best, figures))
+    store.with_room(lambda: write_csv(parse_rows(store.summary["curve"]), workspace.curve(name)))
+    store.with_room(lambda: write_json(workspace.metrics(name), figures))
+
+
+def _export(job: Job, best: Checkpoint, figures: dict[str, Any]) -> None:
     with published_folder(job.workspace.model(job.name)) as folder:
         link_or_copy(best.weights, folder / WEIGHTS)
         card = {
             "phase": job.name,
             "base": job.params.base,
-            "sha256": sha256_file(best.weights),
+            "sha256": best.manifest[WEIGHTS]["sha256"],
             **figures,
             "params": {"seed": job.params.seed, **job.phase.model_dump()},
         }
         write_json(folder / MODEL_CARD, card)
-    curve.publish(job.workspace.curve(job.name))
-    write_json(job.workspace.metrics(job.name), figures)

@@ -6,8 +6,9 @@ run again ends in the same weights, bit for bit.
 
 import math
 import time
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
@@ -18,12 +19,13 @@ from xtts_finetune.core.paths import PhaseName
 from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.store.checkpoints import Checkpoint, CheckpointStore
+from xtts_finetune.store.curve import Curve, Row
 from xtts_finetune.training import metrics, xtts
-from xtts_finetune.training.curve import Curve, Row
 from xtts_finetune.training.metrics import TokenSums
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.position import Position
-from xtts_finetune.training.tensors import load_tensors, write_tensors
+from xtts_finetune.training.saving import CURVE, Saver
+from xtts_finetune.training.tensors import Snapshot, load_tensors
 from xtts_finetune.training.xtts import GPT
 
 MAX_SKIPPED = 5  # steps in a row whose gradient is not finite
@@ -47,6 +49,7 @@ class Inputs:
     train: FeatureReader
     eval: FeatureReader
     start_step: int  # the last step of the phase before
+    fingerprint: dict[str, Any]  # of all this: what a state was trained on and from
 
 
 class Run:
@@ -69,30 +72,30 @@ class Run:
         self.steps_per_epoch = -(-batches // self.phase.accumulate)
         self.steps = self.steps_per_epoch * self.phase.epochs
         self.position = Position(inputs.start_step)
+        self._saver = Saver(store, Snapshot(self.gpt, self.optimizer), inputs.fingerprint, self._log_at)
         self._plan: tuple[int, list[list[Indices]]] = (-1, [])
 
     # The verbs of fit().
 
-    def resume(self) -> bool:
-        """Go back to the newest whole state; False if there is none and the run starts from its beginning.
+    def resume(self, state: Checkpoint | None) -> bool:
+        """Go back to `state`, the newest that verifies; False if there is none and the run starts from its beginning.
 
         Raises:
-            UserError: the best weights are lost. Whether to give up hours of training for them is the user's choice.
+            UserError: the best weights are lost, or the best is all that is left. Whether to give up hours of training
+                is the user's choice.
         """
-        state = self.store.latest(lambda found, damage: tqdm.write(f"passing over {found.folder}: {damage}"))
-        if state is not None and not self._has_best(state):
-            what = "the best weights so far are missing or damaged, and no state holds them"
-            remedy = f"bring them back, or start the phase over: rm -r {self.store.folder} && dvc repro"
-            raise UserError("this run cannot be resumed", [Problem(str(self.store.folder), what, remedy)])
+        self._refuse_loss(state)
         self.store.discard_newer(-1 if state is None else state.step)
         if state is None:
-            self.curve.truncate(-1)
+            self.curve.resume(-1, "")
             return False
         load_tensors(state.folder, self.gpt, self.optimizer)
-        self.position = Position.from_json(state.state)
-        if self.position.best_step == state.step:
-            self.store.publish_best(state)  # the kill may have come between the two
-        self.curve.truncate(state.step)
+        self.position = Position.from_json(state.state["position"])
+        if self.position.best_step == state.step:  # the kill may have come between the two
+            self.store.with_room(lambda: self.store.publish_best(state))
+        self.curve.resume(state.step, (state.folder / CURVE).read_text(encoding="utf-8"))
+        for row in self.curve.rows:  # what a kill or a dead server kept from it; the rest it knows
+            self.tracker.log(row["step"], logged(row))
         tqdm.write(f"resuming {self.inputs.name} after step {state.step}")
         return True
 
@@ -140,15 +143,25 @@ class Run:
         position.evaluations_at_target = position.evaluations_at_target + 1 if reached else 0
 
     def save(self) -> None:
-        """Publish a state to resume from, and the best weights if these are they."""
-        self.curve.sync()
-        position = self.position
-        self.store.save(
-            position.step,
-            lambda folder: write_tensors(folder, self.gpt, self.optimizer),
-            asdict(position),
-            is_best=position.best_step == position.step,
-        )
+        """Begin to publish a state to resume from, and the best weights if these are they."""
+        self._saver.start(deepcopy(self.position), self.curve.lasting())
+
+    def finish_saving(self) -> None:
+        """Wait until the last save is safe on disk.
+
+        Raises:
+            DiskFull: not even the weights of the best have room.
+        """
+        self._saver.finish()
+
+    @property
+    def resume_point(self) -> str:
+        """Where the next start goes on from, and why not from here."""
+        name, step, states = self.inputs.name, self.position.step, self.store.states()
+        if not states:
+            return f"the disk had no room for any state of {name}: it starts from its beginning"
+        saved = f"{name} is saved at step {states[-1].step}"
+        return saved if states[-1].step == step else f"{saved}; the disk had no room for step {step}"
 
     @property
     def at_epoch_end(self) -> bool:
@@ -170,12 +183,25 @@ class Run:
 
     # Their parts.
 
-    def _has_best(self, state: Checkpoint) -> bool:
+    def _refuse_loss(self, state: Checkpoint | None) -> None:
+        best = self.store.best()
+        if state is not None and not self._has_best(state, best):
+            what = "the best weights so far are missing or damaged, and no state holds them"
+            remedy = "bring them back, or start the phase over"
+        elif state is None and best is not None and best.step > self.inputs.start_step and not best.damage():
+            what = f"no state can be resumed from, but the best weights, of step {best.step}, are whole"
+            remedy = f"copy {best.weights} if you want to keep them, then start the phase over"
+        else:
+            return
+        problem = Problem(str(self.store.folder), what, f"{remedy}: rm -r {self.store.folder} && dvc repro")
+        raise UserError("this run cannot be resumed", [problem])
+
+    def _has_best(self, state: Checkpoint, best: Checkpoint | None) -> bool:
         """Whether the best weights up to `state` are safe: in it, in their own folder, or sure to be replaced.
 
-        A later best is that of a state which was damaged: the steps up to it will be replayed.
+        A later best is that of a state which was damaged or had no room: the steps up to it will be replayed.
         """
-        best_step, best = Position.from_json(state.state).best_step, self.store.best()
+        best_step = Position.from_json(state.state["position"]).best_step
         if best_step in (state.step, -1):  # -1: no eval Mel CE was finite so far
             return True
         return best is not None and (best.step > state.step or (best.step == best_step and best.damage() is None))
@@ -210,8 +236,11 @@ class Run:
         return sums
 
     def _log(self, row: dict[str, float]) -> None:
-        self.curve.append({"step": self.position.step, "epoch": self.position.epoch, **row})
-        self.tracker.log(self.position.step, logged(row))
+        self._log_at(self.position, row)
+
+    def _log_at(self, position: Position, row: dict[str, float]) -> None:
+        self.curve.append({"step": position.step, "epoch": position.epoch, **row})
+        self.tracker.log(position.step, logged(row))
 
     def _last_lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -219,6 +248,7 @@ class Run:
     def _refuse_divergence(self) -> None:
         if self.position.skipped < MAX_SKIPPED:
             return
+        self.finish_saving()
         what = f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}"
         remedy = f"lower train_{self.inputs.name}.lr, raise warmup_steps, or use precision: fp32"
         raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])
@@ -226,4 +256,4 @@ class Run:
 
 def logged(row: Row) -> dict[str, float]:
     """The part of a curve's row that MLflow is given: `mean/…` and `lr` are the CSV's alone."""
-    return {name: value for name, value in row.items() if name.startswith(("train/", "eval/"))}
+    return {name: value for name, value in row.items() if name.startswith(("train/", "eval/", "disk/"))}

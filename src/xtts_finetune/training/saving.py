@@ -1,0 +1,85 @@
+"""States are written while training goes on: a snapshot is taken at once and published on another thread."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, shown
+from xtts_finetune.store.checkpoints import CheckpointStore, Contents
+from xtts_finetune.training.position import Position
+from xtts_finetune.training.tensors import Snapshot
+
+CURVE = "curve.jsonl"  # in a state: the rows up to its step
+
+
+@dataclass(frozen=True)
+class _Flight:
+    position: Position
+    saved: "Future[bool]"
+
+
+class Saver:
+    """One save in flight. What became of it is heard when the next begins, and at the end."""
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        snapshot: Snapshot,
+        fingerprint: dict[str, Any],
+        log: Callable[[Position, dict[str, float]], None],
+    ) -> None:
+        self._store = store
+        self._snapshot = snapshot
+        self._fingerprint = fingerprint
+        self._log = log
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="save")
+        self._flight: _Flight | None = None
+        self._skipped = 0  # states that the disk had no room for
+
+    def start(self, position: Position, curve: str) -> None:
+        """Take a snapshot and publish it, with the rows of the `curve` up to it, while training goes on.
+
+        Raises:
+            DiskFull: in the save before this one not even the weights of a best had room.
+            OSError: it failed for another reason.
+        """
+        self.finish()
+        self._snapshot.refresh()
+
+        def write_rest(folder: Path) -> None:
+            self._snapshot.write_optimizer(folder)
+            (folder / CURVE).write_bytes(curve.encode())
+
+        state = {"position": asdict(position), "fingerprint": self._fingerprint}
+        contents = Contents(self._snapshot.write_weights, write_rest, state)
+        is_best = position.best_step == position.step
+        self._flight = _Flight(position, self._worker.submit(self._store.save, position.step, contents, is_best))
+
+    def finish(self) -> None:
+        """Wait for the save in flight; raises as `start`."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        if not flight.saved.result():
+            if not self._skipped:
+                self._tell(flight.position.step)
+            self._skipped += 1
+        folder = self._store.folder
+        figures = {"free_bytes": free_bytes(folder), "checkpoint_bytes": held_bytes(files_below(folder))}
+        self._log(flight.position, {f"disk/{name}": float(value) for name, value in figures.items()})
+        self._log(flight.position, {"disk/saves_skipped": float(self._skipped)})
+
+    def _tell(self, step: int) -> None:
+        """Say once that states are left out."""
+        states = self._store.states()
+        point = f"step {states[-1].step}" if states else "its beginning"
+        free = shown(free_bytes(self._store.folder))
+        tqdm.write(
+            f"disk full: the state of step {step} has no room ({free} free). Training goes on without it, and saves "
+            f"again when there is room; stopped before that, it resumes from {point}.\n"
+            "  what can be freed: xtts-finetune clean"
+        )
