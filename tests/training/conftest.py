@@ -78,6 +78,6 @@ def imported(published: Path) -> Iterator[Workspace]:
     workspace = Workspace(published.parents[1])
     folder = workspace.prepared / "base"
     folder.mkdir(parents=True)
-    write_json(folder / "base.json", import_published(published, folder, workspace.root))
+    write_json(folder / "base.json", import_published(published, folder, workspace.root, pinned=False))
     yield workspace
     shutil.rmtree(workspace.prepared)

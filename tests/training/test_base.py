@@ -16,6 +16,7 @@ from workbench import cut, flip_byte
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import link_or_copy, read_json, sha256_file, write_json
 from xtts_finetune.core.paths import Workspace
+from xtts_finetune.training import base as base_module
 from xtts_finetune.training import xtts
 from xtts_finetune.training.base import PUBLISHED, Base, check_published, import_published
 
@@ -41,13 +42,13 @@ def refused(source: Path, tmp_path: Path) -> UserError:
     """What import_published says to it."""
     (tmp_path / "base").mkdir(exist_ok=True)
     with pytest.raises(UserError) as error:
-        import_published(source, tmp_path / "base", tmp_path)
+        import_published(source, tmp_path / "base", tmp_path, pinned=False)
     return error.value
 
 
 def open_base(source: Path, tmp_path: Path) -> Base:
     (tmp_path / "base").mkdir()
-    write_json(tmp_path / "base" / "base.json", import_published(source, tmp_path / "base", tmp_path))
+    write_json(tmp_path / "base" / "base.json", import_published(source, tmp_path / "base", tmp_path, pinned=False))
     return Base(tmp_path / "base", tmp_path)
 
 
@@ -87,6 +88,25 @@ def test_pinned_files_are_the_published_ones(source: Path) -> None:
         check_published(source, pinned=True)
     assert len(error.value.problems) == len(PUBLISHED)
     assert "base: <their folder>" in str(error.value)
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_the_large_file_is_read_once_for_its_checksum(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    digests = {name: sha256_file(source / name) for name in PUBLISHED}
+    monkeypatch.setattr(base_module, "PUBLISHED", digests)
+    summed: list[str] = []
+
+    def spy(path: Path) -> str:
+        summed.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr(base_module, "sha256_file", spy)
+    (tmp_path / "base").mkdir()
+    info = import_published(source, tmp_path / "base", tmp_path, pinned)
+    assert info["gpt"] == {"path": "source/model.pth", "sha256": digests["model.pth"]}
+    assert summed == (list(digests) if pinned else ["model.pth"])
 
 
 def test_pinned_digests_are_those_of_the_design() -> None:
@@ -255,7 +275,7 @@ def test_a_fine_tune_of_another_size(workspace: Workspace, imported: Workspace, 
 def test_a_base_outside_the_workspace(source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "workspace" / "prepared" / "base"
     folder.mkdir(parents=True)
-    info = import_published(source, folder, tmp_path / "workspace")
+    info = import_published(source, folder, tmp_path / "workspace", pinned=False)
     assert info["gpt"]["path"] == (source / "model.pth").as_posix()
     write_json(folder / "base.json", info)
     Base(folder, tmp_path / "workspace").gpt()

@@ -21,7 +21,7 @@ from xtts_finetune.data.dataset import accept, dataset_report, write_features
 from xtts_finetune.data.split import split
 from xtts_finetune.stages.figures import draw_lengths
 from xtts_finetune.training import mini, xtts
-from xtts_finetune.training.base import Base, check_published, import_published
+from xtts_finetune.training.base import Base, import_published
 from xtts_finetune.training.device import make_deterministic
 from xtts_finetune.training.synthesis import REFERENCE
 from xtts_finetune.training.xtts import VoiceBpeTokenizer
@@ -68,8 +68,7 @@ def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, 
         mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / "vocab.json")
         return {"vocoder": "griffin_lim"}
     source = workspace.base / "xtts_v2" if params.base == "xtts_v2" else (workspace.root / params.base).resolve()
-    check_published(source, pinned=params.base == "xtts_v2")
-    return import_published(source, folder, workspace.root)
+    return import_published(source, folder, workspace.root, pinned=params.base == "xtts_v2")
 
 
 def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:

@@ -139,12 +139,16 @@ def check_published(source: Path, pinned: bool) -> None:
         raise UserError("the base cannot be used", problems)
 
 
-def import_published(source: Path, folder: Path, root: Path) -> dict[str, Any]:
-    """Bring what the stages need of a checked published base into `folder`; returns base.json's fields.
+def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> dict[str, Any]:
+    """Check a folder of XTTS v2's files and bring what the stages need into `folder`; returns base.json's fields.
+
+    Args:
+        pinned: the files must be the published ones, byte for byte.
 
     Raises:
-        UserError: a file is not what its name says, or the files do not fit each other.
+        UserError: files are missing or damaged, one is not what its name says, or they do not fit each other.
     """
+    check_published(source, pinned)
     for name in ("config.json", "vocab.json"):
         shutil.copyfile(source / name, folder / name)
     args = _read_args(source / "config.json")
@@ -169,10 +173,11 @@ def import_published(source: Path, folder: Path, root: Path) -> dict[str, Any]:
     save_file(vocoder.state_dict(), folder / "vocoder.safetensors")
 
     path = model.relative_to(root) if model.is_relative_to(root) else model
+    digest = PUBLISHED[model.name] if pinned else sha256_file(model)  # pinned: just found to be this one
     return {
         "vocoder": "hifigan",
         "codec": PUBLISHED_CODEC,
-        "gpt": {"path": path.as_posix(), "sha256": sha256_file(model)},
+        "gpt": {"path": path.as_posix(), "sha256": digest},
     }
 
 
