@@ -11,7 +11,6 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
@@ -26,7 +25,7 @@ from xtts_finetune.training import metrics, xtts
 from xtts_finetune.training.base import Base
 from xtts_finetune.training.device import make_deterministic, pick_device
 from xtts_finetune.training.phases import MODEL_CARD, with_weighted
-from xtts_finetune.training.synthesis import REFERENCE, Speaker
+from xtts_finetune.training.synthesis import REFERENCE, Speaker, unspeakable
 from xtts_finetune.training.xtts import GPT
 
 
@@ -96,13 +95,12 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
     folder.mkdir()
     settings = job.params.evaluate
     speaker = Speaker(gpt, job.base, job.workspace.prepared / REFERENCE, settings)
-    for number, sentence in enumerate(tqdm(settings.sentences, desc=f"speaking {model}", unit="sentence"), 1):
+    for number, sentence in enumerate(tqdm(settings.sentences, desc=f"speaking {model}", unit="sentence")):
         try:
             sound, rate = speaker.speak(sentence, job.params.prepare.language)
         except ValueError as error:
-            problem = Problem(f"params.yaml: evaluate.sentences.{number - 1}", str(error), "change the sentence")
-            raise UserError("a sentence cannot be spoken", [problem]) from None
-        soundfile.write(folder / f"{number}.wav", sound, rate, subtype="PCM_16")
+            raise unspeakable({number: error}) from None
+        soundfile.write(folder / f"{number + 1}.wav", sound, rate, subtype="PCM_16")
 
 
 def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseName) -> Registration:

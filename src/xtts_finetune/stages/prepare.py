@@ -10,7 +10,6 @@ import numpy.typing as npt
 import soundfile
 import torch
 
-from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
 from xtts_finetune.core.params import SAMPLE_RATE, Params
 from xtts_finetune.core.paths import Workspace
@@ -23,7 +22,7 @@ from xtts_finetune.stages.figures import draw_lengths
 from xtts_finetune.training import mini, xtts
 from xtts_finetune.training.base import Base, import_published
 from xtts_finetune.training.device import make_deterministic
-from xtts_finetune.training.synthesis import REFERENCE
+from xtts_finetune.training.synthesis import REFERENCE, unspeakable
 from xtts_finetune.training.xtts import VoiceBpeTokenizer
 
 REFERENCE_SECONDS = 12.0
@@ -83,14 +82,14 @@ def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
 
 def _check_sentences(params: Params, tokenizer: VoiceBpeTokenizer) -> None:
     """Refuse now what evaluate could not speak after hours of training."""
-    problems = []
+    reasons: dict[int, ValueError] = {}
     for number, sentence in enumerate(params.evaluate.sentences):
         try:
             xtts.encode_text(tokenizer, sentence, params.prepare.language)
         except ValueError as error:
-            problems.append(Problem(f"params.yaml: evaluate.sentences.{number}", str(error), "change the sentence"))
-    if problems:
-        raise UserError("sentences cannot be spoken", problems)
+            reasons[number] = error
+    if reasons:
+        raise unspeakable(reasons)
 
 
 class _Codec:

@@ -1,5 +1,6 @@
 """Speech from a fine-tuned model: text → audio codes → waveform."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.params import CODE_STRIDE, SAMPLE_RATE, EvaluateParams
 from xtts_finetune.data.batches import torch_seed
 from xtts_finetune.store.checkpoints import WEIGHTS
@@ -122,6 +124,15 @@ class _HifiGan:
     def __call__(self, codes: Tensor, latents: Tensor) -> Tensor:
         sound: Tensor = self.decoder(latents.cpu(), g=self.speaker)
         return sound
+
+
+def unspeakable(reasons: Mapping[int, ValueError]) -> UserError:
+    """The refusal of sentences of params.yaml: what is wrong with each, by its number from 0."""
+    problems = [
+        Problem(f"params.yaml: evaluate.sentences.{number}", str(reason), "change the sentence")
+        for number, reason in reasons.items()
+    ]
+    return UserError("sentences cannot be spoken", problems)
 
 
 def load_speaker(folder: Path) -> Speaker:
