@@ -9,7 +9,6 @@ from xtts_finetune.core.paths import Workspace
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text wraps its paragraphs, and loads faster
     help="""Fine-tune Coqui XTTS v2 on your own recordings, in two phases, without filling the disk.
@@ -19,9 +18,11 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps typer from taking the only command for the program itself."""
+@app.callback(invoke_without_command=True)
+def _commands(context: typer.Context) -> None:
+    """Without a command, shows the help; typer's own no_args_is_help would call that a mistake and exit with 2."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
