@@ -44,7 +44,7 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout in `root`, whose own src/ runs with the packages of this environment."""
+    """A checkout in `root`, whose own src/, or else this one's, runs with the packages of this environment."""
 
     root: Path
 
@@ -57,7 +57,7 @@ class Checkout:
             here |= {f"GIT_{who}_NAME": "Quiz Host", f"GIT_{who}_EMAIL": "host@example.org"}
         for folder in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR"):
             here[f"DVC_{folder}"] = str(self.root.parent / f"{self.root.name}.{folder.lower()}")
-        here |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(self.root / "src")}
+        here |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": f"{self.root / 'src'}{os.pathsep}{PROJECT / 'src'}"}
         here |= {"CUDA_VISIBLE_DEVICES": ""}  # equal bytes are promised on the CPU
         programs = Path(sys.executable).parent  # not resolved: .venv/bin, not the Python it was made with
         return {**kept, **here, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
