@@ -214,3 +214,15 @@ def test_a_base_folder_of_something_else(workspace: Checkout, tmp_path: Path) ->
     (folder / "config.json").write_text(yaml.safe_dump({"model": "tacotron"}))
     said = refusal(workspace)
     assert f"{folder / 'config.json'}\n      is not the config.json of an XTTS model" in said
+
+
+# The tracking store.
+
+
+@pytest.mark.slow
+def test_a_damaged_tracking_database(workspace: Checkout) -> None:
+    database = workspace.root / "mlruns" / "mlflow.db"
+    database.parent.mkdir()
+    database.write_bytes(b"SQLite format 3\0" + b"\xff" * 10_000)
+    said = refusal(workspace, "evaluate")
+    assert f"  {database}\n      the database is damaged: file is not a database\n      remedy: move it away" in said

@@ -2,6 +2,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -61,6 +62,57 @@ def test_a_deleted_experiment_is_the_users_to_restore(
 ) -> None:
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(UserError, match="mlflow experiments restore"):
+        open_store(workspace, tracking)
+
+
+def damaged_page(database: Path, table: str) -> bytes:
+    """The content of a database, the first page of a table overwritten."""
+    content = bytearray(database.read_bytes())
+    with closing(sqlite3.connect(database)) as connection:
+        [size] = connection.execute("PRAGMA page_size").fetchone()
+        [page] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    content[(page - 1) * size : page * size] = b"\xff" * size
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda database: b"all my voices\n" * 1000, "file is not a database"),
+        (lambda database: database.read_bytes()[:8192], "database disk image is malformed"),
+        (lambda database: damaged_page(database, "alembic_version"), "database disk image is malformed"),
+        (lambda database: damaged_page(database, "experiments"), "database disk image is malformed"),  # MLflow wraps it
+        (lambda database: damaged_page(database, "runs"), "database disk image is malformed"),  # met as it has moved
+    ],
+)
+def test_a_damaged_database_is_named_and_left_alone(
+    store: Store,
+    workspace: Workspace,
+    tracking: TrackingParams,
+    tmp_path: Path,
+    damage: Callable[[Path], bytes],
+    what: str,
+) -> None:
+    moved = Workspace(workspace.root.with_name("moved"))
+    workspace.root.rename(moved.root)
+    content = damage(moved.tracking_db)
+    moved.tracking_db.write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        open_store(moved, tracking)
+    [problem] = refusal.value.problems
+    assert (problem.where, problem.what) == (str(moved.tracking_db), f"the database is damaged: {what}")
+    assert "move it away, and the next run makes a new one. Lost is" in problem.remedy
+    assert moved.tracking_db.read_bytes() == content
+
+    moved.tracking_db.rename(moved.tracking_db.with_suffix(".damaged"))  # the remedy
+    later = Workspace(moved.root.rename(tmp_path / "later"))  # this process has the damaged file open by its address
+    assert start(open_store(later, tracking), "again").run_id
+
+
+def test_another_schema_is_no_damage(workspace: Workspace, tracking: TrackingParams) -> None:
+    with closing(sqlite3.connect(workspace.tracking_db)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'of another MLflow'")
+    with pytest.raises(UserError, match="mlflow db upgrade sqlite:///"):
         open_store(workspace, tracking)
 
 

@@ -6,7 +6,8 @@ mlflow takes seconds to import: only inside functions.
 import os
 import sqlite3
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ _ADDRESS_COLUMNS = (  # where MLflow stores absolute addresses of artifacts
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+_SQLITE = "sqlite:///"
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,24 @@ def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
     A database whose workspace was moved or copied gets its artifact addresses corrected.
 
     Raises:
-        UserError: the store does not answer, is of another MLflow's schema, or its experiment was deleted.
+        UserError: the store does not answer, is damaged or of another MLflow's schema, or its experiment was deleted.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    root = workspace.root.resolve()
+    uri = tracking.uri or _SQLITE + Workspace(root).tracking_db.as_posix()
+    with _refused_if_damaged(uri):
+        return _open(Workspace(root), tracking, uri)
+
+
+def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    root = workspace.root.resolve()
-    database = Workspace(root).tracking_db
-    location = None if tracking.uri else root.as_uri() + _ARTIFACTS
-    uri = tracking.uri or f"sqlite:///{database.as_posix()}"
+    location = None if tracking.uri else workspace.root.as_uri() + _ARTIFACTS
     try:
         if location:
-            database.parent.mkdir(exist_ok=True)
+            workspace.tracking_db.parent.mkdir(exist_ok=True)
         client = MlflowClient(uri, registry_uri=uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
@@ -79,8 +86,27 @@ def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
         remedy = f"choose another name, or: mlflow experiments restore -x {experiment.experiment_id}"
         raise UserError("no tracking", [Problem(where, "this experiment was deleted", remedy)])
     if location and experiment.artifact_location != location:
-        _follow_move(database, experiment.artifact_location, location)
+        _follow_move(workspace.tracking_db, experiment.artifact_location, location)
     return Store(client, experiment.experiment_id, uri)
+
+
+@contextmanager
+def _refused_if_damaged(uri: str) -> Iterator[None]:
+    """Refuse a database in which SQLite finds damage, whatever MLflow and SQLAlchemy wrap its error in."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause and getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        remedy = (
+            "move it away, and the next run makes a new one. Lost is MLflow's list of earlier runs and registered "
+            "versions; their files stay in mlruns/artifacts, and models/ and reports/ are untouched"
+        )
+        where = uri.removeprefix(_SQLITE)
+        raise UserError("no tracking", [Problem(where, f"the database is damaged: {cause}", remedy)]) from error
 
 
 def _follow_move(database: Path, before: str, now: str) -> None:
