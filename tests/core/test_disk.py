@@ -14,6 +14,7 @@ from xtts_finetune.core.disk import (
     freed_bytes,
     held_bytes,
     is_disk_full,
+    is_refused,
     shown,
 )
 
@@ -77,6 +78,22 @@ def test_a_full_disk_is_known_however_it_is_wrapped(error: BaseException) -> Non
 )
 def test_other_errors_are_none(error: BaseException) -> None:
     assert not is_disk_full(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), True),
+        (OSError(errno.EROFS, "Read-only file system"), True),
+        (SafetensorError("Error while serializing: I/O error: Read-only file system (os error 30)"), True),
+        (RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (SafetensorError("I/O error: Input/output error (os error 5)"), False),
+    ],
+    ids=repr,
+)
+def test_what_may_not_be_written(error: BaseException, refused: bool) -> None:
+    assert is_refused(error) == refused
 
 
 @pytest.fixture

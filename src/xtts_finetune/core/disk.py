@@ -9,14 +9,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC, errno.EFBIG}
+from xtts_finetune.core.errors import DiskFull
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WINDOWS = {39, 112, 1295}  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL, ERROR_DISK_QUOTA_EXCEEDED
-# Where a library keeps only the text: safetensors ("os error 28"), SQLite and MLflow over it.
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+# Where a library keeps only the text: safetensors (os error), SQLite and MLflow over it.
 _FULL_TEXT = re.compile(
     r"os error (28|122|27|112|39)\b|no space left on device|disk quota exceeded|file too large"
     r"|database or disk is full|not enough space on the disk",
     re.IGNORECASE,
 )
+_REFUSED_TEXT = re.compile(r"os error (13|1|30)\b|attempt to write a readonly database", re.IGNORECASE)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -25,23 +29,32 @@ def is_disk_full(error: BaseException) -> bool:
     torch raises a RuntimeError with the OSError in `__context__`, safetensors an error of its own with the number in
     its text, SQLite and MLflow only a text.
     """
+    return any(
+        (cause.errno in _FULL or getattr(cause, "winerror", None) in _FULL_WINDOWS)
+        if isinstance(cause, OSError)
+        else _FULL_TEXT.search(str(cause))
+        for cause in _causes(error)
+    )
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether `error` comes from a file or folder that this user may not write, or that is mounted read-only."""
+    return any(
+        cause.errno in _REFUSED if isinstance(cause, OSError) else _REFUSED_TEXT.search(str(cause))
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and all that it was raised from or while handling, each once."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
         cause = waiting.pop()
-        if cause is None or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        if isinstance(cause, OSError) and (cause.errno in _FULL or getattr(cause, "winerror", None) in _FULL_WINDOWS):
-            return True
-        if not isinstance(cause, OSError) and _FULL_TEXT.search(str(cause)):
-            return True
-        waiting += [cause.__cause__, cause.__context__]
-    return False
-
-
-class DiskFull(Exception):
-    """A full disk, a quota or a limit on file sizes; its cause is the error that said so."""
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += [cause.__cause__, cause.__context__]
 
 
 @contextmanager
@@ -53,6 +66,8 @@ def full_disk_raises() -> Iterator[None]:
     """
     try:
         yield
+    except DiskFull:
+        raise
     except Exception as error:
         if is_disk_full(error):
             raise DiskFull(str(error)) from error

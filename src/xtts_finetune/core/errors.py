@@ -37,7 +37,11 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """The run was asked to stop and everything is saved. Ends the process with exit code 75."""
+    """The work cannot go on now; all that was saved is whole. Ends the process with exit code 75."""
+
+
+class DiskFull(Stopped):
+    """A full disk, a quota or a limit on file sizes; its cause is the error that said so."""
 
 
 def exit_code_of(main: Callable[[], None]) -> int:

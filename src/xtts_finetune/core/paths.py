@@ -75,6 +75,11 @@ class Workspace:
         return self.reports / f"train_{phase}.json"
 
     @property
+    def status(self) -> Path:
+        """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
+        return self.reports / "status.md"
+
+    @property
     def evaluation(self) -> Path:
         return self.reports / "evaluation.json"
 

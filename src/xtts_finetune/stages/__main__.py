@@ -4,9 +4,10 @@ import os
 import sys
 
 from xtts_finetune.core.errors import exit_code_of
-from xtts_finetune.core.params import load_params
+from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.paths import PHASES, Workspace
 from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.stages.stops import explained_stops
 
 
 def main() -> None:
@@ -15,7 +16,12 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load for ten seconds
-    match sys.argv[1:]:
+    with explained_stops(workspace):
+        _run(workspace, params, sys.argv[1:])
+
+
+def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
+    match arguments:
         case ["prepare"]:
             read_metadata(workspace.data, params.prepare.language)  # likewise a malformed metadata.csv
             from xtts_finetune.stages.prepare import prepare

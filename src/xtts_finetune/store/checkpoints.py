@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xtts_finetune.core.disk import DiskFull, Reserve, full_disk_raises
+from xtts_finetune.core.disk import Reserve, full_disk_raises
+from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import link_or_copy, link_tree, published_folder, read_json, sha256_file, write_json
 from xtts_finetune.store.lock import locked
 from xtts_finetune.store.retention import expendable

@@ -1,0 +1,70 @@
+"""What a stage that cannot go on leaves: all that was saved, and a page that says what happened and what to type."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xtts_finetune.core.disk import free_bytes, full_disk_raises, is_disk_full, is_refused, shown
+from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
+from xtts_finetune.store.checkpoints import CheckpointStore
+from xtts_finetune.store.reclaim import plan
+
+
+@contextmanager
+def explained_stops(workspace: Workspace) -> Iterator[None]:
+    """Let a stage end as Stopped when the disk is full, and write reports/status.md when it is stopped.
+
+    Raises:
+        Stopped: with what happened, the resume point and the commands that go on from there.
+        UserError: a file or folder cannot be written.
+    """
+    try:
+        workspace.status.unlink(missing_ok=True)
+        with full_disk_raises():
+            yield
+    except Stopped as stop:
+        text = "\n".join(_lines(workspace, stop))
+        _write(workspace, text)
+        raise Stopped(text) from stop
+    except Exception as error:
+        if isinstance(error, UserError) or not is_refused(error):
+            raise
+        where = str(getattr(error, "filename", None) or workspace.root)
+        remedy = "let this user write there, and see whether its disk is mounted read-only; then dvc repro goes on"
+        raise UserError("a file cannot be written", [Problem(where, str(error), remedy)]) from error
+
+
+def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
+    if not isinstance(stop, DiskFull):
+        yield str(stop)
+        return
+    yield f"the disk is full ({shown(free_bytes(workspace.root))} free): {stop}"
+    yield "Nothing that was saved is lost:"
+    yield from (f"  {line}" for phase in PHASES for line in _saved(workspace, phase))
+    yield "Make room, then type dvc repro: it resumes there."
+    plans = [plan(workspace, option) for option in ("intermediates", "best_only")]
+    yield from (f"  {each.command:<46} frees {shown(each.bytes)}" for each in plans)
+    yield "  xtts-finetune disk                             shows what holds the rest"
+
+
+def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
+    """What of an unfinished phase is safe."""
+    store = CheckpointStore(workspace.work(phase), 1)
+    if store.done:
+        yield f"{phase} is trained; only its results have still to be written"
+    elif store.folder.exists():
+        states, best = store.states(), store.best()
+        point = f"the state of step {states[-1].step}, where it resumes" if states else "no state: it starts over"
+        yield f"{phase}: {point}" + (f"; the best weights, of step {best.step}" if best else "")
+
+
+def _write(workspace: Workspace, text: str) -> None:
+    """Where not even this page has room, the reserves make it."""
+    for phase in PHASES:
+        CheckpointStore(workspace.work(phase), 1).reserve.release()
+    try:
+        write_text(workspace.status, f"# Stopped\n\n```\n{text}\n```\n")
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
