@@ -1,0 +1,82 @@
+"""DVC's cache: the objects in it, and which of them the workspace's dvc.lock and *.dvc files name.
+
+An object lies under its MD5; a folder is an object that lists the files below it, `<md5>.dir`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xtts_finetune.core.paths import Workspace
+from xtts_finetune.store.outs import cache_folder
+
+Listing = dict[str, str]  # of a folder: the path below it → the object
+
+
+class Cache:
+    """The objects that DVC keeps for this workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.folder = cache_folder(workspace) / "files" / "md5"
+        self.is_shared = not self.folder.resolve().is_relative_to(workspace.root.resolve())
+
+    def path(self, oid: str) -> Path:
+        return self.folder / oid[:2] / oid[2:]
+
+    def listing(self, oid: str) -> Listing:
+        """The files of a folder; none if the object isn't there, or is a file's."""
+        path = self.path(oid)
+        if not oid.endswith(".dir") or not path.is_file():
+            return {}
+        return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+
+    def objects(self) -> set[str]:
+        """Everything that `dvc gc` looks at."""
+        return {file.parent.name + file.name for file in self.folder.glob("[0-9a-f][0-9a-f]/*")}
+
+    def below(self, oids: Iterable[str]) -> set[str]:
+        """These objects, and those that they list."""
+        return {each for oid in oids for each in (oid, *self.listing(oid).values())}
+
+    def paths(self, oids: Iterable[str]) -> list[Path]:
+        """Where these objects lie, as far as they do."""
+        return [path for path in map(self.path, sorted(oids)) if path.is_file()]
+
+
+def named_outs(workspace: Workspace) -> dict[str, str]:
+    """Every out that `dvc gc -w` keeps: its path → its object. What isn't cached in dvc.yaml is not among them."""
+    outs: dict[str, str] = {}
+    uncached = _uncached(workspace)
+    for stage in _read(workspace.dvc_lock).get("stages", {}).values():
+        outs |= {out["path"]: out["md5"] for out in stage.get("outs", []) if out["path"] not in uncached}
+    for file in _dvc_files(workspace.root):
+        place = file.parent.relative_to(workspace.root)
+        outs |= {(place / out["path"]).as_posix(): out["md5"] for out in _read(file).get("outs", []) if "md5" in out}
+    return outs
+
+
+def _uncached(workspace: Workspace) -> set[str]:
+    stages = _read(workspace.root / "dvc.yaml").get("stages", {}).values()
+    entries = [entry for stage in stages for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+    return {
+        path
+        for entry in entries
+        if isinstance(entry, dict)
+        for path, settings in entry.items()
+        if settings.get("cache") is False
+    }
+
+
+def _dvc_files(root: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if name.endswith(".dvc"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] | None = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return content or {}
