@@ -33,15 +33,6 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a live process holds `folder`."""
-    try:
-        with _lock(folder).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
 def _lock(folder: Path) -> FileLock:
     return FileLock(folder.parent / f"{folder.name}.lock")
 

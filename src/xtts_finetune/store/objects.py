@@ -12,9 +12,16 @@ from typing import Any
 import yaml
 
 from xtts_finetune.core.paths import Workspace
-from xtts_finetune.store.outs import cache_folder
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
+
+
+def cache_folder(workspace: Workspace) -> Path:
+    """Where DVC keeps what it tracks, by its configuration of every level."""
+    from dvc.config import Config  # a third of a second
+
+    dvc = workspace.root / ".dvc"
+    return Path(Config(str(dvc))["cache"].get("dir") or dvc / "cache")
 
 
 class Cache:

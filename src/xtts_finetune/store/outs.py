@@ -6,17 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from xtts_finetune.core.files import contained, link_or_copy, published_folder, read_json
+from xtts_finetune.core.files import contained, link_or_copy, published_folder
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.store.checkpoints import DONE
-
-
-def cache_folder(workspace: Workspace) -> Path:
-    """Where DVC keeps what it tracks, by its configuration of every level."""
-    from dvc.config import Config  # a third of a second
-
-    dvc = workspace.root / ".dvc"
-    return Path(Config(str(dvc))["cache"].get("dir") or dvc / "cache")
+from xtts_finetune.store.objects import Cache, named_outs
 
 
 def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
@@ -24,16 +17,9 @@ def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
 
     Nothing where dvc.lock does not name it, or the cache has lost its listing.
     """
-    if not workspace.dvc_lock.exists():
-        return {}
-    stages = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8")).get("stages", {})
-    outs = [item for stage in stages.values() for item in stage.get("outs", []) if item["path"] == out]
-    if not outs:
-        return {}
-    objects = cache_folder(workspace) / "files" / "md5"
-    listing = objects / outs[0]["md5"][:2] / outs[0]["md5"][2:]
-    files = read_json(listing) if listing.exists() else []
-    return {file["relpath"]: objects / file["md5"][:2] / file["md5"][2:] for file in files}
+    cache = Cache(workspace)
+    listing = cache.listing(named_outs(workspace).get(out, ""))
+    return {name: cache.path(oid) for name, oid in listing.items()}
 
 
 def is_committed(workspace: Workspace, phase: PhaseName) -> bool:
