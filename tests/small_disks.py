@@ -1,0 +1,50 @@
+"""Real small file systems, where this machine lets tests mount them."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A tmpfs of limited size, in memory."""
+
+    root: Path
+
+    @property
+    def free(self) -> int:
+        return shutil.disk_usage(self.root).free
+
+    def fill(self, leave: int = 0) -> Path:
+        """Take all room but `leave` bytes, rounded down to pages."""
+        filler = self.root / "somebody's film.mkv"
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, self.free - leave))
+        return filler
+
+    def resize(self, size: int) -> None:
+        _mount("-o", f"remount,size={size}", str(self.root))
+
+
+@contextmanager
+def small_disk(root: Path, size: int) -> Iterator[SmallDisk]:
+    """A file system of `size` bytes at `root`; the test is skipped where none can be mounted."""
+    root.mkdir(parents=True)
+    try:
+        _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(root))
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a file system needs root on Linux")
+    try:
+        yield SmallDisk(root)
+    finally:
+        subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
