@@ -206,6 +206,19 @@ def test_a_state_without_its_manifest_is_none(states: CheckpointStore) -> None:
     assert names(states) == ["step-00000200"]
 
 
+def test_a_state_that_was_half_deleted_is_none(states: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of it a kill left: it must not count as kept."""
+    for step in (0, 200):
+        save(states, step)
+    with monkeypatch.context() as patch:
+        patch.setattr("xtts_finetune.store.checkpoints.shutil.rmtree", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(states, 400)
+    assert steps(states) == [200, 400]
+    states.prune()
+    assert names(states) == ["step-00000200", "step-00000400"]
+
+
 def test_nothing_is_published_when_writing_fails(states: CheckpointStore) -> None:
     save(states, 200)
 

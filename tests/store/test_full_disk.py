@@ -28,7 +28,7 @@ def store(disk: SmallDisk) -> CheckpointStore:
     return store
 
 
-def save(store: CheckpointStore, step: int, is_best: bool = False) -> bool:
+def save(store: CheckpointStore, step: int, is_best: bool = False, attempts: int | None = None) -> bool:
     def write(name: str, size: int) -> None:
         with (written[-1] / name).open("wb") as file:
             file.write(bytes([step % 256]) * size)
@@ -40,7 +40,9 @@ def save(store: CheckpointStore, step: int, is_best: bool = False) -> bool:
         write(WEIGHTS, PART)
 
     contents = Contents(write_weights, lambda folder: write("optimizer.safetensors", 2 * PART), {"step": step})
-    return store.save(step, contents, is_best)
+    saved = store.save(step, contents, is_best)
+    assert attempts in (None, len(written))
+    return saved
 
 
 def whole(store: CheckpointStore) -> tuple[list[int], int]:
@@ -67,7 +69,7 @@ def test_the_reserve_never_adds_to_the_peak(store: CheckpointStore, disk: SmallD
     save(store, 0, is_best=True)
     save(store, 2)
     filler = disk.fill(leave=STATE - PART + SMALL)  # with the reserve: a state
-    assert save(store, 4)
+    assert save(store, 4, attempts=1)
     assert whole(store) == ([4], 0)
     assert store.reserve.held == PART
     filler.unlink()
@@ -91,6 +93,16 @@ def test_older_states_go_only_for_one_that_verifies(store: CheckpointStore, disk
     disk.fill(leave=SMALL)
     assert save(store, 6)
     assert [state.step for state in store.states()] == [2, 6], "2 is whole, 4 is not"
+
+
+def test_what_a_kill_left_makes_room(store: CheckpointStore, disk: SmallDisk) -> None:
+    save(store, 0, is_best=True)
+    half = store.folder / ".step-00000002.x1y2.tmp"
+    half.mkdir()
+    (half / WEIGHTS).write_bytes(bytes(STATE))
+    disk.fill(leave=SMALL)
+    assert save(store, 2)
+    assert whole(store) == ([2], 0)
 
 
 def test_without_room_a_state_is_left_out_and_the_rest_stays(store: CheckpointStore, disk: SmallDisk) -> None:
