@@ -1,6 +1,7 @@
 """More epochs for a run that is long done: it goes on from its last state, which DVC's cache still has."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from checkouts import Checkout, Params
@@ -11,14 +12,16 @@ def one_epoch_more(params: Params) -> None:
 
 
 @pytest.mark.slow
-def test_a_done_phase_goes_on_as_if_it_had_never_ended(copied: Checkout, untrained: Checkout) -> None:
+def test_a_done_phase_goes_on_as_if_it_had_never_ended(finished: Checkout, copied: Checkout, tmp_path: Path) -> None:
     assert not (copied.root / "work" / "phase1").exists(), "the phase after it has cleared it away"
     copied.change_params(one_epoch_more)
     assert "resuming phase1 after step 6\n" in copied.repro("train_phase1")
 
-    untrained.change_params(one_epoch_more)
-    assert "resuming" not in untrained.repro("train_phase1")
-    for out, item in untrained.lock()["train_phase1"].items():
+    undisturbed = finished.copy(tmp_path / "undisturbed")
+    undisturbed.forget_training()
+    undisturbed.change_params(one_epoch_more)
+    assert "resuming" not in undisturbed.repro("train_phase1")
+    for out, item in undisturbed.lock()["train_phase1"].items():
         assert copied.lock()["train_phase1"][out]["md5"] == item["md5"], out
 
 
