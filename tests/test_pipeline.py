@@ -12,6 +12,7 @@ import soundfile
 import tracked
 import yaml
 from checkouts import BAD_CLIPS, CLIPS, Checkout, Params, quick_checkout
+from safetensors.numpy import load_file
 
 EVAL_CLIPS = int(0.15 * CLIPS)
 PHASES = {"phase1": range(6), "phase2": range(6, 9)}  # steps of 3 an epoch, from 0
@@ -43,6 +44,13 @@ def test_prepare_leaves_features_the_base_and_a_voice(finished: Checkout) -> Non
     base = ["base.json", "config.json", "dvae.safetensors", "gpt.safetensors", "mel_stats.safetensors", "vocab.json"]
     names = [*features, "eval.tokens.i32", "train.tokens.i32", "reference.wav", *(f"base/{name}" for name in base)]
     assert finished.files("prepared") == sorted(f"prepared/{name}" for name in names)
+
+
+def test_the_base_says_how_much_of_it_is_trained(finished: Checkout) -> None:
+    weights = load_file(finished.root / "models" / "phase1" / "model.safetensors")
+    gpt = finished.json("prepared/base/base.json")["gpt"]
+    assert gpt.keys() == {"path", "sha256", "parameters"}
+    assert gpt["parameters"] == sum(value.size for value in weights.values())
 
 
 def test_bad_clips_are_reported_with_their_reasons_and_the_others_used(finished: Checkout) -> None:

@@ -9,6 +9,7 @@ import torch
 import tracked
 from checkouts import Checkout, Params, add_samples, be_quick, clone, sample_lines
 from published import LAYERS, write_published_base
+from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BASE = "voices/studio"  # relative to the checkout
@@ -43,12 +44,12 @@ def test_the_weights_stay_where_they_are(checkout: Checkout) -> None:
     assert checkout.files("prepared/base") == [f"prepared/base/{name}" for name in base]
     model = checkout.root / BASE / "model.pth"
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    assert checkout.json("prepared/base/base.json")["gpt"] == {"path": f"{BASE}/model.pth", "sha256": digest}
+    count = sum(value.numel() for value in load_file(checkout.root / "models/phase2/model.safetensors").values())
+    gpt = {"path": f"{BASE}/model.pth", "sha256": digest, "parameters": count}
+    assert checkout.json("prepared/base/base.json")["gpt"] == gpt
 
 
 def test_training_starts_from_them_and_ends_somewhere_else(checkout: Checkout) -> None:
-    from safetensors.torch import load_file
-
     published = torch.load(checkout.root / BASE / "model.pth", weights_only=False)["model"]
     trained = load_file(checkout.root / "models" / "phase2" / "model.safetensors")
     own = {f"gpt.{name}" for name in trained}

@@ -64,7 +64,9 @@ def test_an_imported_base_has_the_published_weights(published: Path, imported: W
     assert all(torch.equal(value, dvae[name]) for name, value in base.codec().state_dict().items())
     assert not base.codec().training
     # The large file is not copied, and the workspace can be moved.
-    assert base.info["gpt"] == {"path": "base/small/model.pth", "sha256": sha256_file(published / "model.pth")}
+    count = sum(value.numel() for name, value in state.items() if name.startswith("gpt."))
+    digest = sha256_file(published / "model.pth")
+    assert base.info["gpt"] == {"path": "base/small/model.pth", "sha256": digest, "parameters": count}
     assert base.info["vocoder"] == "hifigan"
 
 

@@ -33,8 +33,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def open_base(folder: Path, info: dict[str, Any]) -> Base:
-    gpt = {"path": "gpt.safetensors", "sha256": sha256_file(folder / "gpt.safetensors")}
-    write_json(folder / "base.json", {"vocoder": "griffin_lim", "gpt": gpt, **info})
+    gpt = {**info["gpt"], "path": "gpt.safetensors", "sha256": sha256_file(folder / "gpt.safetensors")}
+    write_json(folder / "base.json", {**info, "vocoder": "griffin_lim", "gpt": gpt})
     return Base(folder, folder)
 
 
@@ -88,6 +88,7 @@ def test_seconds_of_audio_are_enough_to_build(tmp_path: Path, seconds: list[floa
     assert codes.shape[1] >= len(sounds[0]) // 1024
     assert base.codec().decode(codes)[0].isfinite().all()
     assert base.gpt().layers == mini.GPT_SHAPE["gpt_layers"]
+    assert info["gpt"]["parameters"] == sum(p.numel() for p in base.gpt().parameters())
 
 
 @pytest.mark.usefixtures("hasty")

@@ -46,7 +46,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
         if params.base == "mini":
             info |= mini.build(base, lambda i: load_audio(train[i].clip.audio).samples, len(train), params.seed)
             weights = base / "gpt.safetensors"
-            info["gpt"] = {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
+            info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
         write_json(base / "base.json", info)
         codec = _Codec(Base(base, workspace.root))
         write_features(prepared, "train", train, codec)

@@ -177,7 +177,7 @@ def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> di
     return {
         "vocoder": "hifigan",
         "codec": PUBLISHED_CODEC,
-        "gpt": {"path": path.as_posix(), "sha256": digest},
+        "gpt": {"path": path.as_posix(), "sha256": digest, "parameters": xtts.count_parameters(gpt)},
     }
 
 

@@ -68,7 +68,7 @@ def build(folder: Path, waveform: Callable[[int], Waveform], clips: int, seed: i
         waveform: gives the training clip of an index below `clips`: (samples,) in [-1, 1] at 22 050 Hz.
 
     Returns:
-        The fields of base.json that only the builder knows: codec shape, reconstruction error, perplexity.
+        The fields of base.json that only the builder knows: codec shape, reconstruction error, the GPT's parameters.
     """
     chosen = np.random.default_rng(seed).permutation(clips)[:MAX_CODEC_CLIPS]
     raw_mel = xtts.build_codec_mel(None)
@@ -89,7 +89,8 @@ def build(folder: Path, waveform: Callable[[int], Waveform], clips: int, seed: i
     save_file({"mel_stats": stats}, folder / "mel_stats.safetensors")
     save_file(codec.dvae.state_dict(), folder / "dvae.safetensors")
     save_file(gpt.state_dict(), folder / "gpt.safetensors")
-    return {"codec": CODEC_SHAPE, "codec_mse": round(error, 4)}
+    gpt_fields = {"parameters": xtts.count_parameters(gpt)}
+    return {"codec": CODEC_SHAPE, "codec_mse": round(error, 4), "gpt": gpt_fields}
 
 
 class _Codec:
