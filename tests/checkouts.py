@@ -195,7 +195,7 @@ def be_quick(params: Params) -> None:
     params |= {"seed": 42, "base": "mini"}
     for section in ("train_phase1", "train_phase2"):
         params[section] |= {"epochs": 1, "batch_size": 8, "accumulate": 1, "warmup_steps": 0, "precision": "fp32"}
-        params[section] |= {"target_mel_ce": None, "patience": None}
+        params[section] |= {"optim": "adamw", "target_mel_ce": None, "patience": None}
     params["train_phase1"] |= {"epochs": 2, "lr": 1e-3, "schedule": "constant"}
     params["train_phase2"] |= {"lr": 3e-4, "schedule": "cosine"}
     params["checkpoints"] = {"save_every_steps": 2, "keep_last": 2}

@@ -47,6 +47,7 @@ def test_the_run_of_the_mission() -> None:
     one, two = params.train_phase1, params.train_phase2
     assert (one.lr, one.epochs, one.batch_size, one.target_mel_ce) == (5e-6, 15, 3, 2.5)
     assert (two.lr, two.epochs, two.batch_size, two.target_mel_ce) == (1e-6, 30, 3, 2.5)
+    assert (one.optim, two.optim) == ("adamw", "adamw")
     assert (params.checkpoints.save_every_steps, params.checkpoints.keep_last) == (200, 2)
 
 
@@ -106,6 +107,7 @@ def test_an_unknown_section(tmp_path: Path, content: dict[str, Any]) -> None:
         ("train_phase1", "grad_clip", 0.0),
         ("train_phase1", "mask_prompt", "yes"),
         ("train_phase1", "schedule", "linear"),
+        ("train_phase1", "optim", "adam"),
         ("train_phase1", "patience", 0),
         ("train_phase1", "target_mel_ce", 0.0),
         ("prepare", "eval_fraction", 1.0),
@@ -140,6 +142,7 @@ def test_values_out_of_range(tmp_path: Path, content: dict[str, Any], section: s
         ("train_phase1", "lr", 1),
         ("train_phase1", "target_mel_ce", None),
         ("train_phase1", "patience", 1),
+        ("train_phase2", "optim", "adamw8bit"),
         ("prepare", "max_text_tokens", 402),
         ("tracking", "uri", "http://127.0.0.1:5000"),
     ],

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from workbench import PHASE, cut, flip_byte, make_params, make_run, outcome, rows_of, stop_of, train
 
 from xtts_finetune.core.errors import Stopped, UserError
@@ -61,6 +63,18 @@ def test_stopped_and_continued_is_as_never_stopped(
         interrupt(workspace, stop_at)
     train(workspace, make_params())
     assert outcome(workspace) == uninterrupted
+
+
+def test_moments_in_8_bits_go_on_as_exactly(workspace: Workspace, tmp_path: Path) -> None:
+    whole = Workspace(tmp_path / "whole")
+    shutil.copytree(workspace.root, whole.root)
+    train(whole, make_params(optim="adamw8bit"))
+    for stop_at in (1, 4):
+        interrupt(workspace, stop_at, optim="adamw8bit")
+    train(workspace, make_params(optim="adamw8bit"))
+    assert outcome(workspace) == outcome(whole)
+    moments = load_file(store_of(workspace).states()[-1].folder / "optimizer.safetensors")
+    assert torch.uint8 in {moment.dtype for moment in moments.values()}
 
 
 def test_a_stop_at_the_last_step_is_an_end(workspace: Workspace) -> None:
@@ -271,11 +285,12 @@ def test_a_done_run_is_published_again_without_training(
     ("before", "changes", "named"),
     [
         ({}, {"lr": 2e-3}, "train_phase1.lr"),
+        ({}, {"optim": "adamw8bit"}, "train_phase1.optim"),
         ({}, {"batch_size": 3, "mask_prompt": True}, "train_phase1.batch_size, train_phase1.mask_prompt"),
         ({}, {"epochs": 1}, "train_phase1.epochs"),
         ({"schedule": "cosine"}, {"schedule": "cosine", "epochs": 3}, "train_phase1.epochs"),
     ],
-    ids=["lr", "two", "fewer epochs", "a stretched schedule"],
+    ids=["lr", "optim", "two", "fewer epochs", "a stretched schedule"],
 )
 def test_another_run_starts_afresh(
     workspace: Workspace,

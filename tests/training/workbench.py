@@ -34,6 +34,7 @@ PHASE = PhaseParams(
     epochs=2,
     batch_size=2,
     accumulate=2,
+    optim="adamw",
     lr=1e-3,
     schedule="constant",
     warmup_steps=2,
@@ -68,10 +69,12 @@ def make_workspace(root: Path) -> Workspace:
     args = xtts.default_args(**TINY)
     write_json(base / "config.json", xtts.default_config(args))
     torch.manual_seed(0)
-    save_file(xtts.build_gpt(args, tokenizer).state_dict(), base / "gpt.safetensors")
+    model = xtts.build_gpt(args, tokenizer)
+    save_file(model.state_dict(), base / "gpt.safetensors")
     save_file(xtts.build_dvae(**mini.CODEC_SHAPE).state_dict(), base / "dvae.safetensors")
     save_file({"mel_stats": torch.full((80,), 5.0)}, base / "mel_stats.safetensors")
     gpt = {"path": "prepared/base/gpt.safetensors", "sha256": sha256_file(base / "gpt.safetensors")}
+    gpt |= {"parameters": xtts.count_parameters(model)}
     write_json(base / "base.json", {"vocoder": "griffin_lim", "codec": mini.CODEC_SHAPE, "gpt": gpt})
     for split, lengths in ("train", TRAIN_SECONDS), ("eval", EVAL_SECONDS):
         with FeatureWriter(workspace.prepared, split) as writer:

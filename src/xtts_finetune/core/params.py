@@ -19,6 +19,9 @@ SAMPLE_RATE = 22_050  # Hz; XTTS v2's GPT and DVAE both work at this rate
 CODE_STRIDE = 1_024  # samples per audio code (GPT.code_stride_len)
 MAX_AUDIO_CODES = 605  # gpt_max_audio_tokens of XTTS v2
 MAX_TEXT_TOKENS = 402  # gpt_max_text_tokens of XTTS v2
+# Bytes of optimizer.safetensors, by `optim`, for each parameter of XTTS v2; mini, of smaller tensors, takes 2.07 in
+# 8 bits: a byte for each of two moments, a scale for every 256, headers (tests/training/test_tensors.py measures it).
+OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 8.0, "adamw8bit": 2.04}
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -59,6 +62,7 @@ class PhaseParams(Strict):
     epochs: PositiveInt
     batch_size: PositiveInt  # clips per micro-batch
     accumulate: PositiveInt  # micro-batches per optimiser step
+    optim: Literal["adamw", "adamw8bit"]  # adamw8bit: its moments in 8 bits, by bitsandbytes
     lr: Positive  # peak
     schedule: Literal["constant", "cosine"]
     warmup_steps: NonNegativeInt

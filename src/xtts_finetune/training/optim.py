@@ -1,6 +1,8 @@
 """The optimiser and its learning rate."""
 
+import logging
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ BETAS = (0.9, 0.96)  # recipes/ljspeech/xtts_v2/train_gpt_xtts.py
 EPS = 1e-8
 
 
-def build_optimizer(model: nn.Module, phase: PhaseParams) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, phase: PhaseParams) -> torch.optim.Optimizer:
     """AdamW with weight decay on weights alone: not on biases, norms and embeddings (GPTTrainer.get_optimizer)."""
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     exempt = {id(p) for p in embeddings} | {id(p) for p in model.parameters() if p.ndim < 2}
@@ -20,8 +22,20 @@ def build_optimizer(model: nn.Module, phase: PhaseParams) -> torch.optim.AdamW:
         {"params": [p for p in parameters if id(p) not in exempt], "weight_decay": phase.weight_decay},
         {"params": [p for p in parameters if id(p) in exempt], "weight_decay": 0.0},
     ]
+    if phase.optim == "adamw8bit":
+        return _adamw8bit(groups, phase.lr)
     fused = parameters[0].is_cuda
     return torch.optim.AdamW(groups, lr=phase.lr, betas=BETAS, eps=EPS, fused=fused)
+
+
+def _adamw8bit(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    """AdamW whose moments take a byte each, scaled in blocks of 256; those of tensors below 4096 elements stay fp32."""
+    # On some CPUs the import looks for a kernel of 4-bit inference, which nobody here needs, and warns: there is none.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    from bitsandbytes.optim import AdamW8bit  # takes seconds
+
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=BETAS, eps=EPS)
+    return optimizer
 
 
 def learning_rate(phase: PhaseParams, step: int, steps: int) -> float:
