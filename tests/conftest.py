@@ -24,3 +24,11 @@ def untrained(copied: Checkout) -> Checkout:
     """A checkout in which only `prepare` was run."""
     copied.forget_training()
     return copied
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

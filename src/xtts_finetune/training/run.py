@@ -67,7 +67,6 @@ class Run:
         self.gpt = inputs.gpt
         self.device = inputs.gpt.mel_head.weight.device
         self.optimizer = build_optimizer(self.gpt, self.phase)
-        self.snapshot = Snapshot(self.gpt, self.optimizer)
         self.conditioning_mel = xtts.build_conditioning_mel(inputs.mel_stats)
         batches = -(-len(inputs.train) // self.phase.batch_size)
         self.steps_per_epoch = -(-batches // self.phase.accumulate)
