@@ -17,6 +17,7 @@ from xtts_finetune.core.paths import PhaseName
 
 SAMPLE_RATE = 22_050  # Hz; XTTS v2's GPT and DVAE both work at this rate
 CODE_STRIDE = 1_024  # samples per audio code (GPT.code_stride_len)
+TEXT_WEIGHT = 0.01  # of Text CE in the loss (GPTArgs.gpt_loss_text_ce_weight); Coqui prints it so weighted
 MAX_AUDIO_CODES = 605  # gpt_max_audio_tokens of XTTS v2
 MAX_TEXT_TOKENS = 402  # gpt_max_text_tokens of XTTS v2
 # Bytes of optimizer.safetensors, by `optim`, for each parameter of XTTS v2; mini, of smaller tensors, takes 2.07 in

@@ -1,13 +1,13 @@
 """`xtts-finetune status`: where the run stands, in figures, and what to type next."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.params import load_params
+from xtts_finetune.core.params import TEXT_WEIGHT, load_params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
+from xtts_finetune.store.curve import read_rows
 
 
 def status_text(workspace: Workspace) -> str:
@@ -22,6 +22,7 @@ def status_text(workspace: Workspace) -> str:
             *_dataset_lines(workspace),
             *_figure_lines(workspace, params.train_phase2.target_mel_ce),
             *_registration_lines(workspace),
+            *_stop_lines(workspace),
             *_next_lines(workspace),
         ]
     )
@@ -57,7 +58,7 @@ def _figure_lines(workspace: Workspace, target: float | None) -> Iterator[str]:
 
 def _row(model: str, figures: dict[str, float], step: int) -> str:
     mel, text = figures["mel_ce"], figures["text_ce"]
-    return f"{model:<10} {mel:>11.3f} {text:>14.3f} {text * 0.01:>11.4f} {step:>14}"
+    return f"{model:<10} {mel:>11.3f} {text:>14.3f} {text * TEXT_WEIGHT:>11.4f} {step:>14}"
 
 
 def _finished(workspace: Workspace) -> dict[PhaseName, dict[str, Any]]:
@@ -79,14 +80,13 @@ def _is_complete(workspace: Workspace) -> bool:
 
 def _under_way(workspace: Workspace, phase: PhaseName) -> str:
     """How far an unfinished phase is, whether it runs now or waits to be resumed."""
-    curve = workspace.running_curve(phase)
-    lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half-written
+    rows = list(read_rows(workspace.running_curve(phase)))
     evaluations = [row for row in rows if "eval/mel_ce" in row]
     if not evaluations:
         return "not there yet"
-    last = evaluations[-1]
-    return f"at step {rows[-1]['step']}; eval Mel CE {last['eval/mel_ce']:.3f} at step {last['step']}"
+    last, skipped = evaluations[-1], int(max(row.get("disk/saves_skipped", 0) for row in rows))
+    left_out = f"; {skipped} states had no room on the disk" if skipped else ""
+    return f"at step {rows[-1]['step']}; eval Mel CE {last['eval/mel_ce']:.3f} at step {last['step']}{left_out}"
 
 
 def _registration_lines(workspace: Workspace) -> Iterator[str]:
@@ -98,6 +98,14 @@ def _registration_lines(workspace: Workspace) -> Iterator[str]:
     aliases = ", ".join(registration["aliases"])
     when = "" if _is_complete(workspace) else ", by the run before"
     yield f"registered {registration['name']} version {registration['version']} ({aliases}){when}"
+
+
+def _stop_lines(workspace: Workspace) -> Iterator[str]:
+    """Why the last stage stopped, where it did: the page that it left."""
+    if workspace.status.exists():
+        page = workspace.status.read_text(encoding="utf-8")
+        yield ""
+        yield from (line for line in page.splitlines() if line and not line.startswith(("#", "```")))
 
 
 def _next_lines(workspace: Workspace) -> Iterator[str]:

@@ -8,12 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from xtts_finetune.core.params import CODE_STRIDE
+from xtts_finetune.core.params import CODE_STRIDE, TEXT_WEIGHT
 from xtts_finetune.data.batches import Batch, collate
 from xtts_finetune.data.features import FeatureReader, code_count
 from xtts_finetune.training.xtts import GPT, TorchMelSpectrogram
 
-TEXT_WEIGHT = 0.01  # GPTArgs.gpt_loss_text_ce_weight
 MEL_WEIGHT = 1.0  # GPTArgs.gpt_loss_mel_ce_weight
 MEL_STOPS = 4  # stop tokens that GPT.forward appends to a clip's codes and that count as targets
 TEXT_STOPS = 1

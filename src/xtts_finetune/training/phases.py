@@ -9,14 +9,13 @@ from tqdm import tqdm
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file, sha256_json, write_json
-from xtts_finetune.core.params import Params, PhaseParams
+from xtts_finetune.core.params import TEXT_WEIGHT, Params, PhaseParams
 from xtts_finetune.core.paths import SPLITS, PhaseName, Workspace
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.store.checkpoints import WEIGHTS, Checkpoint, CheckpointStore
 from xtts_finetune.store.curve import parse_rows, write_csv
 from xtts_finetune.training.base import Base
 from xtts_finetune.training.device import pick_device
-from xtts_finetune.training.metrics import TEXT_WEIGHT
 from xtts_finetune.training.run import Inputs, Run
 
 MODEL_CARD = "model.json"

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.core.params import TEXT_WEIGHT, PhaseParams
 from xtts_finetune.core.paths import PhaseName
 from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
 from xtts_finetune.data.features import FeatureReader
@@ -229,7 +229,7 @@ class Run:
         for batch, aim in zip(batches, aims, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.phase.precision == "bf16"):
                 found = metrics.losses(self.gpt, self.conditioning_mel, batch, aim)
-            loss = metrics.TEXT_WEIGHT * found.text / text_tokens + metrics.MEL_WEIGHT * found.mel / mel_tokens
+            loss = TEXT_WEIGHT * found.text / text_tokens + metrics.MEL_WEIGHT * found.mel / mel_tokens
             loss.backward()
             sums.add(found)
             self.position.train.add(found)
