@@ -131,7 +131,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     workspace = make_workspace(arguments.out, arguments)
     params = load_params(Path(__file__).parent.parent / "params.yaml")
     changes = {"batch_size": 1, "epochs": STEPS // STEPS_PER_EPOCH, "lr": 1e-4, "optim": arguments.optim}
-    phase = params.train_phase1.model_copy(update={**changes, "warmup_steps": 0})
+    phase = params.train_phase1.model_copy(update={**changes, "warmup_steps": 0, "target_mel_ce": None})
     params = params.model_copy(update={"train_phase1": phase})
     job = Job(workspace, params, "phase1")
     store = CheckpointStore(workspace.work("phase1"), keep_last=arguments.keep_last)
