@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_disks import small_disk
 
 from xtts_finetune.core.disk import (
     Reserve,
+    can_link,
+    file_system,
     files_below,
     free_bytes,
     freed_bytes,
     held_bytes,
     is_disk_full,
     is_refused,
+    mount_point,
     shown,
 )
 
@@ -168,3 +172,28 @@ def limited() -> Iterator[Callable[[int], None]]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_a_run_removes_meanwhile_counts_nothing(linked: Path) -> None:
+    files = [linked / "b", linked / "gone"]
+    assert held_bytes(files) == freed_bytes(files) == pytest.approx(100_000, rel=0.05)
+
+
+def test_whether_links_are_possible_is_tried_out(tmp_path: Path) -> None:
+    assert can_link(tmp_path / "work", tmp_path / "models" / "phase1")
+    assert list(tmp_path.iterdir()) == []
+    with small_disk(tmp_path / "disk", 1_000_000) as disk:
+        assert not can_link(tmp_path, disk.root / "work")
+        assert not can_link(disk.root, tmp_path / "work")
+        assert can_link(disk.root, disk.root / "work")
+        assert list(disk.root.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [disk.root]
+
+
+def test_a_disk_is_called_by_where_it_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / "work").symlink_to(tmp_path / "disk" / "far" / "away")
+    with small_disk(tmp_path / "disk", 1_000_000) as disk:
+        (disk.root / "far" / "away").mkdir(parents=True)
+        assert mount_point(tmp_path / "work" / "phase1") == disk.root
+        assert mount_point(tmp_path) != disk.root
+        assert file_system(mount_point(tmp_path)) == file_system(tmp_path)

@@ -4,9 +4,10 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xtts_finetune.core.errors import DiskFull
@@ -84,6 +85,36 @@ def file_system(path: Path) -> int:
     return _existing(path).stat().st_dev
 
 
+def mount_point(path: Path) -> Path:
+    """The uppermost folder of the file system where `path` lies or would lie: how its disk is called."""
+    place = _existing(path).resolve()
+    while place.parent != place and file_system(place.parent) == file_system(place):
+        place = place.parent
+    return place
+
+
+def can_link(source: Path, target: Path) -> bool:
+    """Whether a file in folder `source` can have a second name (a hard link) in `target`: tried out, nothing stays.
+
+    Folders that are not there yet stand for the nearest above them.
+    """
+    source, target = _existing(source), _existing(target)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".link.", suffix=".tmp", dir=source)
+    except OSError:  # no room or no right even to try
+        return file_system(source) == file_system(target)
+    os.close(descriptor)
+    second = target / f"{Path(name).name}.2"
+    try:
+        os.link(name, second)
+        second.unlink()
+    except OSError:  # another file system, or one without hard links
+        return False
+    finally:
+        os.unlink(name)
+    return True
+
+
 def files_below(*folders: Path) -> Iterator[Path]:
     """Every file under `folders` (a folder that is none is a file itself, or nothing); links are not followed."""
     for folder in folders:
@@ -98,8 +129,7 @@ def held_bytes(files: Iterable[Path], counted: set[tuple[int, int]] | None = Non
     """Bytes that `files` occupy on disk, each inode once; those in `counted` not again, and it learns of the others."""
     counted = set() if counted is None else counted
     held = 0
-    for file in files:
-        found = file.lstat()
+    for found in _stats(files):
         if (found.st_dev, found.st_ino) not in counted:
             counted.add((found.st_dev, found.st_ino))
             held += _allocated(found)
@@ -110,8 +140,7 @@ def freed_bytes(files: Iterable[Path]) -> int:
     """Bytes that deleting `files` would free: of an inode only when all of its names are among them."""
     names: Counter[tuple[int, int]] = Counter()
     stats: dict[tuple[int, int], os.stat_result] = {}
-    for file in set(files):
-        found = file.lstat()
+    for found in _stats(set(files)):
         names[found.st_dev, found.st_ino] += 1
         stats[found.st_dev, found.st_ino] = found
     return sum(_allocated(found) for inode, found in stats.items() if names[inode] >= found.st_nlink)
@@ -162,6 +191,12 @@ class Reserve:
 
     def release(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _stats(files: Iterable[Path]) -> Iterator[os.stat_result]:
+    for file in files:
+        with suppress(FileNotFoundError):  # a run that is under way has removed it
+            yield file.lstat()
 
 
 def _allocated(found: os.stat_result) -> int:
