@@ -11,24 +11,24 @@ from typing import Any
 
 import yaml
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.paths import Workspace
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
 
 
-def cache_folder(workspace: Workspace) -> Path:
-    """Where DVC keeps what it tracks, by its configuration of every level."""
-    from dvc.config import Config  # a third of a second
-
-    dvc = workspace.root / ".dvc"
-    return Path(Config(str(dvc))["cache"].get("dir") or dvc / "cache")
-
-
 class Cache:
-    """The objects that DVC keeps for this workspace."""
+    """The objects that DVC keeps for this workspace.
+
+    Raises:
+        UserError: DVC's configuration cannot be read.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
-        self.folder = cache_folder(workspace) / "files" / "md5"
+        settings = _settings(workspace)
+        self.root = Path(settings.get("dir") or workspace.root / ".dvc" / "cache")
+        self.folder = self.root / "files" / "md5"
+        self.link_types: tuple[str, ...] = tuple(settings.get("type") or ("reflink", "copy"))  # the preferred first
         self.is_shared = not self.folder.resolve().is_relative_to(workspace.root.resolve())
 
     def path(self, oid: str) -> Path:
@@ -52,6 +52,19 @@ class Cache:
     def paths(self, oids: Iterable[str]) -> list[Path]:
         """Where these objects lie, as far as they do."""
         return [path for path in map(self.path, sorted(oids)) if path.is_file()]
+
+
+def _settings(workspace: Workspace) -> dict[str, Any]:
+    """Of the cache, by DVC's configuration of every level."""
+    from dvc.config import Config, ConfigError  # a fifth of a second
+
+    folder = workspace.root / ".dvc"
+    try:
+        settings: dict[str, Any] = Config(str(folder))["cache"]
+    except ConfigError as error:
+        problem = Problem(f"{folder / 'config'} or config.local", str(error), "correct it: dvc config --list")
+        raise UserError("DVC's configuration cannot be used", [problem]) from None
+    return settings
 
 
 def named_outs(workspace: Workspace) -> dict[str, str]:
