@@ -8,6 +8,7 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.paths import PHASES, Workspace
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.stages.stops import explained_stops
+from xtts_finetune.store.preflight import preflight
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
 
             prepare(workspace, params)
         case ["train", phase] if phase in PHASES:
+            preflight(workspace, params, phase)  # likewise a disk that is too small
             from xtts_finetune.stages.train import train
 
             train(workspace, params, phase)
