@@ -134,9 +134,10 @@ def test_commands_import_their_work_inside() -> None:
     assert tops == {None, "core"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["disk"]])
 def test_the_console_script_answers_without_loading_anything_slow(finished: Checkout, arguments: list[str]) -> None:
     shown = finished.run("env", "PYTHONPROFILEIMPORTTIME=1", "xtts-finetune", *arguments)
     loaded = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines() if line.startswith("import time:")}
     assert f"{PACKAGE}.cli" in loaded
-    assert {name.partition(".")[0] for name in loaded} & SLOW == set()
+    assert {name.partition(".")[0] for name in loaded} & (SLOW - {"dvc"}) == set()
+    assert "dvc.repo" not in loaded  # its configuration, of status and disk, is a fifth of a second

@@ -27,10 +27,28 @@ def _commands(context: typer.Context) -> None:
 
 @app.command()
 def status() -> None:
-    """Show Mel CE and Text CE per phase, and what to type next."""
+    """Show Mel CE and Text CE per phase, whether the next one fits on the disk, and what to type next."""
     from xtts_finetune.ops.status import status_text
 
     typer.echo(status_text(Workspace.here()))
+
+
+@app.command()
+def disk() -> None:
+    """Show what holds the disk, what training has yet to write, and what can go.
+
+    For each file system: what is free, and what each part of this project holds there. A file with several names
+    (hard links) counts once, under the first of the names shown here, so each figure is what goes with that part.
+
+    For each phase still to be trained: its peak, term by term. A resumable state is weights and optimiser; a phase
+    keeps `checkpoints.keep_last` of them, writes one more before the oldest goes, and keeps its best weights. The same
+    sum is made before a phase starts, and refuses it in a second rather than filling the disk in an hour.
+
+    Then the commands that make room, and what each of them frees.
+    """
+    from xtts_finetune.ops.disk import disk_text
+
+    typer.echo(disk_text(Workspace.here()))
 
 
 def main() -> None:

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xtts_finetune.core.disk import free_bytes, shown
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.params import TEXT_WEIGHT, load_params
+from xtts_finetune.core.params import TEXT_WEIGHT, Params, load_params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
+from xtts_finetune.store.budget import Budget, unfinished
 from xtts_finetune.store.curve import read_rows
+from xtts_finetune.store.objects import Cache
 
 
 def status_text(workspace: Workspace) -> str:
@@ -20,6 +23,7 @@ def status_text(workspace: Workspace) -> str:
     return "\n".join(
         [
             *_dataset_lines(workspace),
+            _disk_line(workspace, params),
             *_figure_lines(workspace, params.train_phase2.target_mel_ce),
             *_registration_lines(workspace),
             *_stop_lines(workspace),
@@ -38,6 +42,20 @@ def _dataset_lines(workspace: Workspace) -> Iterator[str]:
         f"data       {clips['train']} clips to train on, {clips['eval']} to evaluate, {clips['rejected']} rejected; "
         f"codebook perplexity {base['codebook_perplexity']:.0f}"
     )
+
+
+def _disk_line(workspace: Workspace, params: Params) -> str:
+    """What is free, and whether the next phase fits."""
+    free = f"disk       {shown(free_bytes(workspace.work(PHASES[0])))} free"
+    ahead = unfinished(workspace)
+    demands = Budget(workspace, params, Cache(workspace)).peak(ahead[0]) if ahead else []
+    if not demands:
+        return free
+    worst = max(demands, key=lambda demand: demand.missing)
+    if worst.missing:
+        place = f"{ahead[0]} needs {shown(worst.needed)} on {worst.disk}, {shown(worst.missing)} too much"
+        return f"{free}; {place}: `xtts-finetune disk` shows what can go"
+    return f"{free}; {ahead[0]} needs {shown(sum(demand.needed for demand in demands))}: fits"
 
 
 def _figure_lines(workspace: Workspace, target: float | None) -> Iterator[str]:
