@@ -215,6 +215,13 @@ def test_what_is_free_counts_per_disk(workspace: Workspace, other_disk: SmallDis
     assert list(missing.values()) == [0]
 
 
+def test_a_quota_on_one_folder_counts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = workspace.work("phase1")
+    monkeypatch.setattr("xtts_finetune.store.budget.free_bytes", lambda path: 5 if path == work else 10**12)
+    [demand] = Budget(workspace, make_params(), Cache(workspace)).peak("phase1")
+    assert demand.free == 5
+
+
 # Which phases are to come.
 
 

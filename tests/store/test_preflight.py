@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from checkouts import PROJECT
+from small_disks import small_disk
 
 from xtts_finetune.core.disk import free_bytes, shown
 from xtts_finetune.core.errors import UserError
@@ -93,6 +94,17 @@ def test_the_phases_own_states_are_no_help(workspace: Workspace) -> None:
         write_json(folder / "manifest.json", {"files": {"model.safetensors": {"bytes": 2 * OBJECT}}})
     said = refusal(workspace, make_params())
     assert f"remedy: xtts-finetune clean --intermediates --yes frees {shown(OBJECT)}" in said
+
+
+def test_each_disk_is_helped_by_what_frees_it(workspace: Workspace, tmp_path: Path) -> None:
+    """work/ is on a full disk of its own; the earlier run in DVC's cache is on the large one."""
+    set_base(workspace, 1_000_000)
+    with small_disk(tmp_path / "disk", 1_000_000) as disk:
+        (workspace.root / "work").symlink_to(disk.root)
+        said = refusal(workspace, make_params(keep_last=3))
+        assert said[1] == str(disk.root)
+        assert [line for line in said if "frees" in line] == []
+        assert "remedy: params.yaml: checkpoints.keep_last: 1 saves 24 MB" in said
 
 
 def test_a_done_phase_needs_no_room(workspace: Workspace) -> None:
