@@ -1,6 +1,8 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,10 +12,12 @@ import pytest
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import (
     contained,
+    discard,
     link_or_copy,
     published_file,
     published_folder,
     read_json,
+    scratch_folder,
     sha256_file,
     sha256_json,
     write_json,
@@ -113,6 +117,80 @@ def test_content_is_on_disk_before_it_has_its_name(
         (temporary / "a" if temporary.is_dir() else temporary).write_text("content")
     inside = 2 if path.is_dir() else 1  # a folder's file and the folder; the file
     assert done == ["fsync"] * inside + ["name", "fsync"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="which processes live is not looked up there")
+@pytest.mark.parametrize("publish", [published_file, published_folder])
+def test_what_a_kill_left_beside_it_goes(
+    tmp_path: Path, publish: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    """A dead process's; not what one that lives is writing, nor what only looks alike."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".out.{dead.pid}.tmp").write_text("half")
+    (tmp_path / f".out.{dead.pid}.1a2b.tmp").mkdir()
+    (tmp_path / f".out.{dead.pid}.1a2b.tmp" / "a").write_text("half")
+    others = [f".out.{os.getppid()}.tmp", ".out.1.tmp", ".out.csv.4711.tmp", "out.4711.tmp", ".other.4711.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    with publish(tmp_path / "out") as temporary:
+        (temporary / "a" if temporary.is_dir() else temporary).write_text("content")
+    found = [name for name in names(tmp_path) if not name.startswith("out/")]
+    assert found == sorted([*others, "out"])
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "old").write_text("old")
+    real = os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if target == path and (source / "new").exists():
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="No space"), published_folder(path) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["out", "out/old"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link", "nothing"])
+def test_discarded(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "out", tmp_path / "target"
+    target.mkdir()
+    (target / "kept").touch()
+    if kind == "folder":
+        path.mkdir()
+        (path / "a").touch()
+    elif kind == "file":
+        path.touch()
+    elif kind == "link":
+        path.symlink_to(target)
+    discard(path)
+    assert names(tmp_path) == ["target", "target/kept"]
+
+
+def test_half_discarded_is_gone_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise Interrupted
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("xtts_finetune.core.files.shutil.rmtree", die)
+    with pytest.raises(Interrupted):
+        discard(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scratch_folder_is_gone_afterwards(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), scratch_folder(tmp_path / "new" / "register") as folder:
+        assert folder.parent == tmp_path / "new"
+        (folder / "a").touch()
+        raise Interrupted
+    assert names(tmp_path) == ["new"]
 
 
 def test_json_is_the_same_for_the_same_value(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_kill_between_two_bests_leaves_one_in_the_end(
 ) -> None:
     save(states, 200, is_best=True)
     with monkeypatch.context() as patch:
-        patch.setattr("xtts_finetune.store.checkpoints._remove", _killed)
+        patch.setattr("xtts_finetune.store.checkpoints.discard", _killed)
         with pytest.raises(KeyboardInterrupt):
             save(states, 400, is_best=True)
     assert best_step(states) == 400
@@ -211,11 +211,11 @@ def test_a_state_that_was_half_deleted_is_none(states: CheckpointStore, monkeypa
     for step in (0, 200):
         save(states, step)
     with monkeypatch.context() as patch:
-        patch.setattr("xtts_finetune.store.checkpoints.shutil.rmtree", _killed)
+        patch.setattr("xtts_finetune.core.files.shutil.rmtree", _killed)
         with pytest.raises(KeyboardInterrupt):
             save(states, 400)
     assert steps(states) == [200, 400]
-    states.prune()
+    states.discard_newer(400)
     assert names(states) == ["step-00000200", "step-00000400"]
 
 
@@ -253,11 +253,17 @@ def test_what_is_not_the_stores_is_left_alone(states: CheckpointStore) -> None:
     (states.folder / "step-00000300").write_text("a file")
     (states.folder / "curve.jsonl").write_text("")
     assert (steps(states), best_step(states)) == ([200], 200)
-    (states.folder / "step-00000300").unlink()
     save(states, 400)
     save(states, 600)
     assert steps(states) == [400, 600]
     assert set(foreign) < set(names(states))
+
+
+def test_a_file_in_the_place_of_a_state_makes_way(states: CheckpointStore) -> None:
+    (states.folder / "step-00000200").write_text("a file")
+    (states.folder / "best-00000200").write_text("another")
+    save(states, 200, is_best=True)
+    assert names(states) == ["best-00000200", "step-00000200"]
 
 
 def test_done(states: CheckpointStore) -> None:

@@ -118,7 +118,7 @@ def test_a_crash_while_linking_leaves_no_rest(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "link_or_copy", crash)
+        patch.setattr(registry, "link_tree", crash)
         with pytest.raises(OSError, match="No space"):
             register(store, run_id, model)
     assert [found.status for found in logged_models(store)] == ["PENDING"]

@@ -1,10 +1,11 @@
 """Files that are either whole or not there: write beside, fsync, rename."""
 
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ def fsync_path(path: Path) -> None:
 def published_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write to; on success it is fsynced and renamed over `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    discard_leftovers(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         yield temporary
@@ -45,23 +47,84 @@ def published_file(path: Path) -> Iterator[Path]:
 def published_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder to fill; on success it is fsynced and takes the place of `path`, else removed.
 
-    An existing `path` is removed only when the new folder is whole.
+    An existing `path` stays in place until the new folder is whole, and is then moved aside: a kill in the instant
+    between the two renames leaves neither, which is why only what can be made again is replaced like this.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
+    with scratch_folder(path) as temporary:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             fsync_path(file)
         fsync_path(temporary)
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        if path.exists():
-            shutil.rmtree(path)
-        os.rename(temporary, path)
+        _take_place(temporary, path)
         fsync_path(path.parent)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, which need not exist; it is removed afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    discard_leftovers(path)
+    temporary = _temporary_name(path)
+    temporary.mkdir()
+    try:
+        yield temporary
     finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+        _remove(temporary)
+
+
+def discard(path: Path) -> None:
+    """Delete a file, or a folder with all in it: killed half-way, nothing of it stands under its name any more."""
+    if os.path.lexists(path):
+        aside = _temporary_name(path)
+        os.rename(path, aside)
+        _remove(aside)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    """Rename a folder; what stands there is moved aside first, and comes back where that fails."""
+    if not os.path.lexists(path):
+        os.rename(temporary, path)
+        return
+    aside = _temporary_name(path)
+    os.rename(path, aside)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    _remove(aside)
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def discard_leftovers(path: Path) -> None:
+    """Delete what processes that are dead left half-written or half-deleted beside `path`."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
+        if pid.isdecimal() and not _is_at_work(int(pid)):
+            _remove(leftover)
+
+
+def _is_at_work(pid: int) -> bool:
+    """Whether the process of that number may be writing. Our own writes a path once at a time: it was another's."""
+    if os.name == "nt":  # os.kill would end it there
+        return pid != os.getpid()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
 
 
 def write_text(path: Path, text: str) -> None:

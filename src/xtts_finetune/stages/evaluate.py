@@ -1,7 +1,6 @@
 """Compare base and phases, let them speak, register only the best."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
+from xtts_finetune.core.files import link_or_copy, published_folder, read_json, scratch_folder, sha256_json, write_json
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.data.features import FeatureReader
@@ -136,8 +135,7 @@ def _named(figures: dict[str, float]) -> dict[str, float]:
 def _self_contained(job: Evaluation, best: PhaseName) -> Iterator[Path]:
     """A folder with all that the best model needs to speak, as links: no byte is copied."""
     prepared = job.workspace.prepared
-    with tempfile.TemporaryDirectory(prefix=".register.", suffix=".tmp", dir=job.workspace.root) as name:
-        folder = Path(name)
+    with scratch_folder(job.workspace.root / "register") as folder:
         (folder / "base").mkdir()
         for file in (WEIGHTS, MODEL_CARD):
             link_or_copy(job.workspace.model(best) / file, folder / file)

@@ -10,7 +10,6 @@ place, checksummed, fsynced and renamed; without a manifest that holds for every
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +18,15 @@ from typing import Any, TypeVar
 
 from xtts_finetune.core.disk import Reserve, full_disk_raises
 from xtts_finetune.core.errors import DiskFull
-from xtts_finetune.core.files import link_or_copy, link_tree, published_folder, read_json, sha256_file, write_json
+from xtts_finetune.core.files import (
+    discard,
+    link_or_copy,
+    link_tree,
+    published_folder,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from xtts_finetune.store.lock import locked
 from xtts_finetune.store.retention import expendable
 
@@ -165,8 +172,12 @@ class CheckpointStore:
         return found[-1] if found else None
 
     def discard_newer(self, step: int) -> None:
-        """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept."""
+        """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept.
+
+        Goes with them what a crash left half-written or half-deleted.
+        """
         self._delete([state.step for state in self.states() if state.step > step])
+        self._delete_leftovers()
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
@@ -176,7 +187,7 @@ class CheckpointStore:
     def clear(self) -> None:
         """Forget everything: another run starts here."""
         self.reserve.release()
-        shutil.rmtree(self.folder)
+        discard(self.folder)
         self.folder.mkdir(parents=True)
 
     @property
@@ -225,19 +236,18 @@ class CheckpointStore:
 
     def _delete(self, steps: list[int]) -> None:
         for step in steps:
-            _remove(self._place("step", step))
+            discard(self._place("step", step))
 
     def _delete_other_bests(self, step: int) -> None:
         for best in self._complete("best"):
             if best.step != step:
-                _remove(best.folder)
+                discard(best.folder)
 
     def _delete_leftovers(self) -> None:
         for leftover in self.folder.iterdir():
-            if _NAME.fullmatch(leftover.name) and not (leftover / MANIFEST).is_file():
-                shutil.rmtree(leftover)
-            elif _TEMPORARY.fullmatch(leftover.name):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            nothing = _NAME.fullmatch(leftover.name) and not (leftover / MANIFEST).is_file()
+            if nothing or _TEMPORARY.fullmatch(leftover.name):
+                discard(leftover)
 
 
 def _publish(place: Path, contents: Contents) -> None:
@@ -250,9 +260,3 @@ def _publish(place: Path, contents: Contents) -> None:
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in sorted(folder.iterdir())
         }
         write_json(folder / MANIFEST, {"files": files})
-
-
-def _remove(place: Path) -> None:
-    """Delete a checkpoint, its manifest first: what a kill leaves of it is none."""
-    (place / MANIFEST).unlink()
-    shutil.rmtree(place)

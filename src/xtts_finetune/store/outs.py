@@ -1,12 +1,11 @@
 """What dvc.lock says of the workspace."""
 
 import filecmp
-import shutil
 from pathlib import Path
 
 import yaml
 
-from xtts_finetune.core.files import contained, link_or_copy, published_folder
+from xtts_finetune.core.files import contained, discard, discard_leftovers, link_or_copy, published_folder
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.store.checkpoints import DONE
 from xtts_finetune.store.objects import Cache, named_outs
@@ -55,8 +54,9 @@ def remove_finished_work(workspace: Workspace) -> None:
     """Delete work/ of every done phase whose outs DVC has taken over: its files live on under other names."""
     for phase in PHASES:
         work = workspace.work(phase)
+        discard_leftovers(work)
         if (work / DONE).exists() and is_committed(workspace, phase):
-            shutil.rmtree(work)
+            discard(work)
 
 
 def data_digest(workspace: Workspace) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xtts_finetune.core.files import fsync_path, link_tree
+from xtts_finetune.core.files import fsync_path, link_tree, scratch_folder
 from xtts_finetune.store.connection import Store, local_path
 
 if TYPE_CHECKING:
@@ -138,10 +138,10 @@ def _log_model(store: Store, run_id: str, model_name: str, folder: Path, model_s
     if local:
         _save_pyfunc(local, model, run_id, folder)
     else:  # beside the weights, so that they are linked here, too
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
-            _save_pyfunc(Path(temporary), model, run_id, folder)
+        with scratch_folder(folder.parent / "upload") as temporary:
+            _save_pyfunc(temporary, model, run_id, folder)
             with _patience():
-                client.log_model_artifacts(model.model_id, temporary)
+                client.log_model_artifacts(model.model_id, str(temporary))
     return client.finalize_logged_model(model.model_id, "READY")
 
 
