@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-from xtts_finetune.core.errors import Stopped
+from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.core.paths import Workspace
 from xtts_finetune.store.connection import Store
 from xtts_finetune.store.tracking import RunTracker, environment_tags
@@ -73,9 +74,15 @@ def test_artifacts_of_the_run_lie_in_the_workspace(store: Store, workspace: Work
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(None, "FINISHED"), (Stopped("disk"), "KILLED"), (ValueError("bug"), "FAILED")]
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (Stopped("disk"), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (ValueError("bug"), "FAILED"),
+    ],
 )
-def test_the_run_says_how_the_work_ended(store: Store, error: Exception | None, status: str) -> None:
+def test_the_run_says_how_the_work_ended(store: Store, error: BaseException | None, status: str) -> None:
     def work() -> None:
         with tracker:
             tracker.log(1, {"train/loss": 0.5})
@@ -205,6 +212,51 @@ def test_points_that_cannot_be_stored_are_counted_and_backfilled(
         again.backfill((step, {"train/loss": value}) for step, value in line(7))
     assert again.run_id == tracker.run_id
     assert history(store, tracker.run_id) == line(7)
+
+
+def full(*_: Any) -> None:
+    raise MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: ...]")
+
+
+def test_a_full_disk_stops_the_work_at_its_end(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is a next start then, which brings the points after. Until the end they wait."""
+    gate = [full]
+    with start(through(store, lambda points: gate[0](points)), flush_every_steps=1) as tracker:
+        for step, value in line(5):
+            tracker.log(step, {"train/loss": value})
+        with pytest.raises(DiskFull, match=r"MLflow's database has no room: .*database or disk is full$"):
+            tracker.finish()
+        gate[0] = lambda points: None  # somebody made room
+        tracker.finish()
+    assert history(store, tracker.run_id) == line(5)
+    assert store.client.get_run(tracker.run_id).info.status == "FINISHED"
+    assert capsys.readouterr().err.count("5 points are not in MLflow") == 1
+
+
+def test_a_full_disk_stops_what_is_no_point_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with start(store) as tracker:
+        with monkeypatch.context() as patch:
+            patch.setattr(store.client, "log_batch", lambda *_, **__: full())
+            patch.setattr(store.client, "set_terminated", full)
+            with pytest.raises(DiskFull):
+                tracker.set_tags({"best_step": "7"})
+            with pytest.raises(DiskFull):
+                tracker.finish()
+        tracker.set_tags({"best_step": "7"})
+    assert store.client.get_run(tracker.run_id).data.tags["best_step"] == "7"
+    assert store.client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_a_full_disk_does_not_hide_why_the_work_ended(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), start(through(store, full)) as tracker:
+        tracker.log(1, {"train/loss": 0.5})
+        raise ZeroDivisionError
+
+
+def test_a_servers_full_disk_stops_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with start(replace(through(store, full), uri="http://somewhere")) as tracker:
+        tracker.log(1, {"train/loss": 0.5})
+    assert "1 points are not in MLflow" in capsys.readouterr().err
 
 
 def test_a_failure_beside_the_points_ends_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from xtts_finetune.store.outs import relink_finished_work, remove_finished_work
 from xtts_finetune.store.stage_runs import stage_tags, start_stage_run
 from xtts_finetune.store.tracking import RunTracker
 from xtts_finetune.training.device import make_deterministic
-from xtts_finetune.training.interrupts import stop_on_signals
+from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, claim, publish, summary
 from xtts_finetune.training.run import Run
@@ -28,21 +28,26 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
     remove_finished_work(workspace)
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
-    with store.locked():
+    with store.locked(), stop_on_signals() as stop:
         relink_finished_work(workspace, name)
         state = claim(job, store)
         if not store.done:
-            _train(job, store, state)
+            _train(job, store, state, stop)
         publish(job, store)
 
 
-def _train(job: Job, store: CheckpointStore, state: Checkpoint | None) -> None:
-    with stop_on_signals() as stop, _tracker(job) as tracker:
+def _train(job: Job, store: CheckpointStore, state: Checkpoint | None, stop: StopRequest) -> None:
+    with store.with_room(lambda: _tracker(job)) as tracker:
         curve = Curve(job.workspace.running_curve(job.name))
         run = Run(job.inputs(), store, curve, tracker, job.params.checkpoints.save_every_steps)
         reason = fit(run, state, stop)
-        tracker.set_tags({"stopped": reason, "best_step": str(run.position.best_step)})
-        store.mark_done(summary(job, run, reason))
+        store.with_room(lambda: _conclude(tracker, run, reason))
+    store.mark_done(summary(job, run, reason))  # last: a done phase logs nothing any more
+
+
+def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
+    tracker.set_tags({"stopped": reason, "best_step": str(run.position.best_step)})
+    tracker.finish()
 
 
 def _tracker(job: Job) -> RunTracker:

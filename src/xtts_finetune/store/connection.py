@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT = {  # read by mlflow when it is imported; the user's own values win
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # at ERROR it prints a traceback for every write that a full disk refuses
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is down blocks for 4 minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
@@ -48,6 +48,11 @@ class Store:
     client: "MlflowClient"
     experiment_id: str
     uri: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a database in this workspace, on its disk."""
+        return self.uri.startswith(_SQLITE)
 
 
 def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:

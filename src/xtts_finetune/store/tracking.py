@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from xtts_finetune.core.errors import Stopped
+from xtts_finetune.core.disk import is_disk_full
+from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.store.connection import Store, reason
 
 if TYPE_CHECKING:
@@ -69,17 +71,21 @@ class RunTracker:
     """One MLflow run for one unit of work: a phase, or the evaluation.
 
     Once started, no failure of the store ends the work: points wait in order for the next flush, anything else is
-    reported on stderr. As a context manager it ends the run as FINISHED, KILLED (stopped, to be continued) or FAILED.
+    reported on stderr. Only a database in the workspace whose disk is full has the work stopped, where it would end
+    or when something beside points is to be stored: there is a next start that brings all of it after.
+    As a context manager it ends the run as FINISHED, KILLED (stopped, to be continued) or FAILED.
     """
 
-    def __init__(self, client: "MlflowClient", run_id: str, last_steps: dict[str, int], flush_every_steps: int) -> None:
+    def __init__(self, store: Store, run_id: str, last_steps: dict[str, int], flush_every_steps: int) -> None:
         self.run_id = run_id
-        self._client = client
+        self._client = store.client
+        self._on_this_disk = store.is_local
         self._last_steps = last_steps  # of each metric: logged or buffered
         self._flush_every_steps = flush_every_steps
         self._next_flush = 0  # the first point goes at once, so that a broken store is seen early
         self._pending: list[_Point] = []
-        self._failure: str | None = None  # why the latest flush stopped
+        self._failure: Exception | None = None  # why the latest flush stopped
+        self._ended = False
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow-flush")
         self._flight: Future[None] | None = None
 
@@ -108,7 +114,7 @@ class RunTracker:
         _describe(client, run, params, tags, dataset)
         histories = {metric: client.get_metric_history(run.info.run_id, metric) for metric in run.data.metrics}
         last_steps = {metric: max(point.step for point in history) for metric, history in histories.items()}
-        return cls(client, run.info.run_id, last_steps, flush_every_steps)
+        return cls(store, run.info.run_id, last_steps, flush_every_steps)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Buffer one step's metrics (microseconds); those at steps already logged are dropped.
@@ -130,17 +136,22 @@ class RunTracker:
                     self._pending.append(_Point(key, value, now, step))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Add to the run's tags.
+
+        Raises:
+            DiskFull: the workspace's disk has no room for them.
+        """
         from mlflow.entities import RunTag
 
         entities = [RunTag(key, value) for key, value in tags.items()]
         self._report("tags", lambda: self._client.log_batch(self.run_id, tags=entities))
 
     def log_artifact_dir(self, local: Path, artifact_path: str) -> None:
-        """Copy a folder's files (figures, samples; never weights) into the run's artifacts."""
+        """Copy a folder's files (figures, samples; never weights) into the run's artifacts. Raises as `set_tags`."""
         self._report(artifact_path, lambda: self._client.log_artifacts(self.run_id, str(local), artifact_path))
 
     def log_artifact(self, file: Path) -> None:
-        """Copy one file into the run's artifacts."""
+        """Copy one file into the run's artifacts. Raises as `set_tags`."""
         self._report(file.name, lambda: self._client.log_artifact(self.run_id, str(file)))
 
     def finish(self, status: str = "FINISHED") -> None:
@@ -148,19 +159,24 @@ class RunTracker:
 
         Points that still can't be stored are counted on stderr and the run stays open: the next start with the same
         key can `backfill` them from the curve.
+
+        Raises:
+            DiskFull: the workspace's disk has no room for them. Called again, it tries again.
         """
         self._worker.shutdown()
         self._flush()
         if self._pending:
             self._flush()
-        if self._pending:
+        if self._pending and self._failure:
             print(
-                f"tracking: {len(self._pending)} points are not in MLflow: {self._failure}\n"
+                f"tracking: {len(self._pending)} points are not in MLflow: {reason(self._failure)}\n"
                 "  nothing is lost: the curve in reports/ has them, and they are logged when this stage runs again",
                 file=sys.stderr,
             )
-            return
-        self._report("run status", lambda: self._client.set_terminated(self.run_id, status))
+            self._refuse_full_disk(self._failure)
+        else:
+            self._report("run status", lambda: self._client.set_terminated(self.run_id, status))
+        self._ended = True
 
     def _flush(self) -> None:
         """Store the buffered points in order; from the first failure on they stay. Runs on one thread at a time,
@@ -177,13 +193,18 @@ class RunTracker:
         except Exception as error:  # noqa: BLE001 - no store, driver or network may end a training
             if self._failure is None:
                 print(f"tracking: MLflow takes no points, keeping them for later: {reason(error)}", file=sys.stderr)
-            self._failure = reason(error)
+            self._failure = error
 
     def _report(self, what: str, action: Callable[[], object]) -> None:
         try:
             action()
         except Exception as error:  # noqa: BLE001 - as in _flush
             print(f"tracking: {what} not stored in MLflow: {reason(error)}", file=sys.stderr)
+            self._refuse_full_disk(error)
+
+    def _refuse_full_disk(self, error: Exception) -> None:
+        if self._on_this_disk and is_disk_full(error):
+            raise DiskFull(f"MLflow's database has no room: {reason(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -191,10 +212,11 @@ class RunTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        if error is None and not self._ended:
             self.finish()
-        else:
-            self.finish("KILLED" if isinstance(error, Stopped) else "FAILED")
+        elif error is not None:
+            with suppress(DiskFull):  # `error` says why it ends
+                self.finish("KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED")
 
 
 def _describe(
