@@ -71,7 +71,7 @@ def full_disk_raises() -> Iterator[None]:
         raise
     except Exception as error:
         if is_disk_full(error):
-            raise DiskFull(str(error)) from error
+            raise DiskFull((str(error).splitlines() or [""])[0][:200]) from error  # SQLAlchemy adds the whole statement
         raise
 
 

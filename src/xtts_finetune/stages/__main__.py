@@ -1,12 +1,14 @@
 """`python -m xtts_finetune.stages prepare | train phase1 | train phase2 | evaluate`: what dvc.yaml calls."""
 
 import os
+import signal
 import sys
 
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.paths import PHASES, Workspace
 from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.stages.output import speak_on_unheard
 from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.store.preflight import preflight
 
@@ -15,6 +17,8 @@ def main() -> None:
     """Run the stage that the arguments name, in the working folder."""
     # Threads that wait must not spin: on a busy machine steps took four times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    speak_on_unheard()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half-written is removed
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load for ten seconds
     with explained_stops(workspace):

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xtts_finetune.core.disk import free_bytes, full_disk_raises, is_disk_full, is_refused, shown
+from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.store.reclaim import plan
+
+_PAGE = 4096  # bytes; a block of most file systems
 
 
 @contextmanager
@@ -21,7 +23,8 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
     """
     try:
         workspace.status.unlink(missing_ok=True)
-        with full_disk_raises():
+        _hold_page(workspace)
+        with full_disk_raises(), _interrupts_stop():
             yield
     except Stopped as stop:
         text = "\n".join(_lines(workspace, stop))
@@ -33,6 +36,15 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
         where = str(getattr(error, "filename", None) or workspace.root)
         remedy = "let this user write there, and see whether its disk is mounted read-only; then dvc repro goes on"
         raise UserError("a file cannot be written", [Problem(where, str(error), remedy)]) from error
+
+
+@contextmanager
+def _interrupts_stop() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wherever no phase is at work that would save first."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("interrupted; what was finished is kept. Run dvc repro again to go on") from None
 
 
 def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
@@ -61,6 +73,7 @@ def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
 
 def _write(workspace: Workspace, text: str) -> None:
     """Where not even this page has room, the reserves make it."""
+    _page_reserve(workspace).release()
     for phase in PHASES:
         CheckpointStore(workspace.work(phase), 1).reserve.release()
     try:
@@ -68,3 +81,14 @@ def _write(workspace: Workspace, text: str) -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
+
+
+def _hold_page(workspace: Workspace) -> None:
+    """Room for the page from now on, if there is any: the disk may be full to the last byte when it is due."""
+    reserve = _page_reserve(workspace)
+    reserve.path.parent.mkdir(exist_ok=True)
+    reserve.hold(_PAGE)
+
+
+def _page_reserve(workspace: Workspace) -> Reserve:
+    return Reserve(workspace.work(PHASES[0]).parent / "status.reserve")

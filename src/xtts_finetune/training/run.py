@@ -87,13 +87,14 @@ class Run:
         self._refuse_loss(state)
         self.store.discard_newer(-1 if state is None else state.step)
         if state is None:
-            self.curve.resume(-1, "")
+            self.store.with_room(lambda: self.curve.resume(-1, ""))
             return False
         load_tensors(state.folder, self.gpt, self.optimizer)
         self.position = Position.from_json(state.state["position"])
         if self.position.best_step == state.step:  # the kill may have come between the two
             self.store.with_room(lambda: self.store.publish_best(state))
-        self.curve.resume(state.step, (state.folder / CURVE).read_text(encoding="utf-8"))
+        rows = (state.folder / CURVE).read_text(encoding="utf-8")
+        self.store.with_room(lambda: self.curve.resume(state.step, rows))
         for row in self.curve.rows:  # what a kill or a dead server kept from it; the rest it knows
             self.tracker.log(row["step"], logged(row))
         tqdm.write(f"resuming {self.inputs.name} after step {state.step}")
