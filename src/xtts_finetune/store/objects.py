@@ -3,6 +3,7 @@
 An object lies under its MD5; a folder is an object that lists the files below it, `<md5>.dir`.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import write_text
 from xtts_finetune.core.paths import Workspace
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
@@ -53,6 +55,24 @@ class Cache:
         """Where these objects lie, as far as they do."""
         return [path for path in map(self.path, sorted(oids)) if path.is_file()]
 
+    def add(self, listing: Listing) -> dict[str, Any]:
+        """Store a folder's listing, as DVC writes it; the entry that dvc.lock has for it.
+
+        Raises:
+            FileNotFoundError: an object that it lists is not there.
+        """
+        entries = [{"md5": oid, "relpath": path} for path, oid in sorted(listing.items())]
+        content = json.dumps(entries, sort_keys=True)
+        oid = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest() + ".dir"
+        if not self.path(oid).exists():
+            write_text(self.path(oid), content)
+            self.path(oid).chmod(0o444)
+        return {"md5": oid, "size": self.size(listing.values()), "nfiles": len(listing)}
+
+    def size(self, oids: Iterable[str]) -> int:
+        """Bytes of these objects' content, each as often as it is named."""
+        return sum(self.path(oid).stat().st_size for oid in oids)
+
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
     """Of the cache, by DVC's configuration of every level."""
@@ -67,28 +87,46 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
     return settings
 
 
+def named_entries(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """dvc.lock's outs: path → md5, size, nfiles."""
+    stages = _read(workspace.dvc_lock).get("stages", {}).values()
+    return {out["path"]: out for stage in stages for out in stage.get("outs", [])}
+
+
+def rename_outs(workspace: Workspace, entries: dict[str, dict[str, Any]]) -> None:
+    """Let dvc.lock name other contents of these outs, and nothing else: what made them is not touched.
+
+    `dvc commit` would also record the parameters as they stand now, and writes dvc.lock in place, where a full disk
+    cuts it short.
+    """
+    from dvc.lock import make_lock
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    path, own = workspace.dvc_lock, workspace.root / ".dvc" / "tmp"
+    with make_lock(str(own / "lock"), tmp_dir=str(own), friendly=True):
+        content = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+        for stage in content["stages"].values():
+            for out in stage.get("outs", []):
+                out.update(entries.get(out["path"], {}))
+        write_text(path, dumps_yaml(content))
+
+
+def uncached_outs(workspace: Workspace) -> set[str]:
+    """The outs that dvc.yaml keeps out of the cache."""
+    stages = _read(workspace.root / "dvc.yaml").get("stages", {}).values()
+    listed = [entry for stage in stages for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+    named = [pair for entry in listed if isinstance(entry, dict) for pair in entry.items()]
+    return {path for path, settings in named if settings.get("cache") is False}
+
+
 def named_outs(workspace: Workspace) -> dict[str, str]:
     """Every out that `dvc gc -w` keeps: its path → its object. What isn't cached in dvc.yaml is not among them."""
-    outs: dict[str, str] = {}
-    uncached = _uncached(workspace)
-    for stage in _read(workspace.dvc_lock).get("stages", {}).values():
-        outs |= {out["path"]: out["md5"] for out in stage.get("outs", []) if out["path"] not in uncached}
+    uncached = uncached_outs(workspace)
+    outs = {path: entry["md5"] for path, entry in named_entries(workspace).items() if path not in uncached}
     for file in _dvc_files(workspace.root):
         place = file.parent.relative_to(workspace.root)
         outs |= {(place / out["path"]).as_posix(): out["md5"] for out in _read(file).get("outs", []) if "md5" in out}
     return outs
-
-
-def _uncached(workspace: Workspace) -> set[str]:
-    stages = _read(workspace.root / "dvc.yaml").get("stages", {}).values()
-    entries = [entry for stage in stages for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
-    return {
-        path
-        for entry in entries
-        if isinstance(entry, dict)
-        for path, settings in entry.items()
-        if settings.get("cache") is False
-    }
 
 
 def _dvc_files(root: Path) -> Iterator[Path]:

@@ -12,7 +12,8 @@ from xtts_finetune.store.budget import Budget, Demand, is_done
 from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.store.locks import trained_now
 from xtts_finetune.store.objects import Cache
-from xtts_finetune.store.reclaim import Option, plan
+from xtts_finetune.store.plans import Option
+from xtts_finetune.store.reclaim import plan
 
 CLEAN_OPTIONS: tuple[Option, ...] = ("intermediates", "best_only")  # the one that takes less first
 

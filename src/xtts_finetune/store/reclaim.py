@@ -4,72 +4,20 @@ A file frees its bytes only with its last name. A state of a finished phase has 
 cache: the first is deleted, the second goes in `dvc gc -w`, once dvc.lock names it no longer.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Literal
 
-from xtts_finetune.core.disk import files_below, freed_bytes, held_bytes
+from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.store import states
+from xtts_finetune.store.checkpoints import DONE
 from xtts_finetune.store.locks import trained_now
 from xtts_finetune.store.objects import Cache, Listing, named_outs
 from xtts_finetune.store.outs import is_committed
+from xtts_finetune.store.plans import Item, Kept, Option, Plan, counted
 from xtts_finetune.store.registered import registered
 
-Option = Literal["intermediates", "best_only", "archive"]
-_FLAGS: dict[Option, str] = {
-    "intermediates": "--intermediates",
-    "best_only": "--best-only",
-    "archive": "--archive REMOTE",
-}
 _RECORDINGS = "metadata.csv"  # what a folder of recordings has, and no other
-
-
-@dataclass(frozen=True)
-class Item:
-    """Something that goes."""
-
-    what: str
-    why: str
-    paths: list[Path]  # files and folders to delete
-    objects: list[Path] = field(default_factory=list)  # of DVC's cache: `dvc gc` deletes them
-    bytes: int = 0  # freed with it, when all of the plan goes
-
-    @property
-    def files(self) -> list[Path]:
-        return [*files_below(*self.paths), *self.objects]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Something that must not go."""
-
-    what: str
-    why: str
-    bytes: int  # it holds
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What goes and what stays."""
-
-    option: Option
-    force: bool
-    items: list[Item]
-    kept: list[Kept]
-    outs: dict[str, Listing]  # what dvc.lock is to name instead, by the out's path
-    recordings: list[str]  # objects of the earlier versions that stay
-
-    @property
-    def command(self) -> str:
-        """What to type."""
-        return f"xtts-finetune clean {_FLAGS[self.option]}{' --force' if self.force else ''} --yes"
-
-    @property
-    def bytes(self) -> int:
-        """What all of it frees."""
-        return sum(item.bytes for item in self.items)
 
 
 def plan(
@@ -96,21 +44,8 @@ def plan(
         *look.cache_objects(),
         *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(workspace)),
     ]
-    items = _counted(part for part in found if isinstance(part, Item))
+    items = counted(part for part in found if isinstance(part, Item))
     return Plan(option, force, items, [part for part in found if isinstance(part, Kept)], look.outs, look.recordings())
-
-
-def _counted(items: Iterable[Item]) -> list[Item]:
-    """With the bytes of each: a file of several items goes, and counts, with the last of them."""
-    counted: list[Item] = []
-    files: list[Path] = []
-    before = 0
-    for item in items:
-        files += item.files
-        now = freed_bytes(files)
-        counted.append(replace(item, bytes=now - before))
-        before = now
-    return counted
 
 
 class _Look:
@@ -123,10 +58,8 @@ class _Look:
         self.cache = Cache(workspace)
         self.frozen = self.cache.is_shared and not force
         self.named = named_outs(workspace)
-        self.outs: dict[str, Listing] = {}
-        for phase in PHASES:
-            if phase not in self.live and not self.frozen:
-                self._relist(phase)
+        self.going = {phase: self._going(phase) for phase in PHASES}  # names in checkpoints/<phase>/
+        self.outs = dict(self._relisted())
         self.staying = self._staying()
 
     def phase(self, phase: PhaseName) -> Iterator[Item | Kept]:
@@ -137,9 +70,9 @@ class _Look:
         reserve = work.with_suffix(".reserve")
         if reserve.exists():
             yield self._item([reserve], "room held for a run that is not running now; the next one holds it again")
-        if (work / "DONE").exists() and is_committed(self.workspace, phase):
+        if (work / DONE).exists() and is_committed(self.workspace, phase):
             yield self._item([work], "the phase is done, and DVC has what is kept of it")
-        elif (work / "DONE").exists():
+        elif (work / DONE).exists():
             yield self._keep([work], "the phase is done; `dvc repro` has yet to take it over")
         elif work.is_dir():
             yield from self._unfinished(work)
@@ -193,42 +126,50 @@ class _Look:
         """Its states; where DVC has cleared the workspace for a new run, those in its cache."""
         folder = self.workspace.checkpoints(phase)
         out = self._name(folder)
-        going = [folder / name for name in self._going(phase) if (folder / name).exists()]
+        going = [folder / name for name in sorted(self.going[phase]) if (folder / name).exists()]
         objects = self.cache.paths(self._dropped(out))
-        if not going and not objects:
-            return
         if self.option == "intermediates":
             why = "the newest state and the best are kept"
         else:
-            why = "models/ keeps the exported best; more epochs will start this phase afresh"
-        yield Item(self._shown(going) or f"{out} of the run before", why, going, objects)
+            why = "models/ keeps the best; more epochs will start this phase afresh"
+        if going or objects:
+            yield Item(self._shown(going) or f"{out} of the run before", why, going, objects)
+        elif self.option != "intermediates" and folder.is_dir() and any(folder.iterdir()) and not self.frozen:
+            yield self._keep([folder], f"models/{phase} is missing or damaged, or dvc.lock does not name these states")
 
-    def _relist(self, phase: PhaseName) -> None:
-        """Leave out of the phase's listing what goes, and what went when this was killed before."""
-        folder = self.workspace.checkpoints(phase)
-        out = self._name(folder)
-        before, going = self.cache.listing(self.named.get(out, "")), self._going(phase)
-        after = {
-            path: oid
-            for path, oid in before.items()
-            if path.split("/")[0] not in going and ((folder / path).exists() or not folder.exists())
-        }
-        if after != before:
-            self.outs[out] = after
+    def _relisted(self) -> Iterator[tuple[str, Listing]]:
+        """The phases' listings without what goes, and without what went when this was killed before."""
+        for phase in () if self.frozen else PHASES:
+            folder = self.workspace.checkpoints(phase)
+            before, is_here = self._listing(phase), folder.is_dir()
+            staying = {path for path in before if path.split("/")[0] not in self.going[phase]}
+            after = {path: before[path] for path in staying if not is_here or (folder / path).exists()}
+            if after != before and phase not in self.live:
+                yield self._name(folder), after
 
     def _going(self, phase: PhaseName) -> set[str]:
-        """Names in checkpoints/<phase>/."""
-        folder = self.workspace.checkpoints(phase)
-        listing = self.cache.listing(self.named.get(self._name(folder), ""))
+        folder, listing = self.workspace.checkpoints(phase), self._listing(phase)
         if phase in self.live or self.frozen or not listing:
             return set()
-        if not folder.is_dir():
-            return (
-                states.dispensable_of(listing) if self.option == "intermediates" else {p.split("/")[0] for p in listing}
-            )
         if self.option == "intermediates":
-            return {path.name for path in states.dispensable(folder, self.verify)[0]}
-        return {path.name for path in folder.iterdir()}
+            if folder.is_dir():
+                return {path.name for path in states.dispensable(folder, self.verify)[0]}
+            return states.dispensable_of(listing)
+        if not self._is_exported(phase):
+            return set()
+        return {path.name for path in folder.iterdir()} if folder.is_dir() else {path.split("/")[0] for path in listing}
+
+    def _listing(self, phase: PhaseName) -> Listing:
+        """What dvc.lock names as the phase's states."""
+        return self.cache.listing(self.named.get(self._name(self.workspace.checkpoints(phase)), ""))
+
+    def _is_exported(self, phase: PhaseName) -> bool:
+        """Whether the phase's best weights are safe: in models/, or in the cache if DVC cleared it for a new run."""
+        model = self.workspace.model(phase)
+        if model.is_dir():
+            return states.is_whole_model(model, self.verify)
+        named = self.cache.below([oid for out, oid in self.named.items() if out == self._name(model)])
+        return len(named) > 1 and len(self.cache.paths(named)) == len(named)
 
     def _staying(self) -> set[str]:
         """The objects that something will still name."""
@@ -246,6 +187,9 @@ class _Look:
         return Kept(self._shown(paths), why, held_bytes(files_below(*paths)))
 
     def _shown(self, paths: list[Path]) -> str:
+        names = sorted(path.name for path in paths)
+        if len(paths) > 1 and len({path.parent for path in paths}) == 1:
+            return f"{self._name(paths[0].parent)}/ {', '.join(names)}"
         return ", ".join(sorted(map(self._name, paths)))
 
     def _name(self, path: Path) -> str:

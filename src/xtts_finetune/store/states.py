@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from xtts_finetune.core.files import read_json
-from xtts_finetune.store.checkpoints import MANIFEST, Checkpoint
+from xtts_finetune.core.files import read_json, sha256_file
+from xtts_finetune.store.checkpoints import MANIFEST, WEIGHTS, Checkpoint
 
 _STATE = re.compile(r"step-\d{8,}")
 _ANY = re.compile(r"(step|best)-\d{8,}")
@@ -31,6 +31,15 @@ def dispensable_of(listing: Iterable[str]) -> set[str]:
     names = sorted({path.split("/")[0] for path in paths if "/" in path})
     whole = [name for name in names if _STATE.fullmatch(name) and f"{name}/{MANIFEST}" in paths]
     return set(whole[:-1])
+
+
+def is_whole_model(model: Path, verify: bool) -> bool:
+    """Whether an exported model's weights are there; where `verify`, whether they are what its card says."""
+    try:
+        digest = read_json(model / "model.json")["sha256"]
+        return (model / WEIGHTS).is_file() and (not verify or sha256_file(model / WEIGHTS) == digest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _verifies(state: Path) -> bool:
