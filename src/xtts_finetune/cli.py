@@ -1,6 +1,7 @@
 """The commands people type. Handlers import what they need, so that `--help` and `status` answer at once."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -49,6 +50,41 @@ def disk() -> None:
     from xtts_finetune.ops.disk import disk_text
 
     typer.echo(disk_text(Workspace.here()))
+
+
+@app.command()
+def clean(
+    intermediates: Annotated[
+        bool, typer.Option("--intermediates", help="Keep the best and the newest state of every phase.")
+    ] = False,
+    best_only: Annotated[
+        bool, typer.Option("--best-only", help="Of finished phases keep the exported best alone (models/).")
+    ] = False,
+    archive: Annotated[
+        str | None,
+        typer.Option(metavar="REMOTE", help="As --best-only, when the states are safe in this DVC remote."),
+    ] = None,
+    restore: Annotated[bool, typer.Option("--restore", help="With --archive: bring the states back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Else only the plan is shown.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Also what nothing can make again: resume points (--best-only), earlier recordings; "
+            "and objects of a cache that other projects may share.",
+        ),
+    ] = False,
+) -> None:
+    """Show what can go and what that frees; with --yes, free it.
+
+    Every option also drops what DVC's cache holds for earlier runs (dvc gc), and what killed processes left behind.
+    The best of every phase, the registered models, the recordings and what a live trainer holds always stay.
+    """
+    from xtts_finetune.ops.clean import Choice, clean_text
+
+    choice = Choice(intermediates, best_only, archive, restore, yes, force)
+    for line in clean_text(Workspace.here(), choice):
+        typer.echo(line)
 
 
 def main() -> None:
