@@ -1,0 +1,187 @@
+"""`xtts-finetune clean` beside training, on a full disk, killed, and over many runs."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tracked
+from checkouts import Checkout, killed_on_failure
+from cleaning import (
+    KEPT_STATE,
+    assert_nothing_to_do,
+    assert_registry_is_whole,
+    clean,
+    detached,
+    digests,
+    promised,
+    size,
+    states,
+)
+from small_disks import small_disk
+from test_interruption import assert_as_if_never_stopped, train_to_step_2, wait_until
+
+from xtts_finetune.core.paths import PHASES
+
+pytestmark = pytest.mark.slow
+
+
+def forget_one_recording(checkout: Checkout) -> tuple[Path, bytes]:
+    """data/ loses a clip, and DVC is told; the clip."""
+    checkout.run("git", "add", "--all")
+    checkout.run("git", "commit", "--quiet", "--message", "A run")
+    clip = sorted((checkout.root / "data" / "wavs").glob("*.ogg"))[0]
+    content = clip.read_bytes()
+    clip.unlink()
+    checkout.run("dvc", "add", "--quiet", "data")
+    return clip, content
+
+
+def bring_recordings_back(checkout: Checkout) -> None:
+    checkout.run("git", "checkout", "--quiet", "data.dvc")
+    checkout.run("dvc", "checkout", "data")
+
+
+# Beside training.
+
+
+def test_the_resume_point_stays_and_training_goes_on_from_it(untrained: Checkout, finished: Checkout) -> None:
+    process = untrained.start("dvc", "repro", "train_phase1")
+    with killed_on_failure(process):
+        wait_until((untrained.root / "work/phase1/step-00000004/manifest.json").exists, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    newest = states(untrained, "phase1", "work")[-1]
+    assert len(states(untrained, "phase1", "work")) > 1
+    said = clean(untrained, "--best-only", "--yes")
+    assert f"work/phase1/{newest}" in said
+    assert "the unfinished phase resumes here" in said
+    assert states(untrained, "phase1", "work") == [newest]
+    assert f"resuming phase1 after step {int(newest[5:])}\n" in untrained.repro("train_phase1")
+    for path in ("models/phase1", "reports/train_phase1.json", "reports/curve_phase1.csv"):
+        assert untrained.lock()["train_phase1"][path]["md5"] == finished.lock()["train_phase1"][path]["md5"]
+
+
+def test_by_force_the_resume_point_goes_and_the_phase_starts_over(untrained: Checkout, finished: Checkout) -> None:
+    process = train_to_step_2(untrained, "dvc", "repro", "train_phase1")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    clean(untrained, "--best-only", "--force", "--yes")
+    assert states(untrained, "phase1", "work") == []
+    assert "resuming" not in untrained.repro("train_phase1")
+    for path, item in finished.lock()["train_phase1"].items():
+        assert untrained.lock()["train_phase1"][path]["md5"] == item["md5"], path
+
+
+def test_what_a_live_trainer_holds_stays(untrained: Checkout, finished: Checkout) -> None:
+    trainer = train_to_step_2(untrained, "python", "-m", "xtts_finetune.stages", "train", "phase1")
+    with killed_on_failure(trainer):
+        os.killpg(trainer.pid, signal.SIGSTOP)
+        held = untrained.files("work/phase1")
+        assert "a trainer is at work here" in clean(untrained, "--best-only", "--force", "--yes")
+        assert untrained.files("work/phase1") == held
+        os.killpg(trainer.pid, signal.SIGCONT)
+        trainer.communicate()
+    assert trainer.returncode == 0
+    untrained.repro("train_phase1")
+    assert_as_if_never_stopped(untrained, finished)
+
+
+def test_while_dvc_runs_a_stage_it_refuses(untrained: Checkout) -> None:
+    process = train_to_step_2(untrained, "dvc", "repro", "train_phase1")
+    try:
+        os.killpg(process.pid, signal.SIGSTOP)
+        before = untrained.files("work", "checkpoints", "models", ".dvc/cache")
+        said = clean(untrained, "--best-only", "--force", "--yes", code=2)
+        assert "busy" in said
+        assert untrained.files("work", "checkpoints", "models", ".dvc/cache") == before
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+# Over many runs.
+
+
+def test_dvc_gc_takes_every_state_of_earlier_runs_and_nothing_else(own: Checkout) -> None:
+    """The claim of the design: the workspace is the current run, the cache is history, the registry has the best."""
+    runs = [digests(own, "checkpoints/phase2")]
+    for lr in (1e-4, 2e-4):
+        own.change_params(lambda params, lr=lr: params["train_phase2"].update(lr=lr))
+        own.repro()
+        runs.append(digests(own, "checkpoints/phase2"))
+    held = size(own)
+    kept = digests(own, "checkpoints", "models", "prepared", "data", "reports", "mlruns/artifacts")
+    own.run("dvc", "gc", "--workspace", "--force")
+    freed = held - size(own)
+    print(f"three runs hold {held:,} bytes; dvc gc -w frees {freed:,}")
+    assert freed > 2 * 2 * 62e6  # the optimisers of two states each of two runs; weights may be registered
+    assert digests(own, "checkpoints", "models", "prepared", "data", "reports", "mlruns/artifacts") == kept
+    stored = {hash_ for run in runs[:-1] for name, hash_ in run.items() if "optimizer" in name}
+    assert stored & set(digests(own, ".dvc/cache").values()) == set()
+    assert_nothing_to_do(own)
+    assert tracked.aliases(own)["champion"] == 1
+
+
+def test_clean_frees_what_earlier_runs_left_behind(own: Checkout) -> None:
+    own.change_params(lambda params: params["train_phase2"].update(lr=1e-4))
+    own.repro()
+    held, planned = size(own), promised(clean(own, "--intermediates"))
+    clean(own, "--intermediates", "--yes")
+    assert held - size(own) == pytest.approx(planned, rel=0.01)
+    assert planned > 188e6 + 2 * 62e6  # beside an older state a phase, those of the run before
+    assert_nothing_to_do(own)
+
+
+# On a full disk, and killed.
+
+
+@pytest.mark.parametrize("option", ["--intermediates", "--archive"])
+def test_it_works_on_a_full_disk(finished: Checkout, tmp_path: Path, option: str) -> None:
+    """0 bytes free: DVC has no room for its database, its lock files or a listing; deleting states frees none."""
+    (tmp_path / "tapes").mkdir()
+    chosen = [option, "tapes"] if option == "--archive" else [option]
+    with small_disk(tmp_path / "disk", 1_000_000_000) as disk:
+        full = detached(finished, disk.root / "checkout")
+        full.run("dvc", "remote", "add", "tapes", str(tmp_path / "tapes"))
+        filler = disk.fill()
+        assert disk.free == 0
+        with pytest.raises(AssertionError, match=r"disk I/O error|No space left"):
+            full.run("dvc", "gc", "--workspace", "--force")
+        planned = promised(clean(full, *chosen))
+        clean(full, *chosen, "--yes")
+        assert disk.free == pytest.approx(planned, rel=0.01)
+        for phase in PHASES:
+            assert states(full, phase) == ([KEPT_STATE[phase]] if option == "--intermediates" else [])
+        filler.unlink()
+        assert_nothing_to_do(full)
+        assert_registry_is_whole(full, finished)
+
+
+MOMENTS: dict[str, Callable[[Checkout], bool]] = {
+    "states are being deleted": lambda here: (
+        not (here.root / "checkpoints/phase1/step-00000004/manifest.json").exists()
+    ),
+    "dvc.lock was written": lambda here: here.lock()["train_phase1"]["checkpoints/phase1"]["nfiles"] == 0,
+    "dvc gc is at work": lambda here: (here.root / ".kept-recordings" / "0.dvc").exists(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_it_goes_on(own: Checkout, moment: str) -> None:
+    clip, content = forget_one_recording(own)
+    models = digests(own, "models")
+    process = own.start("xtts-finetune", "clean", "--best-only", "--yes")
+    with killed_on_failure(process):
+        wait_until(lambda: MOMENTS[moment](own), process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    clean(own, "--best-only", "--yes")
+    assert own.files("checkpoints") == []
+    assert not (own.root / ".kept-recordings").exists()
+    assert "nothing to free" in clean(own, "--best-only")
+    bring_recordings_back(own)
+    assert clip.read_bytes() == content
+    assert digests(own, "models") == models
+    assert_nothing_to_do(own)
