@@ -14,7 +14,9 @@ import pytest
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
+from xtts_finetune.core.paths import Workspace
 from xtts_finetune.store.checkpoints import DONE, MANIFEST, STATE, WEIGHTS, Checkpoint, CheckpointStore, Contents
+from xtts_finetune.store.lock import trainers_kept_out
 
 
 @pytest.fixture
@@ -322,6 +324,18 @@ def test_one_trainer_at_a_time(states: CheckpointStore) -> None:
         save(states, 200)
     with states.locked():  # and so does the end
         states.clear()
+
+
+def test_no_trainer_starts_while_its_files_are_cleared_away(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    store = CheckpointStore(workspace.work("phase1"), 1)
+    with trainers_kept_out(workspace) as live:
+        assert live == set()
+        with pytest.raises(UserError, match=f"xtts-finetune clean is at work here: process {os.getpid()}\n"):
+            store.locked().__enter__()
+    with store.locked(), trainers_kept_out(workspace) as live:
+        assert live == {"phase1"}
+    assert sorted(path.name for path in tmp_path.rglob("*.holder")) == []
 
 
 def test_a_failure_releases_the_lock(states: CheckpointStore) -> None:

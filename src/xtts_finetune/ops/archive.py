@@ -17,7 +17,7 @@ from xtts_finetune.ops.dvc_command import dvc
 from xtts_finetune.ops.run_state import refuse_unless_named
 from xtts_finetune.ops.sweep import plan_lines, sweep
 from xtts_finetune.store.checkpoints import CheckpointStore
-from xtts_finetune.store.locks import trainers_kept_out
+from xtts_finetune.store.lock import trainers_kept_out
 from xtts_finetune.store.objects import Cache, named_entries, rename_outs
 from xtts_finetune.store.plans import Plan
 from xtts_finetune.store.reclaim import plan

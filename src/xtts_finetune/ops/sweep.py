@@ -16,7 +16,7 @@ from xtts_finetune.core.disk import file_system, free_bytes, shown
 from xtts_finetune.core.paths import PhaseName, Workspace
 from xtts_finetune.ops.dvc_command import ROOM, dvc
 from xtts_finetune.ops.run_state import refuse_unless_named
-from xtts_finetune.store.locks import trainers_kept_out
+from xtts_finetune.store.lock import trainers_kept_out
 from xtts_finetune.store.objects import Cache, rename_outs
 from xtts_finetune.store.plans import Option, Plan
 from xtts_finetune.store.reclaim import plan

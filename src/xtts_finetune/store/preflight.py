@@ -10,7 +10,7 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.store.budget import Budget, Demand, is_done
 from xtts_finetune.store.checkpoints import CheckpointStore
-from xtts_finetune.store.locks import trained_now
+from xtts_finetune.store.lock import trained_now
 from xtts_finetune.store.objects import Cache
 from xtts_finetune.store.plans import Option
 from xtts_finetune.store.reclaim import plan

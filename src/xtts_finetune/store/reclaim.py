@@ -11,7 +11,7 @@ from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.store import states
 from xtts_finetune.store.checkpoints import DONE
-from xtts_finetune.store.locks import trained_now
+from xtts_finetune.store.lock import trained_now
 from xtts_finetune.store.objects import Cache, Listing, named_outs
 from xtts_finetune.store.outs import is_committed
 from xtts_finetune.store.plans import Item, Kept, Option, Plan, counted
