@@ -11,7 +11,7 @@ from recordings import Recordings, noise
 
 from xtts_finetune.core.params import SAMPLE_RATE
 from xtts_finetune.data import audio
-from xtts_finetune.data.audio import dequantise, load_audio, quantise
+from xtts_finetune.data.audio import dequantise, load_audio, quantise, write_wav
 from xtts_finetune.data.checks import ClipRejected
 
 
@@ -118,6 +118,15 @@ def test_a_lying_sample_rate_does_not_get_around_the_bound(
     monkeypatch.setattr(audio, "MAX_VALUES", 50_000)
     path = recordings.write("a.wav", noise(1, 2.5), 1_000_000)
     assert rejection(path).startswith("far too long: 0 s at 1000000 Hz × 1 channel(s)")
+
+
+def test_written_as_soundfile_does_and_named_where_it_cannot(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", sine(440, 22_050), 22_050)
+    soundfile.write(tmp_path / "b.wav", sine(440, 22_050), 22_050, subtype="PCM_16")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    if Path("/dev/full").exists():
+        with pytest.raises(OSError, match="No space left on device"):
+            write_wav(Path("/dev/full"), sine(440, 22_050), 22_050)
 
 
 def test_quantising_16_bit_values_is_exact_for_all_of_them() -> None:

@@ -1,5 +1,6 @@
 """Decoded sound: mono float32 at the model's rate, and its 16-bit form on disk."""
 
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ class Audio:
     samples: Samples  # (samples,) mono in [-1, 1] at SAMPLE_RATE
     rate: int  # Hz, of the file
     channels: int  # of the file
+
+
+def write_wav(path: Path, samples: Samples, rate: int) -> None:
+    """Write 16-bit PCM. Encoded in memory: of a full disk libsndfile knows no more than "System error"."""
+    sound = io.BytesIO()
+    soundfile.write(sound, samples, rate, format="WAV", subtype="PCM_16")
+    path.write_bytes(sound.getbuffer())
 
 
 def load_audio(path: Path) -> Audio:

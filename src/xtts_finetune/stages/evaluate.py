@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import soundfile
 from tqdm import tqdm
 
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, scratch_folder, sha256_json, write_json
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
+from xtts_finetune.data.audio import write_wav
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.stages.figures import draw_curves
 from xtts_finetune.store.checkpoints import WEIGHTS
@@ -99,7 +99,7 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
             sound, rate = speaker.speak(sentence, job.params.prepare.language)
         except ValueError as error:
             raise unspeakable({number: error}) from None
-        soundfile.write(folder / f"{number + 1}.wav", sound, rate, subtype="PCM_16")
+        write_wav(folder / f"{number + 1}.wav", sound, rate)
 
 
 def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseName) -> Registration:

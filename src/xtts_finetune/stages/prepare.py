@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
 from xtts_finetune.core.params import SAMPLE_RATE, Params
 from xtts_finetune.core.paths import Workspace
-from xtts_finetune.data.audio import load_audio
+from xtts_finetune.data.audio import load_audio, write_wav
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.dataset import accept, dataset_report, write_features
@@ -129,4 +128,4 @@ def _write_reference(path: Path, clips: Sequence[Accepted]) -> None:
         chosen.append(load_audio(item.clip.audio).samples)
         if sum(map(len, chosen)) >= REFERENCE_SECONDS * SAMPLE_RATE:
             break
-    soundfile.write(path, np.concatenate(chosen), SAMPLE_RATE, subtype="PCM_16")
+    write_wav(path, np.concatenate(chosen), SAMPLE_RATE)
