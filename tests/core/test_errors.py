@@ -17,7 +17,7 @@ from xtts_finetune.core.errors import (
 PROBLEM = Problem("params.yaml: seed", "is missing", "add it")
 
 
-def raising(error: Exception) -> Callable[[], None]:
+def raising(error: BaseException) -> Callable[[], None]:
     def main() -> None:
         raise error
 
@@ -34,6 +34,8 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in said
     assert exit_code_of(raising(Stopped("phase1 is saved at step 7"))) == EXIT_RESUMABLE == 75
     assert capsys.readouterr().err == "stopped: phase1 is saved at step 7\n"
+    assert exit_code_of(raising(KeyboardInterrupt())) == EXIT_RESUMABLE
+    assert capsys.readouterr().err == "stopped: interrupted\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("x"), AssertionError()])

@@ -57,4 +57,7 @@ def exit_code_of(main: Callable[[], None]) -> int:
     except Stopped as stop:
         print(f"stopped: {stop}", file=sys.stderr)
         return EXIT_RESUMABLE
+    except KeyboardInterrupt:
+        print("stopped: interrupted", file=sys.stderr)
+        return EXIT_RESUMABLE
     return EXIT_DONE

@@ -65,8 +65,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_leftovers(path)
     temporary = _temporary_name(path)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
     finally:
         _remove(temporary)

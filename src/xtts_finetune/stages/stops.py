@@ -22,9 +22,9 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
         UserError: a file or folder cannot be written.
     """
     try:
-        workspace.status.unlink(missing_ok=True)
-        _hold_page(workspace)
         with full_disk_raises(), _interrupts_stop():
+            workspace.status.unlink(missing_ok=True)
+            _hold_page(workspace)
             yield
     except Stopped as stop:
         text = "\n".join(_lines(workspace, stop))
