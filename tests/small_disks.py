@@ -29,7 +29,11 @@ class SmallDisk:
         return filler
 
     def resize(self, size: int) -> None:
-        _mount("-o", f"remount,size={size}", str(self.root))
+        self.change(f"size={size}")
+
+    def change(self, option: str) -> None:
+        """Of mount: ro, rw …"""
+        _mount("-o", f"remount,{option}", str(self.root))
 
 
 @contextmanager

@@ -1,0 +1,166 @@
+"""A process that has paid for `import TTS` once and forks at every request: a child runs a stage as dvc.yaml calls it.
+
+Requests are JSON objects, a line each, on stdin; the answer is a line on stdout:
+
+    {"make": folder, "log": …}    a workspace with a tiny model; the exit status of who made it
+    {"stage": [...], "root": …, "log": …, "count": …, "at": …}    pid of a child that runs the stage
+    {"wait": pid, "hang": bool}    its exit code, or minus the signal; null while it runs
+
+What the children are given is documented in `small_runs`.
+"""
+
+import atexit
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "training"))
+
+from xtts_finetune.store import connection
+
+os.environ |= connection._ENVIRONMENT  # read by mlflow when it is imported
+
+import mlflow.pyfunc
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - paid for once
+import soundfile
+import sqlalchemy.orm
+import torch
+import yaml
+from workbench import TEXT, make_params, make_workspace, noise
+
+from xtts_finetune.core.errors import exit_code_of
+from xtts_finetune.core.files import write_json
+from xtts_finetune.core.params import SAMPLE_RATE, TrackingParams
+from xtts_finetune.data import batches
+from xtts_finetune.stages import evaluate, train  # noqa: F401 - paid for once
+from xtts_finetune.stages.__main__ import main
+from xtts_finetune.stages.stops import explained_stops
+from xtts_finetune.store.connection import open_store
+from xtts_finetune.training.device import make_deterministic
+
+PARAMS = {"save_every_steps": 1, "keep_last": 2, "batch_size": 3, "accumulate": 1}
+# What changes a folder, by the names of Python's audit events. "open" counts when it is for writing.
+CHANGES = ("open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            pid, status = os.waitpid(request["wait"], 0 if request["hang"] else os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _live_as_a_child(request)
+            if "make" in request:
+                answer = os.waitstatus_to_exitcode(os.waitpid(answer, 0)[1])
+        print(json.dumps(answer), flush=True)
+
+
+def _live_as_a_child(request: dict[str, Any]) -> None:
+    """Does not return, and ends as an interpreter does, but for the seconds that freeing all modules takes."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    out = _to_nobody() if request["log"] is None else os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    code = 1
+    try:
+        code = make(Path(request["make"])) if "make" in request else run(request)
+    except BaseException:  # noqa: BLE001 - the interpreter's own way to end
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _to_nobody() -> int:
+    """A pipe whose reader has left."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def make(root: Path) -> int:
+    """All that `train` and `evaluate` need, as `prepare` leaves it."""
+    workspace = make_workspace(root)
+    params = make_params(**PARAMS).model_dump()
+    params["train_phase2"] |= {"lr": 5e-4, "schedule": "cosine"}
+    params["evaluate"] |= {"sentences": [TEXT], "max_seconds": 0.2}
+    params["tracking"] |= {"flush_every_steps": 2}
+    workspace.params.write_text(yaml.safe_dump(params), encoding="utf-8")
+    soundfile.write(workspace.prepared / "reference.wav", noise(7, 1.0), SAMPLE_RATE)
+    write_json(workspace.reports / "dataset.json", {"split_digest": "of the tiny workspace"})
+    open_store(workspace, TrackingParams(**params["tracking"]))
+    with explained_stops(workspace):  # as every stage
+        pass
+    return 0
+
+
+def run(request: dict[str, Any]) -> int:
+    """The stage, in the folder, with things happening at some of its changes to the folder."""
+    root = os.path.realpath(request["root"])
+    os.chdir(root)
+    _at_changes(root, request["count"], {int(event): what for event, what in request["at"].items()})
+    sys.argv = ["stages", *request["stage"]]
+    return exit_code_of(main)
+
+
+def _at_changes(root: str, count: str, at: dict[int, str]) -> None:
+    """Keep the number of changes to the folder in the file `count`; before the n-th of them, from 1, do `at[n]`."""
+    counter = os.open(count, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    seen = 0
+    busy = False
+
+    def hook(name: str, args: tuple[Any, ...]) -> None:
+        nonlocal seen, busy
+        if name not in CHANGES or busy or not _is_change(root, name, args):
+            return
+        seen += 1
+        os.pwrite(counter, b"%d\n" % seen, 0)
+        if seen in at:
+            busy = True
+            _do(at[seen], root)
+            busy = False
+
+    sys.addaudithook(hook)
+
+
+def _is_change(root: str, name: str, args: tuple[Any, ...]) -> bool:
+    if isinstance(args[0], int) or (name == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+        return False
+    return os.path.abspath(os.fsdecode(args[0])).startswith(root)
+
+
+def _do(what: str, root: str) -> None:
+    filler = os.path.join(os.path.dirname(root), "filler")
+    match what.split():
+        case ["fill", leave]:
+            left = os.statvfs(root)
+            size = left.f_bavail * left.f_frsize - int(leave)
+            with open(filler, "wb") as file:
+                if size > 0:
+                    os.posix_fallocate(file.fileno(), 0, size)
+        case ["free"]:
+            os.unlink(filler)
+        case [name]:
+            os.kill(os.getpid(), signal.Signals[name])
+
+
+if __name__ == "__main__":
+    make_deterministic()
+    torch.set_num_threads(1)
+    # slices of a second: encoding six takes most of the time of a tiny model's step
+    batches.CONDITIONING_MIN, batches.CONDITIONING_MAX = SAMPLE_RATE // 2, SAMPLE_RATE
+    sqlalchemy.orm.configure_mappers()
+    gc.freeze()  # collecting in a child would copy the parent's pages
+    serve()

@@ -1,0 +1,208 @@
+"""A disk that fills up at any write of any stage: it goes on or stops in order, and then ends in the same bytes.
+
+On real small file systems. A budget is what a stage finds free: the disk then ends in the middle of some file. Filled
+before a change, it ends exactly there, whatever was written before.
+"""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+from small_disks import SmallDisk, small_disk
+from small_runs import (
+    DONE,
+    EVALUATE,
+    KILLED,
+    LONG,
+    PHASE1,
+    RESUMABLE,
+    SEED,
+    STAGES,
+    USER,
+    Reference,
+    Small,
+    Stage,
+    some,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(6 * 3600 if LONG else 900),
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
+]
+Before = dict[Stage, Small]
+PAGE = 4096
+WEIGHTS, OPTIMIZER = 2_781_460, 5_565_392  # bytes, of the tiny model
+ENOUGH = 200_000_000
+
+
+def ends_in_order(small: Small, reference: Reference, stage: Stage, said: str, code: int) -> None:
+    """What a stage that met a full disk says and leaves."""
+    assert code in (DONE, RESUMABLE), f"exit code {code}: {said}"
+    assert "Traceback" not in said
+    assert small.leftovers() == []
+    reference.check_folders(small)
+    status = small.root / "reports" / "status.md"
+    if code == DONE:
+        assert not status.exists()
+        return
+    page = status.read_text(encoding="utf-8")
+    assert "the disk is full" in page
+    assert "type dvc repro: it resumes there" in page
+    assert "xtts-finetune clean --intermediates --yes" in page
+    if stage != EVALUATE and not (small.root / "work" / stage[1] / "DONE").exists():
+        states = small.states(stage[1])
+        point = f"the state of step {states[-1]}, where it resumes" if states else "no state: it starts over"
+        assert f"{stage[1]}: {point}" in page or not (small.root / "work" / stage[1]).exists()
+
+
+def finishes(small: Small, reference: Reference, stage: Stage, code: int) -> None:
+    if code != DONE:
+        small.run(*stage)
+    reference.check_stage(small, stage)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=" ".join)
+def test_filled_before_each_change(before: Before, reference: Reference, stage: Stage, tmp_path: Path) -> None:
+    """To the last byte, or with a page or the weights left."""
+    whole = before[stage].copy(tmp_path / "whole")
+    whole.run(*stage)
+    stops = 0
+    for event in some(range(1, whole.events + 1), 7, stage):
+        leave = random.Random(event).choice([0, 0, PAGE, WEIGHTS + PAGE])
+        with small_disk(tmp_path / "disk", ENOUGH) as disk:
+            small = before[stage].copy(disk.root / "small")
+            fork = small.start(*stage, at={event: f"fill {leave}"})
+            code = fork.wait()
+            (disk.root / "filler").unlink(missing_ok=True)
+            ends_in_order(small, reference, stage, fork.said, code)
+            finishes(small, reference, stage, code)
+            stops += code == RESUMABLE
+        (tmp_path / "disk").rmdir()
+    print(f"{' '.join(stage)}: {stops} stops")
+
+
+def budgets() -> list[int]:
+    """Bytes: a page below, at and above every sum of files that a phase may come to hold, and some by chance."""
+    state = WEIGHTS + OPTIMIZER
+    sums = [n * state + part for n in range(4) for part in (0, WEIGHTS, OPTIMIZER, 2 * WEIGHTS)]
+    close = [total + pages * PAGE for total in sums for pages in range(-1, 16)]
+    chance = [random.Random(SEED).randrange(3 * state) for _ in range(len(close) // 4)]
+    return sorted({max(0, budget) for budget in (*close, *chance)})
+
+
+def test_every_budget(before: Before, reference: Reference, tmp_path: Path) -> None:
+    stops = skips = 0
+    for budget in some(budgets(), 14):
+        with small_disk(tmp_path / "disk", ENOUGH) as disk:
+            small = before[PHASE1].copy(disk.root / "small")
+            disk.resize(ENOUGH - disk.free + budget)
+            fork = small.start(*PHASE1)
+            code = fork.wait()
+            ends_in_order(small, reference, PHASE1, fork.said, code)
+            assert fork.said.count("disk full: the state of step") <= 1
+            skips += "disk full: the state of step" in fork.said
+            disk.resize(ENOUGH)
+            finishes(small, reference, PHASE1, code)
+            stops += code == RESUMABLE
+        (tmp_path / "disk").rmdir()
+    print(f"{stops} stops, {skips} with states left out")
+    assert stops
+    assert skips
+
+
+def test_room_that_comes_back_during_the_run(before: Before, reference: Reference, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", ENOUGH) as disk:
+        small = before[PHASE1].copy(disk.root / "small")
+        said = small.run(*PHASE1, at={60: f"fill {PAGE}", 120: "free"})
+        assert said.count("disk full: the state of step") == 1
+        assert small.states("phase1")[-1] == 6
+        skipped = small.points("phase1")["disk/saves_skipped"]
+        assert 0 < skipped[-1][1] < 6
+        reference.check_stage(small, PHASE1)
+
+
+def test_killed_on_a_full_disk(before: Before, reference: Reference, tmp_path: Path) -> None:
+    for event in some(range(61, 120, 2), 4):
+        with small_disk(tmp_path / "disk", ENOUGH) as disk:
+            small = before[PHASE1].copy(disk.root / "small")
+            code = small.start(*PHASE1, at={60: "fill 0", event: "SIGKILL"}).wait()
+            assert code in (KILLED, RESUMABLE)
+            reference.check_folders(small)
+            fork = small.start(*PHASE1)  # still full
+            ends_in_order(small, reference, PHASE1, fork.said, code := fork.wait())
+            (disk.root / "filler").unlink()
+            finishes(small, reference, PHASE1, code)
+        (tmp_path / "disk").rmdir()
+
+
+def test_its_log_on_the_full_disk(before: Before, reference: Reference, tmp_path: Path) -> None:
+    """`dvc repro > log`"""
+    with small_disk(tmp_path / "disk", ENOUGH) as disk:
+        small = before[PHASE1].copy(disk.root / "small")
+        fork = small.start(*PHASE1, at={60: "fill 0", 120: "free"}, log=disk.root / "log")
+        assert fork.wait() == DONE, fork.said
+        reference.check_stage(small, PHASE1)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=" ".join)
+def test_a_disk_that_became_read_only(before: Before, reference: Reference, stage: Stage, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", ENOUGH) as disk:
+        small = before[stage].copy(disk.root / "small")
+        disk.change("ro")
+        held = sorted(small.root.rglob("*"))
+        fork = small.start_without_deleting(*stage)
+        assert fork.wait() == USER
+        assert "error: a file cannot be written" in fork.said
+        assert str(small.root) in fork.said or "work/" in fork.said
+        assert "mounted read-only; then dvc repro goes on" in fork.said
+        assert "Traceback" not in fork.said
+        assert sorted(small.root.rglob("*")) == held
+        disk.change("rw")
+        small.run(*stage)
+        reference.check_stage(small, stage)
+
+
+def test_prepare_on_a_disk_that_is_too_small(finished: Checkout, tmp_path: Path) -> None:
+    size = sum(file.stat().st_size for file in (finished.root / "prepared").rglob("*") if file.is_file())
+    with small_disk(tmp_path / "disk", 2 * ENOUGH) as disk:
+        checkout = finished.copy(disk.root / "checkout")
+        subprocess.run(["rm", "-r", str(checkout.root / "prepared")], check=True)
+        filler = disk.fill(leave=size // 2)
+        said = checkout.stage("prepare", code=RESUMABLE).stderr
+        assert "Traceback" not in said
+        assert "the disk is full" in (checkout.root / "reports" / "status.md").read_text()
+        assert not (checkout.root / "prepared").exists()
+        assert checkout.leftovers() == []
+        filler.unlink()
+        checkout.stage("prepare")
+        assert checkout.run("dvc", "status", "prepare").stdout.count("changed outs") == 0
+
+
+def test_dvc_meets_the_full_disk(untrained: Checkout, finished: Checkout, tmp_path: Path) -> None:
+    """When it takes over what a stage made, there is no room: the next `dvc repro` does not train again."""
+    with small_disk(tmp_path / "disk", 5 * ENOUGH) as disk:
+        checkout = untrained.copy(disk.root / "checkout")
+        process = checkout.start("dvc", "repro", "train_phase1")
+        while not (checkout.root / "reports" / "train_phase1.json").exists():
+            assert process.poll() is None, process.communicate()
+        filler = fill_now(disk)
+        process.communicate()
+        filler.unlink()
+        said = checkout.repro("train_phase1")
+        assert "step/s" not in said
+        for path, item in finished.lock()["train_phase1"].items():
+            assert checkout.lock()["train_phase1"][path]["md5"] == item["md5"], path
+
+
+def fill_now(disk: SmallDisk) -> Path:
+    """While others write."""
+    for _ in range(100):
+        try:
+            return disk.fill()
+        except OSError:
+            continue
+    raise AssertionError("the disk does not keep still")
