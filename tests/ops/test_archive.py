@@ -36,7 +36,7 @@ def test_states_go_there_and_come_back(own: Checkout, tapes: Path) -> None:
     assert "?? checkpoints-archive.json" in own.run("git", "status", "--porcelain").stdout
     assert_nothing_to_do(own)
 
-    assert "188 MB from tapes" in clean(own, "--archive", "tapes", "--restore")
+    assert "checkpoints/phase1: 188 MB from tapes" in clean(own, "--archive", "tapes", "--restore")
     assert own.files("checkpoints") == []
     clean(own, "--archive", "tapes", "--restore", "--yes")
     assert digests(own, "checkpoints") == before

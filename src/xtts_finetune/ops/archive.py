@@ -50,6 +50,7 @@ class Archive:
             what = f"there is no such DVC remote; there is: {listed}"
             raise UserError("no archive", [Problem(f"--archive {remote}", what, f"dvc remote add {remote} /where")])
         self.url = known[remote]
+        self.bytes: dict[str, int] = {}  # of what is archived, by out
         self.folder = None if "://" in self.url else Path(self.url)
         if self.folder and not self.folder.is_dir():  # a push would create it, on the disk below the mount point
             remedy = f"mount its disk, or if it is to be new: mkdir -p {self.url}"
@@ -70,7 +71,7 @@ class Archive:
     def restore_plan(self) -> Iterator[str]:
         """What would be brought back."""
         for out, entry in self._archived().items():
-            yield f"{out}: {shown(entry['size'])} from {self.remote} ({self.url})"
+            yield f"{out}: {shown(entry['bytes'])} from {self.remote} ({self.url})"
         yield from ["", f"do it: xtts-finetune clean --archive {self.remote} --restore --yes"]
 
     def restore(self) -> Iterator[str]:
@@ -84,7 +85,7 @@ class Archive:
             self._refuse_without_room(entries)
             refuse_unless_named(self.workspace, pruned_is_fine=True)
             before = {out: named_entries(self.workspace)[out] for out in entries}
-            rename_outs(self.workspace, entries)
+            rename_outs(self.workspace, {out: _of_lock(entry) for out, entry in entries.items()})
             try:
                 dvc(self.workspace, "pull", "--force", "--remote", self.remote, *entries)
                 self._verify_here(entries)
@@ -93,14 +94,17 @@ class Archive:
                 dvc(self.workspace, "checkout", "--force", *before)
                 raise
             yield from (
-                f"{out}: back, {shown(entry['size'])}, and every byte as written" for out, entry in entries.items()
+                f"{out}: back, {shown(entry['bytes'])}, and every byte as written" for out, entry in entries.items()
             )
 
     def _pushing(self, found: Plan) -> Iterator[str]:
         if not found.outs:
             return
-        size = sum(named_entries(self.workspace)[out]["size"] for out in found.outs)
-        yield f"{shown(size)} of {', '.join(found.outs)} to {self.remote} ({self.url}), read back there; then"
+        cache, entries = Cache(self.workspace), named_entries(self.workspace)
+        files = {out: cache.paths(cache.below([entries[out]["md5"]])) for out in found.outs}
+        self.bytes = {out: sum(file.stat().st_size for file in files[out]) for out in files}
+        size = shown(sum(self.bytes.values()))
+        yield f"{size} of {', '.join(found.outs)} to {self.remote} ({self.url}), read back there; then"
         if self.folder and file_system(self.folder) == file_system(self.workspace.root):
             yield "note: the remote is on the disk that this is to free; what it takes there is not free"
 
@@ -124,7 +128,11 @@ class Archive:
         record: dict[str, dict[str, Entry]] = read_json(file) if file.exists() else {}
         entries = named_entries(self.workspace)
         for out in going.outs:
-            record.setdefault(out, {})[entries[_model_of(out)]["md5"]] = {"remote": self.remote, **entries[out]}
+            record.setdefault(out, {})[entries[_model_of(out)]["md5"]] = {
+                **entries[out],
+                "remote": self.remote,
+                "bytes": self.bytes[out],
+            }
         write_json(file, record)
 
     def _verify_there(self, outs: list[str]) -> None:
@@ -164,7 +172,7 @@ class Archive:
         for out, runs in record.items():
             model = entries.get(_model_of(out), {}).get("md5")
             if model in runs:
-                found[out] = {key: runs[model][key] for key in ("md5", "size", "nfiles")}
+                found[out] = runs[model]
             else:
                 what = f"{_model_of(out)} is of another run than what was archived"
                 problems.append(Problem(out, what, "bring back the dvc.lock of that run: git log -- dvc.lock"))
@@ -176,7 +184,7 @@ class Archive:
 
     def _refuse_without_room(self, entries: dict[str, Entry]) -> None:
         place = Cache(self.workspace).folder
-        needed, free = sum(entry["size"] for entry in entries.values()), free_bytes(place)
+        needed, free = sum(entry["bytes"] for entry in entries.values()), free_bytes(place)
         if needed > free:
             what = f"{shown(needed)} are to come back, {shown(free)} are free"
             raise UserError("no room to restore", [Problem(str(place), what, "xtts-finetune clean --intermediates")])
@@ -190,6 +198,10 @@ class Archive:
                     problems.append(Problem(str(state.folder), damage, "look for another copy of the archive"))
         if problems:
             raise UserError("what came back from the archive is damaged; all is as before", problems)
+
+
+def _of_lock(entry: Entry) -> Entry:
+    return {key: entry[key] for key in ("md5", "size", "nfiles")}
 
 
 def _model_of(out: str) -> str:
