@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 EVAL_CLIPS = int(0.15 * CLIPS)
 PHASES = {"phase1": range(6), "phase2": range(6, 9)}  # steps of 3 an epoch, from 0
 ONE_RUN_EACH = {"phase1": 1, "phase2": 1, "evaluate": 1}
-STATE_FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
+STATE_FILES = ("curve.jsonl", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
+BEST_FILES = ("manifest.json", "model.safetensors", "state.json")
 LINKED_BYTES = 2**20  # smaller files may exist more than once
 
 
@@ -69,9 +70,12 @@ def test_the_codebook_is_in_use(finished: Checkout) -> None:
 
 
 def test_each_phase_leaves_its_states_and_its_best(finished: Checkout) -> None:
-    expected = {"checkpoints/phase1": (4, 6), "checkpoints/phase2": (8, 9)}  # keep_last: 2
-    for folder, steps in expected.items():
-        assert finished.files(folder) == [f"{folder}/step-{step:08d}/{name}" for step in steps for name in STATE_FILES]
+    expected = {"phase1": (4, 6), "phase2": (8, 9)}  # keep_last: 2
+    for phase, steps in expected.items():
+        folder, best = f"checkpoints/{phase}", finished.json(f"models/{phase}/model.json")["step"]
+        files = [f"{folder}/step-{step:08d}/{name}" for step in steps for name in STATE_FILES]
+        files += [f"{folder}/best-{best:08d}/{name}" for name in BEST_FILES]
+        assert finished.files(folder) == sorted([*files, f"{folder}/DONE"])
     for phase in PHASES:
         model = finished.root / "models" / phase
         assert finished.files(f"models/{phase}") == [f"models/{phase}/model.json", f"models/{phase}/model.safetensors"]

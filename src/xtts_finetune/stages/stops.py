@@ -24,8 +24,8 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
     try:
         with full_disk_raises(), _interrupts_stop():
             workspace.status.unlink(missing_ok=True)
-            _hold_page(workspace)
-            yield
+            with _page_held(workspace):
+                yield
     except Stopped as stop:
         text = "\n".join(_lines(workspace, stop))
         _write(workspace, text)
@@ -73,7 +73,6 @@ def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
 
 def _write(workspace: Workspace, text: str) -> None:
     """Where not even this page has room, the reserves make it."""
-    _page_reserve(workspace).release()
     for phase in PHASES:
         CheckpointStore(workspace.work(phase), 1).reserve.release()
     try:
@@ -83,11 +82,16 @@ def _write(workspace: Workspace, text: str) -> None:
             raise
 
 
-def _hold_page(workspace: Workspace) -> None:
-    """Room for the page from now on, if there is any: the disk may be full to the last byte when it is due."""
+@contextmanager
+def _page_held(workspace: Workspace) -> Iterator[None]:
+    """Room for the page while the stage runs, if there is any: the disk may be full to the last byte when it is due."""
     reserve = _page_reserve(workspace)
     reserve.path.parent.mkdir(exist_ok=True)
     reserve.hold(_PAGE)
+    try:
+        yield
+    finally:
+        reserve.release()
 
 
 def _page_reserve(workspace: Workspace) -> Reserve:
