@@ -119,6 +119,7 @@ def test_a_damaged_state_is_none_to_keep_for(own: Checkout) -> None:
     work = own.root / "work" / "phase1"
     (own.root / "checkpoints" / "phase1").rename(work)
     (own.root / "checkpoints" / "phase1").mkdir()
+    (work / "DONE").unlink()
     newest = work / KEPT_STATE["phase1"] / "optimizer.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
