@@ -7,7 +7,7 @@ from checkouts import Checkout
 from cleaning import assert_nothing_to_do, clean, digests, promised, size, states
 
 from xtts_finetune.core.paths import PHASES
-from xtts_finetune.store.checkpoints import Checkpoint
+from xtts_finetune.store.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from cleaning import (
 from filelock import FileLock
 
 from xtts_finetune.core.paths import PHASES, Workspace
-from xtts_finetune.store.checkpoints import Checkpoint
+from xtts_finetune.store.checkpoint import Checkpoint
 from xtts_finetune.store.reclaim import plan
 
 # What it shows.

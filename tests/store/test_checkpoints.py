@@ -15,7 +15,8 @@ import pytest
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.paths import Workspace
-from xtts_finetune.store.checkpoints import DONE, MANIFEST, STATE, WEIGHTS, Checkpoint, CheckpointStore, Contents
+from xtts_finetune.store.checkpoint import MANIFEST, STATE, WEIGHTS, Checkpoint, Contents
+from xtts_finetune.store.checkpoints import DONE, CheckpointStore
 from xtts_finetune.store.lock import trainers_kept_out
 
 

@@ -8,7 +8,8 @@ import pytest
 from small_disks import SmallDisk, small_disk
 
 from xtts_finetune.core.errors import DiskFull
-from xtts_finetune.store.checkpoints import WEIGHTS, Checkpoint, CheckpointStore, Contents
+from xtts_finetune.store.checkpoint import WEIGHTS, Checkpoint, Contents
+from xtts_finetune.store.checkpoints import CheckpointStore
 
 PART = 1_000_000  # bytes of the weights; the optimiser has twice as many, as Adam's moments
 STATE = 3 * PART

@@ -18,7 +18,8 @@ from workbench import PHASE, cut, flip_byte, make_params, make_run, outcome, row
 from xtts_finetune.core.errors import Stopped, UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.paths import Workspace
-from xtts_finetune.store.checkpoints import Checkpoint, CheckpointStore
+from xtts_finetune.store.checkpoint import Checkpoint
+from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("short_prompts")

@@ -15,7 +15,7 @@ from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.data.audio import write_wav
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.stages.figures import draw_curves
-from xtts_finetune.store.checkpoints import WEIGHTS
+from xtts_finetune.store.checkpoint import WEIGHTS
 from xtts_finetune.store.connection import Store, open_store
 from xtts_finetune.store.outs import remove_finished_work
 from xtts_finetune.store.registry import Registration, register_best

@@ -3,7 +3,8 @@
 from xtts_finetune.core.files import sha256_json
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.paths import PhaseName, Workspace
-from xtts_finetune.store.checkpoints import Checkpoint, CheckpointStore
+from xtts_finetune.store.checkpoint import Checkpoint
+from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.store.connection import open_store
 from xtts_finetune.store.curve import Curve
 from xtts_finetune.store.outs import relink_finished_work, remove_finished_work

@@ -16,7 +16,8 @@ from xtts_finetune.core.disk import can_link, file_system, files_below, free_byt
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.params import OPTIMIZER_BYTES_PER_PARAMETER, Params
 from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
-from xtts_finetune.store.checkpoints import DONE, MANIFEST, WEIGHTS, CheckpointStore
+from xtts_finetune.store.checkpoint import MANIFEST, WEIGHTS
+from xtts_finetune.store.checkpoints import DONE, CheckpointStore
 from xtts_finetune.store.objects import Cache
 
 WEIGHT_BYTES = 4  # of a parameter: weights are kept in fp32 whatever the precision of training

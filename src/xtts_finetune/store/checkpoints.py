@@ -12,7 +12,6 @@ place, checksummed, fsynced and renamed; without a manifest that holds for every
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,66 +23,16 @@ from xtts_finetune.core.files import (
     link_tree,
     published_folder,
     read_json,
-    sha256_file,
     write_json,
 )
+from xtts_finetune.store.checkpoint import MANIFEST, STATE, WEIGHTS, Checkpoint, Contents, publish
 from xtts_finetune.store.lock import locked
 from xtts_finetune.store.retention import expendable
 
-WEIGHTS = "model.safetensors"
-STATE = "state.json"
-MANIFEST = "manifest.json"
 DONE = "DONE"
 _NAME = re.compile(r"(step|best)-\d{8,}")
 _TEMPORARY = re.compile(r"\..+\.tmp")  # of published_file and published_folder
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a state is made of. The writers fill the folder they are given, on whichever thread saves."""
-
-    write_weights: Callable[[Path], None]  # model.safetensors, and nothing else
-    write_rest: Callable[[Path], None]  # what resuming needs beside it
-    state: dict[str, Any]  # JSON values that `Checkpoint.state` gives back
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A complete folder of the store."""
-
-    folder: Path
-    step: int
-
-    @property
-    def weights(self) -> Path:
-        return self.folder / WEIGHTS
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What the caller stored beside the weights: position, metrics."""
-        content: dict[str, Any] = read_json(self.folder / STATE)
-        return content
-
-    @property
-    def manifest(self) -> dict[str, dict[str, Any]]:
-        """Of every file its `bytes` and `sha256`."""
-        files: dict[str, dict[str, Any]] = read_json(self.folder / MANIFEST)["files"]
-        return files
-
-    def damage(self) -> str | None:
-        """What is wrong with it, by its manifest; None if every byte is as written."""
-        try:
-            written = {name: (file["bytes"], file["sha256"]) for name, file in self.manifest.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"{MANIFEST} cannot be read: {error}"
-        for name, (size, digest) in written.items():
-            file = self.folder / name
-            if not file.is_file() or file.stat().st_size != size:
-                return f"{name} is missing or cut short"
-            if sha256_file(file) != digest:
-                return f"{name} has changed since it was written"
-        return None
 
 
 class CheckpointStore:
@@ -111,7 +60,7 @@ class CheckpointStore:
         state = Checkpoint(self._place("step", step), step)
         self.reserve.release()
         try:
-            self.with_room(lambda: _publish(state.folder, contents))
+            self.with_room(lambda: publish(state.folder, contents))
             saved = True
         except DiskFull:
             saved = False
@@ -219,7 +168,7 @@ class CheckpointStore:
 
     def _publish_best_alone(self, step: int, contents: Contents) -> None:
         """Make the weights the best without a state to share them with."""
-        _publish(self._place("best", step), Contents(contents.write_weights, lambda folder: None, contents.state))
+        publish(self._place("best", step), Contents(contents.write_weights, lambda folder: None, contents.state))
         self._delete_other_bests(step)
 
     def _hold_reserve(self) -> None:
@@ -248,15 +197,3 @@ class CheckpointStore:
             nothing = _NAME.fullmatch(leftover.name) and not (leftover / MANIFEST).is_file()
             if nothing or _TEMPORARY.fullmatch(leftover.name):
                 discard(leftover)
-
-
-def _publish(place: Path, contents: Contents) -> None:
-    """Write a checkpoint's files, and the manifest that vouches for them last."""
-    with published_folder(place) as folder:
-        contents.write_weights(folder)
-        contents.write_rest(folder)
-        write_json(folder / STATE, contents.state)
-        files = {
-            file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in sorted(folder.iterdir())
-        }
-        write_json(folder / MANIFEST, {"files": files})

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from xtts_finetune.core.files import read_json, sha256_file
-from xtts_finetune.store.checkpoints import MANIFEST, WEIGHTS, Checkpoint
+from xtts_finetune.store.checkpoint import MANIFEST, WEIGHTS, Checkpoint
 
 _STATE = re.compile(r"step-\d{8,}")
 _ANY = re.compile(r"(step|best)-\d{8,}")

@@ -5,7 +5,7 @@ from typing import Any
 from tqdm import tqdm
 
 from xtts_finetune.core.errors import Stopped
-from xtts_finetune.store.checkpoints import Checkpoint
+from xtts_finetune.store.checkpoint import Checkpoint
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
 

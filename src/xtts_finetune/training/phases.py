@@ -12,7 +12,8 @@ from xtts_finetune.core.files import link_or_copy, published_folder, read_json, 
 from xtts_finetune.core.params import TEXT_WEIGHT, Params, PhaseParams
 from xtts_finetune.core.paths import SPLITS, PhaseName, Workspace
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.store.checkpoints import WEIGHTS, Checkpoint, CheckpointStore
+from xtts_finetune.store.checkpoint import WEIGHTS, Checkpoint
+from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.store.curve import parse_rows, write_csv
 from xtts_finetune.training.base import Base
 from xtts_finetune.training.device import pick_device

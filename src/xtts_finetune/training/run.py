@@ -18,9 +18,11 @@ from xtts_finetune.core.params import TEXT_WEIGHT, PhaseParams
 from xtts_finetune.core.paths import PhaseName
 from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.store.checkpoints import Checkpoint, CheckpointStore
+from xtts_finetune.store.checkpoint import Checkpoint
+from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.store.curve import Curve, Row
 from xtts_finetune.training import metrics, xtts
+from xtts_finetune.training.lost_best import refuse_lost_best
 from xtts_finetune.training.metrics import TokenSums
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.position import Position
@@ -84,7 +86,7 @@ class Run:
             UserError: the best weights are lost, or the best is all that is left. Whether to give up hours of training
                 is the user's choice.
         """
-        self._refuse_loss(state)
+        refuse_lost_best(self.store, state, self.inputs.start_step)
         self.store.discard_newer(-1 if state is None else state.step)
         if state is None:
             self.store.with_room(lambda: self.curve.resume(-1, ""))
@@ -183,29 +185,6 @@ class Run:
         return "epochs done" if position.epoch >= phase.epochs else None
 
     # Their parts.
-
-    def _refuse_loss(self, state: Checkpoint | None) -> None:
-        best = self.store.best()
-        if state is not None and not self._has_best(state, best):
-            what = "the best weights so far are missing or damaged, and no state holds them"
-            remedy = "bring them back, or start the phase over"
-        elif state is None and best is not None and best.step > self.inputs.start_step and not best.damage():
-            what = f"no state can be resumed from, but the best weights, of step {best.step}, are whole"
-            remedy = f"copy {best.weights} if you want to keep them, then start the phase over"
-        else:
-            return
-        problem = Problem(str(self.store.folder), what, f"{remedy}: rm -r {self.store.folder} && dvc repro")
-        raise UserError("this run cannot be resumed", [problem])
-
-    def _has_best(self, state: Checkpoint, best: Checkpoint | None) -> bool:
-        """Whether the best weights up to `state` are safe: in it, in their own folder, or sure to be replaced.
-
-        A later best is that of a state which was damaged or had no room: the steps up to it will be replayed.
-        """
-        best_step = Position.from_json(state.state["position"]).best_step
-        if best_step in (state.step, -1):  # -1: no eval Mel CE was finite so far
-            return True
-        return best is not None and (best.step > state.step or (best.step == best_step and best.damage() is None))
 
     def _epoch(self) -> list[list[Indices]]:
         """The batches of the current epoch, `accumulate` of them a step."""

@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, shown
-from xtts_finetune.store.checkpoints import CheckpointStore, Contents
+from xtts_finetune.store.checkpoint import Contents
+from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.tensors import Snapshot
 

@@ -15,7 +15,7 @@ from torchaudio.transforms import GriffinLim, InverseMelScale
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.params import CODE_STRIDE, SAMPLE_RATE, EvaluateParams
 from xtts_finetune.data.batches import torch_seed
-from xtts_finetune.store.checkpoints import WEIGHTS
+from xtts_finetune.store.checkpoint import WEIGHTS
 from xtts_finetune.training import xtts
 from xtts_finetune.training.base import Base, load_state
 from xtts_finetune.training.device import pick_device

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xtts_finetune.store.checkpoints import WEIGHTS
+from xtts_finetune.store.checkpoint import WEIGHTS
 from xtts_finetune.training.xtts import GPT
 
 OPTIMIZER = "optimizer.safetensors"
