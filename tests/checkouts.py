@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 import yaml
 
+from xtts_finetune.core.files import link_or_copy
 from xtts_finetune.core.params import SAMPLE_RATE
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -150,7 +151,7 @@ def killed_on_failure(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 def _link_or_copy(source: str, target: str) -> None:
     if os.stat(source).st_nlink > 1:
-        os.link(source, target)
+        link_or_copy(Path(source), Path(target))
     else:
         shutil.copy2(source, target)
 

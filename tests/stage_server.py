@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,19 @@ def _do(what: str, root: str) -> None:
     filler = os.path.join(os.path.dirname(root), "filler")
     match what.split():
         case ["fill", leave]:
-            left = os.statvfs(root)
-            size = left.f_bavail * left.f_frsize - int(leave)
             with open(filler, "wb") as file:
-                if size > 0:
-                    os.posix_fallocate(file.fileno(), 0, size)
+                while (size := _free(root) - int(leave)) > 0:
+                    with suppress(OSError):  # another thread has just written
+                        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + size)
         case ["free"]:
             os.unlink(filler)
         case [name]:
             os.kill(os.getpid(), signal.Signals[name])
+
+
+def _free(root: str) -> int:
+    left = os.statvfs(root)
+    return left.f_bavail * left.f_frsize
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ Before = dict[Stage, Small]
 PAGE = 4096
 WEIGHTS, OPTIMIZER = 2_781_460, 5_565_392  # bytes, of the tiny model
 ENOUGH = 200_000_000
+PLENTY = 3_000_000_000  # for a whole checkout; only what is used takes memory
 
 
 def ends_in_order(small: Small, reference: Reference, stage: Stage, said: str, code: int) -> None:
@@ -168,7 +169,7 @@ def test_a_disk_that_became_read_only(before: Before, reference: Reference, stag
 
 def test_prepare_on_a_disk_that_is_too_small(finished: Checkout, tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (finished.root / "prepared").rglob("*") if file.is_file())
-    with small_disk(tmp_path / "disk", 2 * ENOUGH) as disk:
+    with small_disk(tmp_path / "disk", PLENTY) as disk:
         checkout = finished.copy(disk.root / "checkout")
         subprocess.run(["rm", "-r", str(checkout.root / "prepared")], check=True)
         filler = disk.fill(leave=size // 2)
@@ -184,7 +185,7 @@ def test_prepare_on_a_disk_that_is_too_small(finished: Checkout, tmp_path: Path)
 
 def test_dvc_meets_the_full_disk(untrained: Checkout, finished: Checkout, tmp_path: Path) -> None:
     """When it takes over what a stage made, there is no room: the next `dvc repro` does not train again."""
-    with small_disk(tmp_path / "disk", 5 * ENOUGH) as disk:
+    with small_disk(tmp_path / "disk", PLENTY) as disk:
         checkout = untrained.copy(disk.root / "checkout")
         process = checkout.start("dvc", "repro", "train_phase1")
         while not (checkout.root / "reports" / "train_phase1.json").exists():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
@@ -31,11 +32,29 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
         _write(workspace, text)
         raise Stopped(text) from stop
     except Exception as error:
-        if isinstance(error, UserError) or not is_refused(error):
+        problem = None if isinstance(error, UserError) else _problem(workspace, error)
+        if problem is None:
             raise
+        raise UserError("a file cannot be written", [problem]) from error
+
+
+def _problem(workspace: Workspace, error: Exception) -> Problem | None:
+    """What keeps a file from being written, if that is all that `error` says."""
+    blocking = _in_the_way(error)
+    if blocking:
+        return Problem(str(blocking), "is a file where a folder belongs", "move it away; then dvc repro goes on")
+    if is_refused(error):
         where = str(getattr(error, "filename", None) or workspace.root)
         remedy = "let this user write there, and see whether its disk is mounted read-only; then dvc repro goes on"
-        raise UserError("a file cannot be written", [Problem(where, str(error), remedy)]) from error
+        return Problem(where, str(error), remedy)
+    return None
+
+
+def _in_the_way(error: Exception) -> Path | None:
+    if not isinstance(error, FileExistsError | NotADirectoryError) or not error.filename or error.filename2:
+        return None
+    path = Path(error.filename)
+    return next((place for place in (path, *path.parents) if place.is_file()), None)
 
 
 @contextmanager
