@@ -18,7 +18,7 @@ endif
 # for recipes whose commands start others by name, as DVC starts the stages' `python`
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: help setup repro test test-slow test-gpu lint format ui lock FORCE
+.PHONY: help setup repro test test-slow test-gpu faults lint format ui lock FORCE
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -38,6 +38,9 @@ test-slow: setup  ## run the slow tests
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	@$(IN_VENV) python -m pytest -m gpu
+
+faults: setup  ## kill, stop and fill up at every single change: hours
+	@$(IN_VENV) XTTS_FINETUNE_FAULTS=1 python -m pytest -s tests/test_faults.py tests/test_faults_disk.py tests/test_faults_damage.py
 
 lint: setup  ## check style and types
 	@.venv/bin/ruff check .

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,25 @@ def small_disk(root: Path, size: int) -> Iterator[SmallDisk]:
         yield SmallDisk(root)
     finally:
         subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Refuse writes below this folder to everyone, root too; the test is skipped where nothing can be mounted."""
+    try:
+        _mount("--bind", str(folder), str(folder))
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting needs root on Linux")
+    try:
+        while not _mounts("-o", "remount,bind,ro", str(folder)):
+            time.sleep(0.001)  # a file in it is being written
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _mounts(*arguments: str) -> bool:
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
 
 
 def _mount(*arguments: str) -> None:

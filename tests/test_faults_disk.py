@@ -7,11 +7,12 @@ before a change, it ends exactly there, whatever was written before.
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from small_disks import SmallDisk, small_disk
+from small_disks import SmallDisk, read_only, small_disk
 from small_runs import (
     DONE,
     EVALUATE,
@@ -22,6 +23,7 @@ from small_runs import (
     SEED,
     STAGES,
     USER,
+    Fork,
     Reference,
     Small,
     Stage,
@@ -149,22 +151,48 @@ def test_its_log_on_the_full_disk(before: Before, reference: Reference, tmp_path
         reference.check_stage(small, PHASE1)
 
 
+def refused_in_words(fork: Fork, place: Path) -> None:
+    assert fork.wait() == USER, fork.said
+    assert "error: a file cannot be written" in fork.said
+    assert place.name in fork.said
+    assert "see whether its disk is mounted read-only; then dvc repro goes on" in fork.said
+    assert "Traceback" not in fork.said
+
+
 @pytest.mark.parametrize("stage", STAGES, ids=" ".join)
-def test_a_disk_that_became_read_only(before: Before, reference: Reference, stage: Stage, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", ENOUGH) as disk:
-        small = before[stage].copy(disk.root / "small")
-        disk.change("ro")
-        held = sorted(small.root.rglob("*"))
-        fork = small.start_without_deleting(*stage)
-        assert fork.wait() == USER
-        assert "error: a file cannot be written" in fork.said
-        assert str(small.root) in fork.said or "work/" in fork.said
-        assert "mounted read-only; then dvc repro goes on" in fork.said
-        assert "Traceback" not in fork.said
-        assert sorted(small.root.rglob("*")) == held
-        disk.change("rw")
-        small.run(*stage)
-        reference.check_stage(small, stage)
+def test_a_disk_that_is_read_only(before: Before, reference: Reference, stage: Stage, tmp_path: Path) -> None:
+    small = before[stage].copy(tmp_path / "small")
+    held = sorted(small.root.rglob("*"))
+    with read_only(small.root):
+        refused_in_words(small.start_without_deleting(*stage), small.root)
+    assert sorted(small.root.rglob("*")) == held
+    small.run(*stage)
+    reference.check_stage(small, stage)
+
+
+@pytest.mark.parametrize("place", ["work", "work/phase1", "checkpoints", "models", "reports", "mlruns"])
+def test_a_folder_that_is_read_only(before: Before, reference: Reference, place: str, tmp_path: Path) -> None:
+    small = before[PHASE1].copy(tmp_path / "small")
+    (small.root / place).mkdir(parents=True, exist_ok=True)
+    with read_only(small.root / place):
+        refused_in_words(small.start_without_deleting(*PHASE1), small.root / place)
+    small.run(*PHASE1)
+    reference.check_stage(small, PHASE1)
+
+
+def test_a_folder_that_becomes_read_only(before: Before, reference: Reference, tmp_path: Path) -> None:
+    """As a disk with errors does, in the middle of a phase."""
+    small = before[PHASE1].copy(tmp_path / "small")
+    work = small.root / "work" / "phase1"
+    fork = small.start(*PHASE1)
+    while not (work / "step-00000002" / "manifest.json").exists():
+        time.sleep(0.001)
+    with read_only(work):
+        refused_in_words(fork, work)
+        reference.check_folders(small)
+    assert small.states("phase1")[-1] < 6, "it came too late to show anything"
+    assert "resuming phase1 after step" in small.run(*PHASE1)
+    reference.check_stage(small, PHASE1)
 
 
 def test_prepare_on_a_disk_that_is_too_small(finished: Checkout, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the repository must not say: where one machine gets its packages, or where its folders lie."""
+"""What the repository must not say: whose packages, whose folders; and that its table of faults is proved."""
 
 import re
 import subprocess
@@ -40,3 +40,13 @@ def test_no_file_names(what: str) -> None:
         if re.search(ADDRESSES[what], line)
     ]
     assert found == []
+
+
+def test_every_fault_in_the_table_has_its_test() -> None:
+    rows = re.findall(
+        r"^\| .* \| `(\w+)` \|$", (PROJECT / "docs" / "faults.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    sources = [file.read_text(encoding="utf-8") for file in (PROJECT / "tests").rglob("test_*.py")]
+    tests = {name for source in sources for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+    assert len(rows) > 20
+    assert set(rows) <= tests

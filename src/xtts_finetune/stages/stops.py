@@ -44,7 +44,8 @@ def _problem(workspace: Workspace, error: Exception) -> Problem | None:
     if blocking:
         return Problem(str(blocking), "is a file where a folder belongs", "move it away; then dvc repro goes on")
     if is_refused(error):
-        where = str(getattr(error, "filename", None) or workspace.root)
+        database = workspace.tracking_db if "database" in str(error) else workspace.root  # SQLite does not name it
+        where = str(getattr(error, "filename", None) or database)
         remedy = "let this user write there, and see whether its disk is mounted read-only; then dvc repro goes on"
         return Problem(where, str(error), remedy)
     return None

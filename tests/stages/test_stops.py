@@ -1,0 +1,92 @@
+"""How a stage ends that cannot go on: its exit, and the page it leaves."""
+
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small_disks import SmallDisk, small_disk
+
+from xtts_finetune.core.errors import DiskFull, Stopped, UserError
+from xtts_finetune.core.paths import Workspace
+from xtts_finetune.stages.stops import explained_stops
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_says_what_to_type(workspace: Workspace) -> None:
+    with pytest.raises(Stopped), explained_stops(workspace):
+        full()
+    page = workspace.status.read_text(encoding="utf-8")
+    assert "No space left on device" in page
+    assert "type dvc repro" in page
+    assert "xtts-finetune clean --best-only --yes" in page
+    with explained_stops(workspace):
+        assert not workspace.status.exists(), "nothing is the matter"
+
+
+def test_only_the_first_line_of_what_a_library_said(workspace: Workspace) -> None:
+    with pytest.raises(Stopped), explained_stops(workspace):
+        raise ValueError("database or disk is full\n[SQL: INSERT " + "x" * 9000)
+    assert len(workspace.status.read_text(encoding="utf-8")) < 2000
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, Stopped])
+def test_an_interrupt_is_a_stop(workspace: Workspace, how: Callable[[str], BaseException]) -> None:
+    with pytest.raises(Stopped), explained_stops(workspace):
+        raise how("phase1 is saved at step 7; run dvc repro again to resume")
+    assert "dvc repro again" in workspace.status.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileExistsError(17, "File exists", "/nowhere")])
+def test_a_bug_stays_one(workspace: Workspace, error: Exception) -> None:
+    with pytest.raises(type(error)), explained_stops(workspace):
+        raise error
+    assert not workspace.status.exists()
+
+
+def test_a_file_where_a_folder_belongs(workspace: Workspace) -> None:
+    (workspace.root / "models").write_text("a shopping list")
+    with pytest.raises(UserError, match="is a file where a folder belongs") as error, explained_stops(workspace):
+        (workspace.root / "models" / "phase1").mkdir()
+    assert error.value.problems[0].where == str(workspace.root / "models")
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "work/phase1"), "work/phase1"),
+        (OSError(errno.EROFS, "Read-only file system", "work"), "work"),
+        (RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database"), "mlruns/mlflow.db"),
+    ],
+)
+def test_what_may_not_be_written_is_named(workspace: Workspace, error: Exception, where: str) -> None:
+    with pytest.raises(UserError, match="a file cannot be written") as caught, explained_stops(workspace):
+        raise error
+    assert caught.value.problems[0].where.endswith(where)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk", 1_000_000) as disk:
+        yield disk
+
+
+def test_the_page_has_room_on_a_disk_full_to_the_last_byte(disk: SmallDisk) -> None:
+    workspace = Workspace(disk.root / "my vöice")
+    workspace.reports.mkdir(parents=True)
+    with pytest.raises(Stopped), explained_stops(workspace):
+        disk.fill()
+        assert disk.free == 0
+        full()
+    for _ in range(2):  # still full when it is started again
+        assert "the disk is full" in workspace.status.read_text(encoding="utf-8")
+        with pytest.raises(Stopped), explained_stops(workspace):
+            raise DiskFull("again")
