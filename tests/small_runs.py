@@ -69,9 +69,9 @@ class Server:
         self._process.wait(60)
 
 
-# What happens to a stage just before its n-th change to the workspace, from 1: the name of a signal; "fill 4096", which
-# takes all room on its file system but these bytes; "free", which gives it back.
-At = Mapping[int, str]
+# What happens to a stage just before its n-th change to the workspace, from 1, or to "part of a path#n": the name of a
+# signal; "fill 4096", which takes all room on its file system but these bytes; "free", which gives it back.
+At = Mapping[int | str, str]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -111,35 +112,38 @@ def run(request: dict[str, Any]) -> int:
     """The stage, in the folder, with things happening at some of its changes to the folder."""
     root = os.path.realpath(request["root"])
     os.chdir(root)
-    _at_changes(root, request["count"], {int(event): what for event, what in request["at"].items()})
+    _at_changes(root, request["count"], request["at"])
     sys.argv = ["stages", *request["stage"]]
     return exit_code_of(main)
 
 
-def _at_changes(root: str, count: str, at: dict[int, str]) -> None:
-    """Keep the number of changes to the folder in the file `count`; before the n-th of them, from 1, do `at[n]`."""
+def _at_changes(root: str, count: str, at: dict[str, str]) -> None:
+    """Keep the number of changes to the folder in the file `count`, and let happen `at` what `small_runs.At` says."""
     counter = os.open(count, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    seen = 0
+    waiting = dict(at)
+    seen: Counter[str] = Counter()
     busy = False
 
     def hook(name: str, args: tuple[Any, ...]) -> None:
-        nonlocal seen, busy
-        if name not in CHANGES or busy or not _is_change(root, name, args):
+        nonlocal busy
+        path = None if busy or name not in CHANGES else _changed(root, name, args)
+        if path is None:
             return
-        seen += 1
-        os.pwrite(counter, b"%d\n" % seen, 0)
-        if seen in at:
+        seen.update(["", *(place for place, _, _ in (when.rpartition("#") for when in at) if place and place in path)])
+        os.pwrite(counter, b"%d\n" % seen[""], 0)
+        for when in [when for when in waiting if seen[when.rpartition("#")[0]] == int(when.rpartition("#")[2])]:
             busy = True
-            _do(at[seen], root)
+            _do(waiting.pop(when), root)
             busy = False
 
     sys.addaudithook(hook)
 
 
-def _is_change(root: str, name: str, args: tuple[Any, ...]) -> bool:
+def _changed(root: str, name: str, args: tuple[Any, ...]) -> str | None:
     if isinstance(args[0], int) or (name == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
-        return False
-    return os.path.abspath(os.fsdecode(args[0])).startswith(root)
+        return None
+    path = os.path.abspath(os.fsdecode(args[0]))
+    return path if path.startswith(root) else None
 
 
 def _do(what: str, root: str) -> None:

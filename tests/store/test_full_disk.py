@@ -59,20 +59,21 @@ def whole(store: CheckpointStore) -> tuple[list[int], int]:
 def test_the_reserve_holds_room_for_the_weights(store: CheckpointStore, disk: SmallDisk) -> None:
     assert store.reserve.held == 0
     save(store, 0, is_best=True)
-    assert store.reserve.held == PART
+    held = store.reserve.held
+    assert PART < held < 1.3 * PART
     before = disk.free
     store.reserve.release()
-    assert disk.free == pytest.approx(before + PART, abs=SMALL)
+    assert disk.free == pytest.approx(before + held, abs=SMALL)
 
 
 def test_the_reserve_never_adds_to_the_peak(store: CheckpointStore, disk: SmallDisk) -> None:
     """While a state is written the weights have the reserve's place: two states and the best's weights fit."""
     save(store, 0, is_best=True)
     save(store, 2)
-    filler = disk.fill(leave=STATE - PART + SMALL)  # with the reserve: a state
+    filler = disk.fill(leave=STATE - store.reserve.held + SMALL)  # with the reserve: a state
     assert save(store, 4, attempts=1)
     assert whole(store) == ([4], 0)
-    assert store.reserve.held == PART
+    assert store.reserve.held > PART
     filler.unlink()
 
 
@@ -112,17 +113,18 @@ def test_without_room_a_state_is_left_out_and_the_rest_stays(store: CheckpointSt
     filler = disk.fill(leave=SMALL)
     assert not save(store, 4)
     assert whole(store) == ([2], 0)
-    assert store.reserve.held == PART, "it is held again: the best that comes must fit"
+    assert store.reserve.held > PART, "it is held again: the best that comes must fit"
     assert not save(store, 6)
     filler.unlink()
     assert save(store, 8), "and saving goes on when there is room"
     assert whole(store) == ([8], 0)
 
 
-def test_the_weights_of_a_best_always_fit(store: CheckpointStore, disk: SmallDisk) -> None:
+@pytest.mark.parametrize("leave", [0, SMALL])
+def test_the_weights_of_a_best_always_fit(store: CheckpointStore, disk: SmallDisk, leave: int) -> None:
     save(store, 0, is_best=True)
     save(store, 2)
-    disk.fill(leave=SMALL)
+    disk.fill(leave)
     assert not save(store, 4, is_best=True)
     assert whole(store) == ([2], 4)
     best = store.best()

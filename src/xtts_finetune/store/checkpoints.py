@@ -32,6 +32,7 @@ from xtts_finetune.store.retention import expendable
 DONE = "DONE"
 _NAME = re.compile(r"(step|best)-\d{8,}")
 _TEMPORARY = re.compile(r"\..+\.tmp")  # of published_file and published_folder
+_BESIDE = 256 * 1024  # bytes: a best's folder and JSON files, and what curve and MLflow write in the same moment
 T = TypeVar("T")
 
 
@@ -174,7 +175,7 @@ class CheckpointStore:
     def _hold_reserve(self) -> None:
         """Room for the weights of the next best. Without it they may still fit, and a DiskFull says if not."""
         newest = (self._complete("best") or self.states())[-1]
-        self.reserve.hold(newest.weights.stat().st_size)
+        self.reserve.hold(newest.weights.stat().st_size + _BESIDE)
 
     def _place(self, kind: str, step: int) -> Path:
         return self.folder / f"{kind}-{step:08d}"
