@@ -108,8 +108,7 @@ def test_dvc_gc_takes_every_state_of_earlier_runs_and_nothing_else(own: Checkout
     """The claim of the design: the workspace is the current run, the cache is history, the registry has the best."""
     runs = [digests(own, "checkpoints/phase2")]
     for lr in (1e-4, 2e-4):
-        own.change_params(lambda params, lr=lr: params["train_phase2"].update(lr=lr))
-        own.repro()
+        own.run("dvc", "exp", "run", "--set-param", f"train_phase2.lr={lr}")
         runs.append(digests(own, "checkpoints/phase2"))
     held = size(own)
     kept = digests(own, "checkpoints", "models", "prepared", "data", "reports", "mlruns/artifacts")
