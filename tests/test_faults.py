@@ -84,6 +84,16 @@ def test_killed_again_and_again(before: Before, reference: Reference, tmp_path: 
     assert kills > 6
 
 
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_killed_just_when_a_phase_is_done(before: Before, reference: Reference, moment: int, tmp_path: Path) -> None:
+    """Before DONE is written, before it has its name, and after: MLflow lacks nothing in any case."""
+    small = before[PHASE1].copy(tmp_path / "small")
+    assert small.start(*PHASE1, at={f"/.DONE.#{moment}": "SIGKILL"}).wait() == KILLED
+    assert (small.root / "work" / "phase1" / "DONE").exists() is (moment == 3)
+    small.run(*PHASE1)
+    reference.check_stage(small, PHASE1)
+
+
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 def test_asked_to_stop_at_any_change(
     before: Before, reference: Reference, stage: Stage, number: str, tmp_path: Path

@@ -133,6 +133,17 @@ def test_room_that_comes_back_during_the_run(before: Before, reference: Referenc
         reference.check_stage(small, PHASE1)
 
 
+@pytest.mark.parametrize("moment", ["curve.jsonl#1", "phase1.pid#1"])
+def test_filled_while_it_resumes(before: Before, reference: Reference, moment: str, tmp_path: Path) -> None:
+    """It makes room for the little that it takes to begin, as for a save: what it holds for the best, older states."""
+    with small_disk(tmp_path / "disk", ENOUGH) as disk:
+        small = before[PHASE1].copy(disk.root / "small")
+        assert small.start(*PHASE1, at={"step-00000003#1": "SIGTERM"}).wait() == RESUMABLE
+        assert len(small.states("phase1")) == 2
+        small.run(*PHASE1, at={moment: "fill 0"})
+        reference.check_stage(small, PHASE1)
+
+
 def test_killed_on_a_full_disk(before: Before, reference: Reference, tmp_path: Path) -> None:
     for event in some(range(50, 130, 2), 4):
         with small_disk(tmp_path / "disk", ENOUGH) as disk:
