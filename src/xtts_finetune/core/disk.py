@@ -4,13 +4,13 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xtts_finetune.core.errors import DiskFull
+from xtts_finetune.core.files import discard_leftovers, temporary_name
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WINDOWS = {39, 112, 1295}  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL, ERROR_DISK_QUOTA_EXCEEDED
@@ -98,20 +98,21 @@ def can_link(source: Path, target: Path) -> bool:
 
     Folders that are not there yet stand for the nearest above them.
     """
-    source, target = _existing(source), _existing(target)
+    probes = [_existing(folder) / "link" for folder in (source, target)]
+    for probe in probes:
+        discard_leftovers(probe)
+    first, second = map(temporary_name, probes)
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".link.", suffix=".tmp", dir=source)
+        first.touch(exist_ok=False)
     except OSError:  # no room or no right even to try
         return file_system(source) == file_system(target)
-    os.close(descriptor)
-    second = target / f"{Path(name).name}.2"
     try:
-        os.link(name, second)
-        second.unlink()
+        os.link(first, second)
     except OSError:  # another file system, or one without hard links
         return False
     finally:
-        os.unlink(name)
+        first.unlink()
+    second.unlink()
     return True
 
 

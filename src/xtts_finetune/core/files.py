@@ -64,7 +64,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`, which need not exist; it is removed afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_leftovers(path)
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     try:
         temporary.mkdir()
         yield temporary
@@ -75,7 +75,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def discard(path: Path) -> None:
     """Delete a file, or a folder with all in it: killed half-way, nothing of it stands under its name any more."""
     if os.path.lexists(path):
-        aside = _temporary_name(path)
+        aside = temporary_name(path)
         os.rename(path, aside)
         _remove(aside)
 
@@ -85,7 +85,7 @@ def _take_place(temporary: Path, path: Path) -> None:
     if not os.path.lexists(path):
         os.rename(temporary, path)
         return
-    aside = _temporary_name(path)
+    aside = temporary_name(path)
     os.rename(path, aside)
     try:
         os.rename(temporary, path)
@@ -95,7 +95,8 @@ def _take_place(temporary: Path, path: Path) -> None:
     _remove(aside)
 
 
-def _temporary_name(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other has; once this process is dead, `discard_leftovers` deletes what has it."""
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
 
 
