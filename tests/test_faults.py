@@ -130,7 +130,7 @@ def test_asked_to_stop_it_loses_no_step(before: Before, reference: Reference, tm
 def test_a_second_trainer_is_refused(before: Before, reference: Reference, tmp_path: Path) -> None:
     small = before[PHASE1].copy(tmp_path / "small")
     first = small.start(*PHASE1, at={100: "SIGSTOP"})
-    while not (small.root / "work" / "phase1.pid").exists() or small.events < 100:
+    while not (small.root / "work" / "phase1.holder").exists() or small.events < 100:
         time.sleep(0.01)
     held = {path: path.stat().st_mtime_ns for path in (small.root / "work").rglob("*")}
     second = small.start(*PHASE1, log=tmp_path / "second.log")
