@@ -133,7 +133,7 @@ def test_room_that_comes_back_during_the_run(before: Before, reference: Referenc
         reference.check_stage(small, PHASE1)
 
 
-@pytest.mark.parametrize("moment", ["curve.jsonl#1", "phase1.pid#1"])
+@pytest.mark.parametrize("moment", ["curve.jsonl#1", "phase1.holder#1"])
 def test_filled_while_it_resumes(before: Before, reference: Reference, moment: str, tmp_path: Path) -> None:
     """It makes room for the little that it takes to begin, as for a save: what it holds for the best, older states."""
     with small_disk(tmp_path / "disk", ENOUGH) as disk:

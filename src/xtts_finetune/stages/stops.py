@@ -93,6 +93,7 @@ def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
 
 def _write(workspace: Workspace, text: str) -> None:
     """Where not even this page has room, the reserves make it."""
+    _page_reserve(workspace).release()
     for phase in PHASES:
         CheckpointStore(workspace.work(phase), 1).reserve.release()
     try:
@@ -107,11 +108,13 @@ def _page_held(workspace: Workspace) -> Iterator[None]:
     """Room for the page while the stage runs, if there is any: the disk may be full to the last byte when it is due."""
     reserve = _page_reserve(workspace)
     reserve.path.parent.mkdir(exist_ok=True)
+    is_anothers = reserve.held > 0  # a trainer's that is at work, or was killed
     reserve.hold(_PAGE)
     try:
         yield
     finally:
-        reserve.release()
+        if not is_anothers:
+            reserve.release()
 
 
 def _page_reserve(workspace: Workspace) -> Reserve:
