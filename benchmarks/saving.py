@@ -77,10 +77,10 @@ def make_workspace(root: Path, arguments: argparse.Namespace) -> Any:
     from safetensors.torch import save_file
 
     from xtts_finetune.core.files import sha256_file, write_json
-    from xtts_finetune.core.paths import Workspace
+    from xtts_finetune.core.layout import Workspace
     from xtts_finetune.data.clips import Clip
     from xtts_finetune.data.features import FeatureWriter, code_count
-    from xtts_finetune.training import mini, xtts
+    from xtts_finetune.model import mini, xtts
 
     workspace = Workspace(root)
     base = workspace.prepared / "base"
@@ -113,11 +113,11 @@ def make_workspace(root: Path, arguments: argparse.Namespace) -> Any:
 
 def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     """A phase of STEPS steps through `fit` and `publish`, as stages/train.py has it, without MLflow."""
+    from xtts_finetune.checkpoints.store import CheckpointStore
     from xtts_finetune.core.disk import files_below, held_bytes
     from xtts_finetune.core.params import load_params
-    from xtts_finetune.store.checkpoints import CheckpointStore
-    from xtts_finetune.store.curve import Curve
-    from xtts_finetune.training.device import make_deterministic
+    from xtts_finetune.model.device import make_deterministic
+    from xtts_finetune.tracking.curve import Curve
     from xtts_finetune.training.interrupts import StopRequest
     from xtts_finetune.training.loop import fit
     from xtts_finetune.training.phases import Job, claim, publish, summary

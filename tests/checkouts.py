@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 import yaml
 
+from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import link_or_copy
-from xtts_finetune.core.params import SAMPLE_RATE
 
 PROJECT = Path(__file__).resolve().parent.parent
 SAMPLES = PROJECT / "samples"

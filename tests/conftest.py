@@ -8,6 +8,8 @@ import pytest
 from checkouts import Checkout, quick_checkout
 from small_runs import STAGES, Reference, Small, Stage, a_server
 
+pytest_plugins = ["model_fixtures"]
+
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:

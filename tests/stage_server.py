@@ -22,9 +22,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from xtts_finetune.core.constants import SAMPLE_RATE
+
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 
-from xtts_finetune.store import connection
+from xtts_finetune.tracking import connection
 
 os.environ |= connection._ENVIRONMENT  # read by mlflow when it is imported
 
@@ -38,13 +40,13 @@ from workbench import TEXT, make_params, make_workspace, noise
 
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.files import write_json
-from xtts_finetune.core.params import SAMPLE_RATE, TrackingParams
+from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.data import batches
+from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.stages import evaluate, train  # noqa: F401 - paid for once
 from xtts_finetune.stages.__main__ import main
 from xtts_finetune.stages.stops import explained_stops
-from xtts_finetune.store.connection import open_store
-from xtts_finetune.training.device import make_deterministic
+from xtts_finetune.tracking.connection import open_store
 
 PARAMS = {"save_every_steps": 1, "keep_last": 2, "batch_size": 3, "accumulate": 1}
 # What changes a folder, by the names of Python's audit events. "open" counts when it is for writing.

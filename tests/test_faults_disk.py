@@ -103,7 +103,7 @@ def budgets() -> list[int]:
 
 
 def test_every_budget(before: Before, reference: Reference, tmp_path: Path) -> None:
-    """Found free by a phase that has begun: one that begins asks first (tests/store/test_preflight.py)."""
+    """Found free by a phase that has begun: one that begins asks first (tests/diskspace/test_preflight.py)."""
     stops = skips = 0
     for budget in some(budgets(), 14):
         with small_disk(tmp_path / "disk", ENOUGH) as disk:

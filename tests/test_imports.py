@@ -11,20 +11,25 @@ from checkouts import PROJECT, Checkout
 
 PACKAGE = "xtts_finetune"
 SOURCES = PROJECT / "src" / PACKAGE
-# layer → the layers it may use, besides itself
+# room → the rooms it may use, besides itself; a line only names rooms of the lines below it
 BELOW = {
     "cli": {"stages", "ops", "core"},
-    "stages": {"training", "data", "store", "core"},
-    "ops": {"store", "core"},
-    "training": {"data", "store", "core"},
+    "stages": {"training", "diskspace", "tracking", "speech", "dvcio", "model", "data", "checkpoints", "core"},
+    "ops": {"diskspace", "tracking", "dvcio", "data", "checkpoints", "core"},
+    "training": {"tracking", "model", "data", "checkpoints", "core"},
+    "diskspace": {"tracking", "dvcio", "data", "checkpoints", "core"},
+    "tracking": {"core"},
+    "speech": {"model", "data", "core"},
+    "dvcio": {"checkpoints", "core"},
+    "model": {"core"},
     "data": {"core"},
-    "store": {"core"},
+    "checkpoints": {"core"},
     "core": set[str](),
 }
 NETWORKS = {"torch", "torchaudio", "torchcodec", "TTS", "transformers", "trainer"}  # ten seconds to load
 SLOW = NETWORKS | {"mlflow", "dvc", "matplotlib", "sklearn", "pandas"}
 # MLflow copies this file beside the weights and runs it there: it is no part of the layer it lies in.
-SERVED = "store/serving_model.py"
+SERVED = "speech/serving.py"
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def test_every_source_belongs_to_a_layer() -> None:
 
 def test_an_import_goes_down_only() -> None:
     ours = (each for each in IMPORTS if each.used_layer)
-    allowed_in_functions = {"ops": {"training"}}  # to let a model speak, for whoever asks for it
+    allowed_in_functions = {"ops": {"speech"}}  # to let a model speak, for whoever asks for it
 
     def forbidden(each: Import) -> bool:
         allowed = BELOW[each.layer] | {each.layer}
@@ -102,18 +107,18 @@ def test_an_import_goes_down_only() -> None:
 
 
 def test_the_served_file_is_the_only_exception() -> None:
-    """It loads the training layer when MLflow serves the model, and nobody imports it."""
-    assert {each.used_layer for each in IMPORTS if each.file == SERVED} == {None, "training"}
+    """It loads its own room when MLflow serves the model, and nobody imports it."""
+    assert {each.used_layer for each in IMPORTS if each.file == SERVED} == {None, "speech"}
     assert all(each.place == "function" for each in IMPORTS if each.file == SERVED and each.used_layer)
-    assert [str(each) for each in IMPORTS if each.module == f"{PACKAGE}.store.serving_model"] == []
+    assert [str(each) for each in IMPORTS if each.module == f"{PACKAGE}.speech.serving"] == []
 
 
 def test_one_module_imports_tts() -> None:
-    assert {each.file for each in IMPORTS if each.library == "TTS"} == {"training/xtts.py"}
+    assert {each.file for each in IMPORTS if each.library == "TTS"} == {"model/xtts.py"}
 
 
-def test_only_stages_and_training_know_torch() -> None:
-    without = {"cli", "ops", "data", "store", "core"}
+def test_networks_are_known_where_models_are() -> None:
+    without = set(BELOW) - {"stages", "training", "speech", "model"}
     found = (each for each in IMPORTS if each.layer in without and each.library in NETWORKS)
     assert offenders(found) == []
 
@@ -123,8 +128,8 @@ def test_core_stands_on_the_standard_library_pydantic_and_yaml() -> None:
     assert offenders(each for each in IMPORTS if each.layer == "core" and each.library not in allowed) == []
 
 
-def test_commands_and_store_load_slow_libraries_when_they_use_them() -> None:
-    quick = {"cli", "ops", "store", "core"}
+def test_all_else_loads_slow_libraries_when_it_uses_them() -> None:
+    quick = set(BELOW) - {"stages", "training", "speech", "model", "data"}
     found = (each for each in IMPORTS if each.layer in quick and each.place == "top" and each.library in SLOW)
     assert offenders(found) == []
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from xtts_finetune.core.errors import exit_code_of
-from xtts_finetune.core.paths import Workspace
+from xtts_finetune.core.layout import Workspace
 
 app = typer.Typer(
     add_completion=False,

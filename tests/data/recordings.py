@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from xtts_finetune.core.params import SAMPLE_RATE
+from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.data.checks import Accepted
 from xtts_finetune.data.clips import Clip
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from recordings import Recordings, noise
 
-from xtts_finetune.core.params import SAMPLE_RATE
+from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.data import audio
 from xtts_finetune.data.audio import dequantise, load_audio, quantise, write_wav
 from xtts_finetune.data.checks import ClipRejected

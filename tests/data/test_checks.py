@@ -5,7 +5,8 @@ import numpy.typing as npt
 import pytest
 from recordings import accepted_clip, encode_text, noise
 
-from xtts_finetune.core.params import SAMPLE_RATE, PrepareParams
+from xtts_finetune.core.constants import SAMPLE_RATE
+from xtts_finetune.core.params import PrepareParams
 from xtts_finetune.data.checks import ClipRejected, check_audio, check_text
 
 

@@ -6,8 +6,8 @@ import pytest
 from checkouts import Checkout
 from cleaning import assert_nothing_to_do, clean, digests, promised, size, states
 
-from xtts_finetune.core.paths import PHASES
-from xtts_finetune.store.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.core.layout import PHASES
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ from cleaning import (
 )
 from filelock import FileLock
 
-from xtts_finetune.core.paths import PHASES, Workspace
-from xtts_finetune.store.checkpoint import Checkpoint
-from xtts_finetune.store.reclaim import plan
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.diskspace.reclaim import plan
 
 # What it shows.
 

@@ -22,7 +22,7 @@ from cleaning import (
 from small_disks import small_disk
 from test_interruption import assert_as_if_never_stopped, train_to_step_2, wait_until
 
-from xtts_finetune.core.paths import PHASES
+from xtts_finetune.core.layout import PHASES
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest
 from small_disks import SmallDisk, small_disk
 
 from xtts_finetune.core.errors import DiskFull, Stopped, UserError
-from xtts_finetune.core.paths import Workspace
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.stages.stops import explained_stops
 
 

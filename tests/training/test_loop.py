@@ -13,10 +13,10 @@ from workbench import make_params, make_run, outcome, rows_of, stop_of, train
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.paths import Workspace
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.data.batches import Batch, Indices, collate
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.training import metrics
+from xtts_finetune.training import loss
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.run import MAX_SKIPPED, Run
 
@@ -72,14 +72,14 @@ def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: 
     """Those of a step over its batches, those of an evaluation's row over the steps since the one before."""
     run = make_run(workspace, make_params())
     seen: list[tuple[float, int]] = []
-    real = metrics.losses
+    real = loss.losses
 
-    def spy(gpt: Any, mel: Any, batch: Batch, targets: metrics.Targets) -> metrics.Losses:
+    def spy(gpt: Any, mel: Any, batch: Batch, targets: loss.Targets) -> loss.Losses:
         found = real(gpt, mel, batch, targets)
         seen.append((found.mel.item(), found.mel_tokens))
         return found
 
-    monkeypatch.setattr(metrics, "losses", spy)
+    monkeypatch.setattr(loss, "losses", spy)
     run.take_step()
     assert len(seen) == 2
     assert run.curve.rows[-1]["train/mel_ce"] == pytest.approx(sum(s for s, _ in seen) / sum(n for _, n in seen))
@@ -94,9 +94,9 @@ def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: 
 def test_evaluation_does_not_depend_on_the_batches(workspace: Workspace, batches: list[tuple[int, ...]]) -> None:
     run = make_run(workspace, make_params())
 
-    def measured(batches: Sequence[Indices]) -> metrics.TokenSums:
+    def measured(batches: Sequence[Indices]) -> loss.TokenSums:
         clips = (collate(run.inputs.eval, batch, None) for batch in batches)
-        return metrics.evaluate(run.gpt, run.conditioning_mel, clips)
+        return loss.evaluate(run.gpt, run.conditioning_mel, clips)
 
     whole = measured([np.arange(3)])
     parts = measured([np.array(batch) for batch in batches])
@@ -185,10 +185,10 @@ def test_the_target_must_hold(workspace: Workspace) -> None:
 def test_a_target_reached_once_is_not_held(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([9.0, 2.0, 3.0, 2.0, 2.0, 1.0])
 
-    def evaluate(*_: Any) -> metrics.TokenSums:
-        return metrics.TokenSums(mel=next(found), mel_tokens=1, text=1, text_tokens=1)
+    def evaluate(*_: Any) -> loss.TokenSums:
+        return loss.TokenSums(mel=next(found), mel_tokens=1, text=1, text_tokens=1)
 
-    monkeypatch.setattr(metrics, "evaluate", evaluate)
+    monkeypatch.setattr(loss, "evaluate", evaluate)
     train(workspace, make_params(target_mel_ce=2.5, epochs=9, batch_size=9))
     figures = read_json(workspace.metrics("phase1"))
     assert figures["epochs"] == 4
@@ -198,10 +198,10 @@ def test_a_target_reached_once_is_not_held(workspace: Workspace, monkeypatch: py
 def test_patience(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([5.0, 4.0, 4.5, 3.0, math.nan, 3.0, 1.0])
 
-    def evaluate(*_: Any) -> metrics.TokenSums:
-        return metrics.TokenSums(mel=next(found), mel_tokens=1, text=2, text_tokens=1)
+    def evaluate(*_: Any) -> loss.TokenSums:
+        return loss.TokenSums(mel=next(found), mel_tokens=1, text=2, text_tokens=1)
 
-    monkeypatch.setattr(metrics, "evaluate", evaluate)
+    monkeypatch.setattr(loss, "evaluate", evaluate)
     params = make_params(patience=2, epochs=9, batch_size=9, save_every_steps=1)
     train(workspace, params)
     figures = read_json(workspace.metrics("phase1"))

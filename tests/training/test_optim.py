@@ -7,7 +7,7 @@ import pytest
 import torch
 from workbench import PHASE, make_params, make_run
 
-from xtts_finetune.core.paths import Workspace
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 
 

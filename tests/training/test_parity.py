@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xtts_finetune.core.params import CODE_STRIDE
-from xtts_finetune.core.paths import Workspace
+from xtts_finetune.core.constants import CODE_STRIDE
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.data.batches import Batch, collate, rng
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureReader, FeatureWriter
-from xtts_finetune.training import metrics, xtts
-from xtts_finetune.training.base import Base
-from xtts_finetune.training.xtts import GPT
+from xtts_finetune.model import xtts
+from xtts_finetune.model.base import Base
+from xtts_finetune.model.xtts import GPT
+from xtts_finetune.training import loss
 
 Clips = list[tuple[Path, str]]
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
@@ -113,8 +114,8 @@ def as_coqui_batch(coqui: Any, batch: Batch) -> dict[str, Any]:
     }
 
 
-def targets_of(batch: Batch, mask_prompt: bool = False) -> metrics.Targets:
-    return metrics.targets_of(batch, STOP, mask_prompt)
+def targets_of(batch: Batch, mask_prompt: bool = False) -> loss.Targets:
+    return loss.targets_of(batch, STOP, mask_prompt)
 
 
 def test_the_weights_are_the_same(coqui: Any, gpt: GPT) -> None:
@@ -130,8 +131,8 @@ def test_losses_of_our_batches(
     batch = collate(ours, np.array(indices), None)
     with torch.no_grad():
         theirs = coqui.eval_step(as_coqui_batch(coqui, batch), None)[1]
-        sums = metrics.TokenSums()
-        sums.add(metrics.losses(gpt, conditioning_mel, batch, targets_of(batch)))
+        sums = loss.TokenSums()
+        sums.add(loss.losses(gpt, conditioning_mel, batch, targets_of(batch)))
     assert sums.mel_ce == pytest.approx(theirs["loss_mel_ce"].item(), **CLOSE)
     assert 0.01 * sums.text_ce == pytest.approx(theirs["loss_text_ce"].item(), **CLOSE)
     assert sums.loss == pytest.approx(theirs["loss"].item(), **CLOSE)
@@ -153,7 +154,7 @@ def test_losses_of_coquis_batches(
     torch.testing.assert_close(theirs["cond_mels"], mels, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         figures = coqui.eval_step(theirs, None)[1]
-        found = metrics.losses(gpt, conditioning_mel, batch, targets_of(batch))
+        found = loss.losses(gpt, conditioning_mel, batch, targets_of(batch))
     assert (found.mel / found.mel_tokens).item() == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
     assert 0.01 * (found.text / found.text_tokens).item() == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
 
@@ -175,7 +176,7 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
     assert batch.conditioning_spans[:, 0].min() > 0
     theirs = as_coqui_batch(coqui, batch)
     with torch.no_grad():
-        found = metrics.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
+        found = loss.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
         logits = coqui.xtts.gpt(
             theirs["text_inputs"],
             theirs["text_lengths"],

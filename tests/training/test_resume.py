@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from workbench import PHASE, cut, flip_byte, make_params, make_run, outcome, rows_of, stop_of, train
 
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.errors import Stopped, UserError
 from xtts_finetune.core.files import read_json, write_json
-from xtts_finetune.core.paths import Workspace
-from xtts_finetune.store.checkpoint import Checkpoint
-from xtts_finetune.store.checkpoints import CheckpointStore
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("short_prompts")

@@ -1,1 +1,1 @@
-"""What every layer stands on: parameters, names on disk, atomic files, errors. Imports stdlib, pydantic, yaml."""
+"""What every layer stands on: constants, parameters, names on disk, atomic files, errors. Imports no room of ours."""

@@ -12,17 +12,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.paths import PhaseName
-
-SAMPLE_RATE = 22_050  # Hz; XTTS v2's GPT and DVAE both work at this rate
-CODE_STRIDE = 1_024  # samples per audio code (GPT.code_stride_len)
-TEXT_WEIGHT = 0.01  # of Text CE in the loss (GPTArgs.gpt_loss_text_ce_weight); Coqui prints it so weighted
-MAX_AUDIO_CODES = 605  # gpt_max_audio_tokens of XTTS v2
-MAX_TEXT_TOKENS = 402  # gpt_max_text_tokens of XTTS v2
-# Bytes of optimizer.safetensors, by `optim`, for each parameter of XTTS v2; mini, of smaller tensors, takes 2.07 in
-# 8 bits: a byte for each of two moments, a scale for every 256, headers (tests/training/test_tensors.py measures it).
-OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 8.0, "adamw8bit": 2.04}
+from xtts_finetune.core.layout import PhaseName
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from xtts_finetune.core.params import SAMPLE_RATE
+from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.data.checks import ClipRejected
 
 PCM_SCALE = 32_768  # 16-bit step = 1 / PCM_SCALE

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xtts_finetune.core.params import SAMPLE_RATE, PrepareParams
+from xtts_finetune.core.constants import SAMPLE_RATE
+from xtts_finetune.core.params import PrepareParams
 from xtts_finetune.data.clips import Clip
 
 FULL_SCALE = 0.999  # |sample| from here on counts as clipped

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import sha256_json
+from xtts_finetune.core.layout import SplitName
 from xtts_finetune.core.params import PrepareParams
-from xtts_finetune.core.paths import SplitName
 from xtts_finetune.data.audio import Samples, load_audio, quantise
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText, Rejection, check_audio, check_text
 from xtts_finetune.data.clips import METADATA, Clip, read_metadata

@@ -15,9 +15,9 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from xtts_finetune.core.constants import CODE_STRIDE, SAMPLE_RATE
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.params import CODE_STRIDE, SAMPLE_RATE
-from xtts_finetune.core.paths import SplitName
+from xtts_finetune.core.layout import SplitName
 from xtts_finetune.data.audio import Samples, dequantise, quantise
 from xtts_finetune.data.clips import Clip
 

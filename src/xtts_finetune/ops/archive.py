@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xtts_finetune.checkpoints.lock import trainers_kept_out
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import file_system, free_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_json
-from xtts_finetune.core.paths import PHASES, Workspace
-from xtts_finetune.ops.dvc_command import dvc
-from xtts_finetune.ops.run_state import refuse_unless_named
-from xtts_finetune.ops.sweep import plan_lines, sweep
-from xtts_finetune.store.checkpoints import CheckpointStore
-from xtts_finetune.store.lock import trainers_kept_out
-from xtts_finetune.store.objects import Cache, named_entries, rename_outs
-from xtts_finetune.store.plans import Plan
-from xtts_finetune.store.reclaim import plan
+from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.diskspace.plans import Plan
+from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.sweep import plan_lines, sweep
+from xtts_finetune.dvcio.cache import Cache, named_entries, rename_outs
+from xtts_finetune.dvcio.command import dvc
+from xtts_finetune.dvcio.named_run import refuse_unless_named
 
 RECORD = "checkpoints-archive.json"
 _CHUNK = 2**22  # bytes read at a time

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.paths import Workspace
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.diskspace.plans import Option
+from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.sweep import free_by_place, plan_lines, sweep
+from xtts_finetune.dvcio.command import give_dvc_room
 from xtts_finetune.ops.archive import Archive, remotes
-from xtts_finetune.ops.dvc_command import give_dvc_room
-from xtts_finetune.ops.sweep import free_by_place, plan_lines, sweep
-from xtts_finetune.store.plans import Option
-from xtts_finetune.store.reclaim import plan
 
 
 @dataclass(frozen=True)

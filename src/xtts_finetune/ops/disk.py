@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, mount_point, shown
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
-from xtts_finetune.core.paths import Workspace
-from xtts_finetune.store.budget import Budget, unfinished
-from xtts_finetune.store.objects import Cache
-from xtts_finetune.store.preflight import CLEAN_OPTIONS
-from xtts_finetune.store.reclaim import plan
+from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.preflight import CLEAN_OPTIONS
+from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.dvcio.cache import Cache
 
 Held = dict[Path, dict[str, int]]  # by file system (where it is mounted) and part: bytes
 

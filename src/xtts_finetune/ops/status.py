@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.disk import free_bytes, shown
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.params import TEXT_WEIGHT, Params, load_params
-from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
-from xtts_finetune.store.budget import Budget, unfinished
-from xtts_finetune.store.curve import read_rows
-from xtts_finetune.store.objects import Cache
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.dvcio.cache import Cache
+from xtts_finetune.tracking.curve import read_rows
 
 
 def status_text(workspace: Workspace) -> str:

@@ -5,12 +5,12 @@ import signal
 import sys
 
 from xtts_finetune.core.errors import exit_code_of
+from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.core.paths import PHASES, Workspace
 from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.diskspace.preflight import preflight
 from xtts_finetune.stages.output import speak_on_unheard
 from xtts_finetune.stages.stops import explained_stops
-from xtts_finetune.store.preflight import preflight
 
 
 def main() -> None:

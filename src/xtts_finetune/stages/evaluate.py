@@ -10,22 +10,37 @@ from typing import Any
 from tqdm import tqdm
 
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, scratch_folder, sha256_json, write_json
+from xtts_finetune.core.layout import (
+    BASE_INFO,
+    BUNDLE_BASE,
+    CODEC,
+    CONFIG,
+    MEL_STATS,
+    MODEL_CARD,
+    PHASES,
+    REFERENCE,
+    SETTINGS,
+    VOCABULARY,
+    VOCODER,
+    WEIGHTS,
+    PhaseName,
+    Workspace,
+)
 from xtts_finetune.core.params import Params
-from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
 from xtts_finetune.data.audio import write_wav
 from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.dvcio.outs import data_digest, remove_finished_work
+from xtts_finetune.model import xtts
+from xtts_finetune.model.base import Base
+from xtts_finetune.model.device import make_deterministic, pick_device
+from xtts_finetune.model.xtts import GPT
+from xtts_finetune.speech.speaker import SERVING_CODE, Speaker, unspeakable
 from xtts_finetune.stages.figures import draw_curves
-from xtts_finetune.store.checkpoint import WEIGHTS
-from xtts_finetune.store.connection import Store, open_store
-from xtts_finetune.store.outs import remove_finished_work
-from xtts_finetune.store.registry import Registration, register_best
-from xtts_finetune.store.stage_runs import stage_tags, start_stage_run
-from xtts_finetune.training import metrics, xtts
-from xtts_finetune.training.base import Base
-from xtts_finetune.training.device import make_deterministic, pick_device
-from xtts_finetune.training.phases import MODEL_CARD, with_weighted
-from xtts_finetune.training.synthesis import REFERENCE, Speaker, unspeakable
-from xtts_finetune.training.xtts import GPT
+from xtts_finetune.tracking.connection import Store, open_store
+from xtts_finetune.tracking.registry import Registration, register_best
+from xtts_finetune.tracking.stage_runs import stage_tags, start_stage_run
+from xtts_finetune.training import loss
+from xtts_finetune.training.phases import with_weighted
 
 
 @dataclass(frozen=True)
@@ -84,8 +99,8 @@ def _examine(job: Evaluation, model: str, folder: Path) -> dict[str, float]:
 
 def _measure(job: Evaluation, model: str, gpt: GPT) -> dict[str, float]:
     """Mel CE and Text CE of a model on the eval split."""
-    batches = metrics.eval_batches(FeatureReader(job.workspace.prepared, "eval"), f"evaluating {model}", leave=True)
-    sums = metrics.evaluate(gpt, xtts.build_conditioning_mel(job.base.mel_stats()), batches)
+    batches = loss.eval_batches(FeatureReader(job.workspace.prepared, "eval"), f"evaluating {model}", leave=True)
+    sums = loss.evaluate(gpt, xtts.build_conditioning_mel(job.base.mel_stats()), batches)
     return with_weighted({"mel_ce": sums.mel_ce, "text_ce": sums.text_ce})
 
 
@@ -107,7 +122,7 @@ def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseN
     workspace, params, card = job.workspace, job.params, job.card(best)
     cards = {phase: job.card(phase) for phase in PHASES}
     settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
-    tags = stage_tags(workspace, "evaluate")
+    tags = stage_tags(workspace, "evaluate", data_digest(workspace))
     key = sha256_json([tags["data_md5"], settings, cards])
     with start_stage_run(store, workspace, key, settings, tags, flush_every_steps=1) as tracker:
         tracker.backfill([(card["step"], _named(figures[best]))])  # the registered point of the curve
@@ -121,6 +136,7 @@ def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseN
                 tracker.run_id,
                 params.registry.model_name,
                 folder,
+                SERVING_CODE,
                 card["sha256"],
                 version_tags,
                 _named(figures[best]),
@@ -136,12 +152,12 @@ def _self_contained(job: Evaluation, best: PhaseName) -> Iterator[Path]:
     """A folder with all that the best model needs to speak, as links: no byte is copied."""
     prepared = job.workspace.prepared
     with scratch_folder(job.workspace.root / "register") as folder:
-        (folder / "base").mkdir()
+        (folder / BUNDLE_BASE).mkdir()
         for file in (WEIGHTS, MODEL_CARD):
             link_or_copy(job.workspace.model(best) / file, folder / file)
-        sound = "vocoder" if job.base.info["vocoder"] == "hifigan" else "dvae"
-        for file in ("base.json", "config.json", "vocab.json", "mel_stats.safetensors", f"{sound}.safetensors"):
-            link_or_copy(prepared / "base" / file, folder / "base" / file)
+        sound = VOCODER if job.base.info["vocoder"] == "hifigan" else CODEC
+        for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound):
+            link_or_copy(prepared / "base" / file, folder / BUNDLE_BASE / file)
         shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
-        write_json(folder / "speak.json", job.params.evaluate.model_dump())
+        write_json(folder / SETTINGS, job.params.evaluate.model_dump())
         yield folder

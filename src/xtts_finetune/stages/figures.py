@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xtts_finetune.core.files import published_file
-from xtts_finetune.core.paths import PhaseName
+from xtts_finetune.core.layout import PhaseName
 
 TRAIN, EVAL, MARK = "#4c78a8", "#e4572e", "#666666"
 

@@ -9,20 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
-from xtts_finetune.core.params import SAMPLE_RATE, Params
-from xtts_finetune.core.paths import Workspace
+from xtts_finetune.core.layout import BASE_INFO, REFERENCE, VOCABULARY, Workspace
+from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import load_audio, write_wav
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.dataset import accept, dataset_report, write_features
 from xtts_finetune.data.split import split
+from xtts_finetune.model import mini, xtts
+from xtts_finetune.model.base import Base, import_published
+from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.xtts import VoiceBpeTokenizer
+from xtts_finetune.speech.speaker import unspeakable
 from xtts_finetune.stages.figures import draw_lengths
-from xtts_finetune.training import mini, xtts
-from xtts_finetune.training.base import Base, import_published
-from xtts_finetune.training.device import make_deterministic
-from xtts_finetune.training.synthesis import REFERENCE, unspeakable
-from xtts_finetune.training.xtts import VoiceBpeTokenizer
 
 REFERENCE_SECONDS = 12.0
 
@@ -38,7 +39,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
         base = prepared / "base"
         base.mkdir()
         info = _open_base(workspace, params, base)
-        tokenizer = xtts.build_tokenizer(base / "vocab.json")
+        tokenizer = xtts.build_tokenizer(base / VOCABULARY)
         _check_sentences(params, tokenizer)
         accepted, rejected = accept(workspace.data, params.prepare, _encoder(tokenizer))
         train, evaluation = split(accepted, params.prepare.eval_fraction, params.seed)
@@ -46,7 +47,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
             info |= mini.build(base, lambda i: load_audio(train[i].clip.audio).samples, len(train), params.seed)
             weights = base / "gpt.safetensors"
             info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
-        write_json(base / "base.json", info)
+        write_json(base / BASE_INFO, info)
         codec = _Codec(Base(base, workspace.root))
         write_features(prepared, "train", train, codec)
         write_features(prepared, "eval", evaluation, codec)
@@ -63,7 +64,7 @@ def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, 
     if params.base == "mini":
         # All transcripts, not the training clips' alone: a vocabulary must be able to spell every clip.
         clips = read_metadata(workspace.data, params.prepare.language)
-        mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / "vocab.json")
+        mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / VOCABULARY)
         return {"vocoder": "griffin_lim"}
     source = workspace.base / "xtts_v2" if params.base == "xtts_v2" else (workspace.root / params.base).resolve()
     return import_published(source, folder, workspace.root, pinned=params.base == "xtts_v2")

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
-from xtts_finetune.core.paths import PHASES, PhaseName, Workspace
-from xtts_finetune.store.checkpoints import CheckpointStore
-from xtts_finetune.store.reclaim import plan
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.diskspace.reclaim import plan
 
 _PAGE = 4096  # bytes; a block of most file systems
 
@@ -93,9 +93,9 @@ def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
 
 def _write(workspace: Workspace, text: str) -> None:
     """Where not even this page has room, the reserves make it."""
-    _page_reserve(workspace).release()
+    Reserve(workspace.page_reserve).release()
     for phase in PHASES:
-        CheckpointStore(workspace.work(phase), 1).reserve.release()
+        Reserve(reserve_of(workspace.work(phase))).release()
     try:
         write_text(workspace.status, f"# Stopped\n\n```\n{text}\n```\n")
     except OSError as error:
@@ -106,7 +106,7 @@ def _write(workspace: Workspace, text: str) -> None:
 @contextmanager
 def _page_held(workspace: Workspace) -> Iterator[None]:
     """Room for the page while the stage runs, if there is any: the disk may be full to the last byte when it is due."""
-    reserve = _page_reserve(workspace)
+    reserve = Reserve(workspace.page_reserve)
     reserve.path.parent.mkdir(exist_ok=True)
     is_anothers = reserve.held > 0  # a trainer's that is at work, or was killed
     reserve.hold(_PAGE)
@@ -115,7 +115,3 @@ def _page_held(workspace: Workspace) -> Iterator[None]:
     finally:
         if not is_anothers:
             reserve.release()
-
-
-def _page_reserve(workspace: Workspace) -> Reserve:
-    return Reserve(workspace.work(PHASES[0]).parent / "status.reserve")

@@ -1,16 +1,16 @@
 """Train one phase, from wherever it was left."""
 
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.files import sha256_json
+from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
-from xtts_finetune.core.paths import PhaseName, Workspace
-from xtts_finetune.store.checkpoint import Checkpoint
-from xtts_finetune.store.checkpoints import CheckpointStore
-from xtts_finetune.store.connection import open_store
-from xtts_finetune.store.curve import Curve
-from xtts_finetune.store.outs import relink_finished_work, remove_finished_work
-from xtts_finetune.store.stage_runs import stage_tags, start_stage_run
-from xtts_finetune.store.tracking import RunTracker
-from xtts_finetune.training.device import make_deterministic
+from xtts_finetune.dvcio.outs import data_digest, relink_finished_work, remove_finished_work
+from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.tracking.connection import open_store
+from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.delivery import RunTracker
+from xtts_finetune.tracking.stage_runs import stage_tags, start_stage_run
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, claim, publish, summary
@@ -55,5 +55,5 @@ def _tracker(job: Job) -> RunTracker:
     workspace, params = job.workspace, job.params
     settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
     key = sha256_json([job.fingerprint, settings])
-    store, tags = open_store(workspace, params.tracking), stage_tags(workspace, job.name)
+    store, tags = open_store(workspace, params.tracking), stage_tags(workspace, job.name, data_digest(workspace))
     return start_stage_run(store, workspace, key, settings, tags, params.tracking.flush_every_steps)

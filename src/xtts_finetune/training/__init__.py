@@ -1,1 +1,1 @@
-"""The model and the training run: `fit()` is one loop for both phases; `xtts` alone imports TTS."""
+"""The training run: `fit()` is one loop for both phases."""

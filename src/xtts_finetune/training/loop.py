@@ -4,8 +4,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.errors import Stopped
-from xtts_finetune.store.checkpoint import Checkpoint
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
 

@@ -1,8 +1,8 @@
 """Whether the best weights so far are safe, asked before a run goes on."""
 
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.store.checkpoint import Checkpoint
-from xtts_finetune.store.checkpoints import CheckpointStore
 from xtts_finetune.training.position import Position
 
 

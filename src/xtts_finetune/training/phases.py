@@ -7,19 +7,18 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file, sha256_json, write_json
-from xtts_finetune.core.params import TEXT_WEIGHT, Params, PhaseParams
-from xtts_finetune.core.paths import SPLITS, PhaseName, Workspace
+from xtts_finetune.core.layout import MODEL_CARD, SPLITS, WEIGHTS, PhaseName, Workspace
+from xtts_finetune.core.params import Params, PhaseParams
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.store.checkpoint import WEIGHTS, Checkpoint
-from xtts_finetune.store.checkpoints import CheckpointStore
-from xtts_finetune.store.curve import parse_rows, write_csv
-from xtts_finetune.training.base import Base
-from xtts_finetune.training.device import pick_device
+from xtts_finetune.model.base import Base
+from xtts_finetune.model.device import pick_device
+from xtts_finetune.tracking.curve import parse_rows, write_csv
 from xtts_finetune.training.run import Inputs, Run
-
-MODEL_CARD = "model.json"
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ class Job:
 def code_digest() -> str:
     """Of the sources that shape a result: what dvc.yaml names as a training stage's dependencies."""
     package = Path(__file__).parent.parent
-    sources = [package / "stages" / "train.py", *(package / "data").glob("*.py"), *(package / "training").glob("*.py")]
+    rooms = [source for room in ("data", "model", "training") for source in (package / room).glob("*.py")]
+    sources = [package / "stages" / "train.py", package / "core" / "constants.py", *rooms]
     return sha256_json([sha256_file(path) for path in sorted(sources)])
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from xtts_finetune.training.metrics import TokenSums
+from xtts_finetune.training.loss import TokenSums
 
 
 @dataclass

@@ -13,22 +13,24 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.params import TEXT_WEIGHT, PhaseParams
-from xtts_finetune.core.paths import PhaseName
+from xtts_finetune.core.layout import CURVE, PhaseName
+from xtts_finetune.core.params import PhaseParams
 from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.store.checkpoint import Checkpoint
-from xtts_finetune.store.checkpoints import CheckpointStore
-from xtts_finetune.store.curve import Curve, Row
-from xtts_finetune.training import metrics, xtts
+from xtts_finetune.model import xtts
+from xtts_finetune.model.xtts import GPT
+from xtts_finetune.tracking.curve import Curve, Row
+from xtts_finetune.training import loss
+from xtts_finetune.training.loss import TokenSums
 from xtts_finetune.training.lost_best import refuse_lost_best
-from xtts_finetune.training.metrics import TokenSums
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.position import Position
-from xtts_finetune.training.saving import CURVE, Saver
-from xtts_finetune.training.tensors import Snapshot, load_tensors
-from xtts_finetune.training.xtts import GPT
+from xtts_finetune.training.saving import Saver
+from xtts_finetune.training.snapshot import Snapshot, load_tensors
 
 MAX_SKIPPED = 5  # steps in a row whose gradient is not finite
 
@@ -129,8 +131,8 @@ class Run:
     def evaluate(self) -> None:
         """Mel CE and Text CE of the whole eval split; remembers the best."""
         position, means = self.position, self.position.train
-        found = metrics.evaluate(
-            self.gpt, self.conditioning_mel, metrics.eval_batches(self.inputs.eval, "evaluating", leave=False)
+        found = loss.evaluate(
+            self.gpt, self.conditioning_mel, loss.eval_batches(self.inputs.eval, "evaluating", leave=False)
         )
         row = found.metrics("eval")
         if means.mel_tokens:
@@ -203,14 +205,14 @@ class Run:
     def _accumulate(self, batches: list[Batch]) -> TokenSums:
         """Gradients of the mean loss over all tokens of `batches`."""
         stop, mask = self.gpt.stop_audio_token, self.phase.mask_prompt
-        aims = [metrics.targets_of(batch, stop, mask) for batch in batches]
+        aims = [loss.targets_of(batch, stop, mask) for batch in batches]
         mel_tokens, text_tokens = sum(aim.mel_tokens for aim in aims), sum(aim.text_tokens for aim in aims)
         sums = TokenSums()
         for batch, aim in zip(batches, aims, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.phase.precision == "bf16"):
-                found = metrics.losses(self.gpt, self.conditioning_mel, batch, aim)
-            loss = TEXT_WEIGHT * found.text / text_tokens + metrics.MEL_WEIGHT * found.mel / mel_tokens
-            loss.backward()
+                found = loss.losses(self.gpt, self.conditioning_mel, batch, aim)
+            mean = TEXT_WEIGHT * found.text / text_tokens + MEL_WEIGHT * found.mel / mel_tokens
+            mean.backward()
             sums.add(found)
             self.position.train.add(found)
         return sums

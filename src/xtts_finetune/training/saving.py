@@ -8,13 +8,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.checkpoints.checkpoint import Contents
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, shown
-from xtts_finetune.store.checkpoint import Contents
-from xtts_finetune.store.checkpoints import CheckpointStore
+from xtts_finetune.core.layout import CURVE
 from xtts_finetune.training.position import Position
-from xtts_finetune.training.tensors import Snapshot
-
-CURVE = "curve.jsonl"  # in a state: the rows up to its step
+from xtts_finetune.training.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

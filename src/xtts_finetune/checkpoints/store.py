@@ -1,0 +1,204 @@
+"""The checkpoint store of one phase: resumable states and the best weights, published whole or not at all.
+
+The store knows names and bytes, not tensors: the caller writes the files of a state. A folder is filled beside its
+place, checksummed, fsynced and renamed; without a manifest that holds for every file it is not a checkpoint.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, publish
+from xtts_finetune.checkpoints.lock import locked
+from xtts_finetune.checkpoints.retention import expendable
+from xtts_finetune.core.disk import Reserve, full_disk_raises
+from xtts_finetune.core.errors import DiskFull
+from xtts_finetune.core.files import (
+    discard,
+    link_or_copy,
+    link_tree,
+    published_folder,
+    read_json,
+    write_json,
+)
+from xtts_finetune.core.layout import (
+    DONE,
+    MANIFEST,
+    STATE,
+    WEIGHTS,
+    CheckpointKind,
+    checkpoint_name,
+    checkpoint_step,
+    is_checkpoint_name,
+    reserve_of,
+)
+
+_TEMPORARY = re.compile(r"\..+\.tmp")  # of published_file and published_folder
+_BESIDE = 256 * 1024  # bytes: a best's folder and JSON files, and what curve and MLflow write in the same moment
+T = TypeVar("T")
+
+
+class CheckpointStore:
+    """The states and the best of one phase, in one folder."""
+
+    def __init__(self, folder: Path, keep_last: int) -> None:
+        self.folder = folder
+        self.keep_last = keep_last
+        self.reserve = Reserve(reserve_of(folder))
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the store for this process alone; death releases it (`store.lock.locked`)."""
+        return locked(self.folder)
+
+    def save(self, step: int, contents: Contents, is_best: bool) -> bool:
+        """Publish the state of `step`, and its weights as the best if they are; then prune.
+
+        Returns:
+            Whether the state was published. Where it has no room, even after `make_room`, it is left out; the weights
+            of a best still fit, in place of the reserve.
+
+        Raises:
+            DiskFull: the best has no room, either. What was published before is as it was.
+        """
+        state = Checkpoint(self._place("step", step), step)
+        self.reserve.release()
+        try:
+            self.with_room(lambda: publish(state.folder, contents))
+            saved = True
+        except DiskFull:
+            saved = False
+        if is_best:
+            self.with_room(lambda: self.publish_best(state) if saved else self._publish_best_alone(step, contents))
+        self.prune()
+        self._hold_reserve()
+        return saved
+
+    def with_room(self, write: Callable[[], T]) -> T:
+        """What `write` returns; on a full disk it is called again, when all the room there is was made.
+
+        Raises:
+            DiskFull: it does not fit.
+        """
+        try:
+            with full_disk_raises():
+                return write()
+        except DiskFull:
+            self.make_room()
+        with full_disk_raises():
+            return write()
+
+    def make_room(self) -> None:
+        """Keep only what a run cannot do without: its best, and the newest state that verifies."""
+        self.reserve.release()
+        newest = self.latest(lambda state, damage: None)
+        steps = [state.step for state in self.states()]
+        self._delete([] if newest is None else [step for step in steps if step != newest.step])
+        self._delete_leftovers()
+
+    def publish_best(self, checkpoint: Checkpoint) -> None:
+        """Make the weights of `checkpoint` the best; those before are removed when they are in place."""
+        best = self.best()
+        if best is None or best.step != checkpoint.step or best.damage():
+            with published_folder(self._place("best", checkpoint.step)) as folder:
+                link_or_copy(checkpoint.weights, folder / WEIGHTS)
+                link_or_copy(checkpoint.folder / STATE, folder / STATE)
+                files = {name: checkpoint.manifest[name] for name in (WEIGHTS, STATE)}
+                write_json(folder / MANIFEST, {"files": files})
+        self._delete_other_bests(checkpoint.step)
+
+    def states(self) -> list[Checkpoint]:
+        """The complete states, oldest first; by name and manifest, without reading the weights."""
+        return self._complete("step")
+
+    def latest(self, on_damage: Callable[[Checkpoint, str], None]) -> Checkpoint | None:
+        """The newest state whose every byte verifies; `on_damage` hears of the ones passed over."""
+        for checkpoint in reversed(self.states()):
+            damage = checkpoint.damage()
+            if damage is None:
+                return checkpoint
+            on_damage(checkpoint, damage)
+        return None
+
+    def best(self) -> Checkpoint | None:
+        found = self._complete("best")
+        return found[-1] if found else None
+
+    def discard_newer(self, step: int) -> None:
+        """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept.
+
+        Goes with them what a crash left half-written or half-deleted.
+        """
+        self._delete([state.step for state in self.states() if state.step > step])
+        self._delete_leftovers()
+
+    def prune(self) -> None:
+        """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
+        self._delete(expendable([state.step for state in self.states()], self.keep_last, protected=()))
+        self._delete_leftovers()
+
+    def clear(self) -> None:
+        """Forget everything: another run starts here."""
+        self.reserve.release()
+        discard(self.folder)
+        self.folder.mkdir(parents=True)
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / DONE).exists()
+
+    def mark_done(self, summary: dict[str, Any]) -> None:
+        """Record that the phase is complete. It needs no reserve from here on."""
+        self.with_room(lambda: write_json(self.folder / DONE, summary))
+        self.reserve.release()
+
+    def reopen(self) -> None:
+        """Take `mark_done` back: the run is to go on."""
+        (self.folder / DONE).unlink(missing_ok=True)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `mark_done` was given."""
+        content: dict[str, Any] = read_json(self.folder / DONE)
+        return content
+
+    def link_to(self, target: Path) -> None:
+        """Give all that the store holds a second name under `target`, as one whole folder: no bytes are copied."""
+        names = [checkpoint.folder.name for checkpoint in (*self.states(), *self._complete("best"))]
+        with published_folder(target) as folder:
+            for name in names:
+                link_tree(self.folder / name, folder / name)
+            link_or_copy(self.folder / DONE, folder / DONE)
+
+    def _publish_best_alone(self, step: int, contents: Contents) -> None:
+        """Make the weights the best without a state to share them with."""
+        publish(self._place("best", step), Contents(contents.write_weights, lambda folder: None, contents.state))
+        self._delete_other_bests(step)
+
+    def _hold_reserve(self) -> None:
+        """Room for the weights of the next best. Without it they may still fit, and a DiskFull says if not."""
+        newest = (self._complete("best") or self.states())[-1]
+        self.reserve.hold(newest.weights.stat().st_size + _BESIDE)
+
+    def _place(self, kind: CheckpointKind, step: int) -> Path:
+        return self.folder / checkpoint_name(kind, step)
+
+    def _complete(self, kind: CheckpointKind) -> list[Checkpoint]:
+        steps = ((folder, checkpoint_step(folder.name, kind)) for folder in sorted(self.folder.glob(f"{kind}-*")))
+        return [Checkpoint(folder, at) for folder, at in steps if at is not None and (folder / MANIFEST).is_file()]
+
+    def _delete(self, steps: list[int]) -> None:
+        for step in steps:
+            discard(self._place("step", step))
+
+    def _delete_other_bests(self, step: int) -> None:
+        for best in self._complete("best"):
+            if best.step != step:
+                discard(best.folder)
+
+    def _delete_leftovers(self) -> None:
+        for leftover in self.folder.iterdir():
+            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
+            if nothing or _TEMPORARY.fullmatch(leftover.name):
+                discard(leftover)

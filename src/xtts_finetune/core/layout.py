@@ -1,0 +1,157 @@
+"""Names on disk: the one place where the layout of a workspace is written down.
+
+work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, CURVE, STATE, and the MANIFEST of them all
+work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
+work/phase1/DONE               the phase is complete
+work/phase1.reserve            room for the weights of a best, given up while they are written
+work/phase1.lock, .holder      one trainer at a time, and who it is
+checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
+models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
+a bundle                       what is registered and speaks by itself: an exported best, base/, REFERENCE, SETTINGS
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+PhaseName = Literal["phase1", "phase2"]
+PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
+SplitName = Literal["train", "eval"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+# of a state or a best
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+CURVE = "curve.jsonl"  # a JSON line per step and evaluation
+STATE = "state.json"
+MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is no checkpoint
+# of a phase
+DONE = "DONE"
+# of an exported best
+MODEL_CARD = "model.json"
+# of a bundle, beside an exported best
+BUNDLE_BASE = "base"
+REFERENCE = "reference.wav"  # the voice that it speaks in
+SETTINGS = "speak.json"
+# of prepared/base/ and of a bundle's base/
+BASE_INFO = "base.json"
+CONFIG = "config.json"
+VOCABULARY = "vocab.json"
+MEL_STATS = "mel_stats.safetensors"
+CODEC = "dvae.safetensors"
+VOCODER = "vocoder.safetensors"
+
+CheckpointKind = Literal["step", "best"]
+_CHECKPOINT = re.compile(r"(step|best)-(\d{8,})")
+
+
+def checkpoint_name(kind: CheckpointKind, step: int) -> str:
+    """The folder of a state ("step") or of best weights ("best")."""
+    return f"{kind}-{step:08d}"
+
+
+def checkpoint_step(name: str, kind: CheckpointKind) -> int | None:
+    """The step of a folder of that kind; None if it is called otherwise."""
+    found = _CHECKPOINT.fullmatch(name)
+    return int(found[2]) if found and found[1] == kind else None
+
+
+def is_checkpoint_name(name: str) -> bool:
+    return _CHECKPOINT.fullmatch(name) is not None
+
+
+def reserve_of(work: Path) -> Path:
+    return work.with_name(f"{work.name}.reserve")
+
+
+def lock_of(work: Path) -> Path:
+    return work.with_name(f"{work.name}.lock")
+
+
+def holder_of(work: Path) -> Path:
+    return work.with_name(f"{work.name}.holder")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A checkout of the project: the current run. DVC runs every stage with its root as working folder."""
+
+    root: Path
+
+    @classmethod
+    def here(cls) -> "Workspace":
+        return cls(Path.cwd())
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+    @property
+    def data(self) -> Path:
+        """Raw recordings: metadata.csv and wavs/, tracked by data.dvc."""
+        return self.root / "data"
+
+    @property
+    def data_dvc(self) -> Path:
+        return self.root / "data.dvc"
+
+    @property
+    def base(self) -> Path:
+        """Published base models, one folder each (base/xtts_v2/)."""
+        return self.root / "base"
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "prepared"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def tracking_db(self) -> Path:
+        return self.root / "mlruns" / "mlflow.db"
+
+    def work(self, phase: PhaseName) -> Path:
+        """The running phase's states; known to neither git nor DVC, so that a crash never costs them."""
+        return self.root / "work" / phase
+
+    def running_curve(self, phase: PhaseName) -> Path:
+        """A JSON line per step and evaluation of the running phase."""
+        return self.work(phase) / CURVE
+
+    @property
+    def page_reserve(self) -> Path:
+        """Room for status.md while a stage runs."""
+        return reserve_of(self.root / "work" / "status")
+
+    def checkpoints(self, phase: PhaseName) -> Path:
+        return self.root / "checkpoints" / phase
+
+    def model(self, phase: PhaseName) -> Path:
+        return self.root / "models" / phase
+
+    def curve(self, phase: PhaseName) -> Path:
+        return self.reports / f"curve_{phase}.csv"
+
+    def metrics(self, phase: PhaseName) -> Path:
+        return self.reports / f"train_{phase}.json"
+
+    @property
+    def status(self) -> Path:
+        """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
+        return self.reports / "status.md"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.reports / "evaluation.json"
+
+    @property
+    def registration(self) -> Path:
+        """What evaluate registered: model name, version, aliases."""
+        return self.reports / "registration.json"

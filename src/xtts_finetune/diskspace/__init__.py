@@ -1,0 +1,1 @@
+"""What needs room on disk, what can be freed, and freeing it."""

@@ -1,0 +1,134 @@
+"""Doing what a plan to free room says.
+
+In this order, so that a kill at any point costs nothing and the next run goes on: delete in the workspace, let dvc.lock
+name what is left, have `dvc gc` delete from the cache what nothing names any longer.
+"""
+
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+from xtts_finetune.checkpoints.lock import trainers_kept_out
+from xtts_finetune.core.disk import file_system, free_bytes, shown
+from xtts_finetune.core.layout import MANIFEST, PhaseName, Workspace
+from xtts_finetune.diskspace.plans import Option, Plan
+from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.dvcio.cache import Cache, rename_outs
+from xtts_finetune.dvcio.command import ROOM, dvc
+from xtts_finetune.dvcio.named_run import refuse_unless_named
+
+_SAFE = ".kept-recordings"  # holds .dvc files while `dvc gc` runs, so that it keeps what they name
+
+
+class Keeper(Protocol):
+    """Who takes over what is deleted here."""
+
+    def secure(self, going: Plan) -> Iterator[str]:
+        """Take it; called before anything is deleted, and raises if it must not be."""
+
+    def remember(self, going: Plan) -> None:
+        """Write down what dvc.lock names, which is about to be forgotten; now there is room for it."""
+
+
+def sweep(workspace: Workspace, option: Option, force: bool, keeper: Keeper | None = None) -> Iterator[str]:
+    """Free what the option lets go, and tell what is done.
+
+    Raises:
+        UserError: the workspace is not as dvc.lock names it, or DVC fails or is at work. Nothing was deleted then,
+            or what was is no loss, and the same command goes on.
+    """
+    with trainers_kept_out(workspace) as live:
+        shutil.rmtree(workspace.root / _SAFE, ignore_errors=True)  # of a run that was killed
+        before = free_by_place(workspace)
+        going = plan(workspace, option, force, verify=True, live=live)
+        _release_reserves(workspace, live)
+        refuse_unless_named(workspace, pruned_is_fine=True)
+        if keeper:
+            yield from keeper.secure(going)
+        yield from plan_lines(going)
+        _delete(going)
+        _make_room(workspace, going)
+        if keeper:
+            keeper.remember(going)
+        _collect(workspace, going)
+        yield ""
+        yield from _gained(workspace, before, going)
+
+
+def plan_lines(found: Plan) -> Iterator[str]:
+    """The plan for a reader."""
+    title = found.option.replace("_", "-")
+    yield f"{title}: frees {shown(found.bytes)}" if found.items else f"{title}: nothing to free"
+    for item in found.items:
+        yield f"  {shown(item.bytes):>9}  {item.what}: {item.why}"
+    for kept in found.kept:
+        yield f"  {'stays':>9}  {kept.what}, {shown(kept.bytes)}: {kept.why}"
+
+
+def free_by_place(workspace: Workspace) -> dict[Path, int]:
+    """Bytes free on every file system that the project lies on, by one of its places there."""
+    places = [workspace.root, workspace.work("phase1"), workspace.checkpoints("phase1"), Cache(workspace).folder]
+    chosen = {file_system(place): place for place in reversed(places)}
+    return {place: free_bytes(place) for place in chosen.values()}
+
+
+def _release_reserves(workspace: Workspace, live: Collection[PhaseName]) -> None:
+    """First of all: on a full disk DVC has no room to say whether the workspace is as it names it."""
+    for reserve in workspace.work("phase1").parent.glob("*.reserve"):
+        if reserve.stem not in live:
+            reserve.unlink()
+
+
+def _delete(going: Plan) -> None:
+    """Delete files and folders; a manifest first, so that what a kill leaves of a state does not count as one."""
+    for path in (path for item in going.items for path in item.paths):
+        if path.is_dir() and not path.is_symlink():
+            (path / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _collect(workspace: Workspace, going: Plan) -> None:
+    """Let dvc.lock name what is left, and DVC delete the rest from its cache."""
+    if not going.outs and not any(item.objects for item in going.items):
+        return
+    cache = Cache(workspace)
+    if going.outs:
+        rename_outs(workspace, {out: cache.add(listing) for out, listing in going.outs.items()})
+    refuse_unless_named(workspace, pruned_is_fine=False)
+    with _safe(workspace, going.recordings):
+        dvc(workspace, "gc", "--workspace", "--force")
+
+
+def _make_room(workspace: Workspace, going: Plan) -> None:
+    """On a full disk, delete some of what `dvc gc` would: files lose their last name only there. Listings stay."""
+    doomed = [path for item in going.items for path in item.objects if path.suffix != ".dir"]
+    for path in sorted(doomed, key=lambda path: path.stat().st_size, reverse=True):
+        if free_bytes(workspace.root) >= ROOM:
+            return
+        path.unlink()
+
+
+@contextmanager
+def _safe(workspace: Workspace, recordings: Iterable[str]) -> Iterator[None]:
+    """Have `dvc gc` keep these objects, which nothing else in the workspace names."""
+    folder = workspace.root / _SAFE
+    folder.mkdir()
+    try:
+        for number, oid in enumerate(recordings):
+            outs = [{"md5": oid, "hash": "md5", "path": str(number)}]
+            (folder / f"{number}.dvc").write_text(yaml.safe_dump({"outs": outs}), encoding="utf-8")
+        yield
+    finally:
+        shutil.rmtree(folder)
+
+
+def _gained(workspace: Workspace, before: dict[Path, int], going: Plan) -> Iterator[str]:
+    for place, free in free_by_place(workspace).items():
+        gained = free - before[place]
+        yield f"{shown(free)} free at {place}, {shown(gained)} more than before (planned: {shown(going.bytes)})"

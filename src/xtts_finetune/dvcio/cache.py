@@ -1,0 +1,140 @@
+"""DVC's cache: the objects in it, and which of them the workspace's dvc.lock and *.dvc files name.
+
+An object lies under its MD5; a folder is an object that lists the files below it, `<md5>.dir`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import Workspace
+
+Listing = dict[str, str]  # of a folder: the path below it → the object
+
+
+class Cache:
+    """The objects that DVC keeps for this workspace.
+
+    Raises:
+        UserError: DVC's configuration cannot be read.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        settings = _settings(workspace)
+        self.root = Path(settings.get("dir") or workspace.root / ".dvc" / "cache")
+        self.folder = self.root / "files" / "md5"
+        self.link_types: tuple[str, ...] = tuple(settings.get("type") or ("reflink", "copy"))  # the preferred first
+        self.is_shared = not self.folder.resolve().is_relative_to(workspace.root.resolve())
+
+    def path(self, oid: str) -> Path:
+        return self.folder / oid[:2] / oid[2:]
+
+    def listing(self, oid: str) -> Listing:
+        """The files of a folder; none if the object isn't there, or is a file's."""
+        path = self.path(oid)
+        if not oid.endswith(".dir") or not path.is_file():
+            return {}
+        return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+
+    def objects(self) -> set[str]:
+        """Everything that `dvc gc` looks at."""
+        return {file.parent.name + file.name for file in self.folder.glob("[0-9a-f][0-9a-f]/*")}
+
+    def below(self, oids: Iterable[str]) -> set[str]:
+        """These objects, and those that they list."""
+        return {each for oid in oids for each in (oid, *self.listing(oid).values())}
+
+    def paths(self, oids: Iterable[str]) -> list[Path]:
+        """Where these objects lie, as far as they do."""
+        return [path for path in map(self.path, sorted(oids)) if path.is_file()]
+
+    def add(self, listing: Listing) -> dict[str, Any]:
+        """Store a folder's listing, as DVC writes it; the entry that dvc.lock has for it.
+
+        Raises:
+            FileNotFoundError: an object that it lists is not there.
+        """
+        entries = [{"md5": oid, "relpath": path} for path, oid in sorted(listing.items())]
+        content = json.dumps(entries, sort_keys=True)
+        oid = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest() + ".dir"
+        if not self.path(oid).exists():
+            write_text(self.path(oid), content)
+            self.path(oid).chmod(0o444)
+        return {"md5": oid, "size": self.size(listing.values()), "nfiles": len(listing)}
+
+    def size(self, oids: Iterable[str]) -> int:
+        """Bytes of these objects' content, each as often as it is named."""
+        return sum(self.path(oid).stat().st_size for oid in oids)
+
+
+def _settings(workspace: Workspace) -> dict[str, Any]:
+    """Of the cache, by DVC's configuration of every level."""
+    from dvc.config import Config, ConfigError  # a fifth of a second
+
+    folder = workspace.root / ".dvc"
+    try:
+        settings: dict[str, Any] = Config(str(folder))["cache"]
+    except ConfigError as error:
+        problem = Problem(f"{folder / 'config'} or config.local", str(error), "correct it: dvc config --list")
+        raise UserError("DVC's configuration cannot be used", [problem]) from None
+    return settings
+
+
+def named_entries(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """dvc.lock's outs: path → md5, size, nfiles."""
+    stages = _read(workspace.dvc_lock).get("stages", {}).values()
+    return {out["path"]: out for stage in stages for out in stage.get("outs", [])}
+
+
+def rename_outs(workspace: Workspace, entries: dict[str, dict[str, Any]]) -> None:
+    """Let dvc.lock name other contents of these outs, and nothing else: what made them is not touched.
+
+    `dvc commit` would also record the parameters as they stand now, and writes dvc.lock in place, where a full disk
+    cuts it short.
+    """
+    from dvc.lock import make_lock
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    path, own = workspace.dvc_lock, workspace.root / ".dvc" / "tmp"
+    with make_lock(str(own / "lock"), tmp_dir=str(own), friendly=True):
+        content = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+        for stage in content["stages"].values():
+            for out in stage.get("outs", []):
+                out.update(entries.get(out["path"], {}))
+        write_text(path, dumps_yaml(content))
+
+
+def uncached_outs(workspace: Workspace) -> set[str]:
+    """The outs that dvc.yaml keeps out of the cache."""
+    stages = _read(workspace.root / "dvc.yaml").get("stages", {}).values()
+    listed = [entry for stage in stages for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+    named = [pair for entry in listed if isinstance(entry, dict) for pair in entry.items()]
+    return {path for path, settings in named if settings.get("cache") is False}
+
+
+def named_outs(workspace: Workspace) -> dict[str, str]:
+    """Every out that `dvc gc -w` keeps: its path → its object. What isn't cached in dvc.yaml is not among them."""
+    uncached = uncached_outs(workspace)
+    outs = {path: entry["md5"] for path, entry in named_entries(workspace).items() if path not in uncached}
+    for file in _dvc_files(workspace.root):
+        place = file.parent.relative_to(workspace.root)
+        outs |= {(place / out["path"]).as_posix(): out["md5"] for out in _read(file).get("outs", []) if "md5" in out}
+    return outs
+
+
+def _dvc_files(root: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if name.endswith(".dvc"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] | None = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return content or {}

@@ -1,0 +1,66 @@
+"""DVC as people call it, for commands that need it to agree."""
+
+import getpass
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from xtts_finetune.core.disk import free_bytes
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import Workspace
+
+ROOM = 16 * 2**20  # bytes that DVC is given: its database of hashes, lock files, dvc.lock
+
+
+def dvc(workspace: Workspace, *arguments: str) -> str:
+    """Run a DVC command in the workspace; what it prints to stdout. Its progress is seen on a terminal.
+
+    Raises:
+        UserError: it failed; with the last lines that it said.
+    """
+    watched = sys.stderr.isatty()
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=workspace.root,
+        env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if watched else subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    if done.returncode:
+        raise UserError("DVC failed", [_problem(arguments, done.stderr)])
+    return done.stdout
+
+
+def _problem(arguments: tuple[str, ...], said: str | None) -> Problem:
+    """What DVC said last; on a terminal it has been read there."""
+    where, remedy = f"dvc {' '.join(arguments)}", "see what it says"
+    lines = [line.strip() for line in (said or "it says why above").splitlines() if line.strip()]
+    blocking = [line for line in lines if line.startswith("(PID ")]
+    if blocking:
+        return Problem(where, f"DVC is busy here: {blocking[0]}", "wait for it, or stop it (Ctrl-C saves the state)")
+    return Problem(where, " ".join(line for line in lines[-4:] if "dvc.org/support" not in line), remedy)
+
+
+def status(workspace: Workspace) -> dict[str, list[Any]]:
+    """`dvc status`: stage or .dvc file → what changed; those that are up to date are left out."""
+    changed: dict[str, list[Any]] = json.loads(dvc(workspace, "status", "--json"))
+    return changed
+
+
+def give_dvc_room() -> None:
+    """Have DVC keep its database elsewhere, from here on, if its place is full: it cannot even start there."""
+    from dvc.dirs import site_cache_dir
+
+    if free_bytes(Path(site_cache_dir())) >= ROOM:
+        return
+    for place in (Path(tempfile.gettempdir()), Path("/dev/shm"), Path.home()):
+        if place.is_dir() and os.access(place, os.W_OK) and free_bytes(place) >= ROOM:
+            os.environ["DVC_SITE_CACHE_DIR"] = str(place / f"dvc-{getpass.getuser()}")
+            return

@@ -1,0 +1,66 @@
+"""What dvc.lock says of the workspace."""
+
+import filecmp
+from pathlib import Path
+
+import yaml
+
+from xtts_finetune.core.files import contained, discard, discard_leftovers, link_or_copy, published_folder
+from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace
+from xtts_finetune.dvcio.cache import Cache, named_outs
+
+
+def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
+    """The files of a folder among the outs in dvc.lock, e.g. models/phase1: their places in DVC's cache, by name.
+
+    Nothing where dvc.lock does not name it, or the cache has lost its listing.
+    """
+    cache = Cache(workspace)
+    listing = cache.listing(named_outs(workspace).get(out, ""))
+    return {name: cache.path(oid) for name, oid in listing.items()}
+
+
+def is_committed(workspace: Workspace, phase: PhaseName) -> bool:
+    """Whether DVC's cache has, under dvc.lock's name, every file of the phase's model as it lies in the workspace."""
+    model = workspace.model(phase)
+    cached = cached_files(workspace, f"models/{phase}")
+    found = {file.name for file in model.iterdir()} if model.is_dir() else set()
+    return bool(cached) and cached.keys() == found and all(_same(model / name, cached[name]) for name in found)
+
+
+def relink_finished_work(workspace: Workspace, phase: PhaseName) -> None:
+    """Bring a finished phase's work/ back from DVC's cache, as links: so that more epochs can extend it.
+
+    The phase's own outs are gone by now: DVC deletes them before it runs a stage.
+    """
+    work, files = workspace.work(phase), cached_files(workspace, f"checkpoints/{phase}")
+    if any(work.iterdir()) or DONE not in files or not all(file.exists() for file in files.values()):
+        return
+    with published_folder(work) as folder:
+        for name, file in files.items():
+            contained(folder, name, "DVC's cache").parent.mkdir(exist_ok=True)
+            link_or_copy(file, folder / name)
+
+
+def _same(file: Path, cached: Path) -> bool:
+    """Whether both are one file or, where links are impossible, have the same bytes."""
+    if not cached.exists():
+        return False
+    return file.samefile(cached) or filecmp.cmp(file, cached, shallow=False)
+
+
+def remove_finished_work(workspace: Workspace) -> None:
+    """Delete work/ of every done phase whose outs DVC has taken over: its files live on under other names."""
+    for phase in PHASES:
+        work = workspace.work(phase)
+        discard_leftovers(work)
+        if (work / DONE).exists() and is_committed(workspace, phase):
+            discard(work)
+
+
+def data_digest(workspace: Workspace) -> str:
+    """DVC's digest of data/, from data.dvc (at most 36 characters); "untracked" where there is none."""
+    if not workspace.data_dvc.exists():
+        return "untracked"
+    outs = yaml.safe_load(workspace.data_dvc.read_text(encoding="utf-8"))["outs"]
+    return str(outs[0]["md5"])

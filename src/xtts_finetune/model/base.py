@@ -1,0 +1,206 @@
+"""The base model a fine-tune starts from: checking its files, and opening it in the one form the stages read.
+
+`prepare` writes `prepared/base/`: config.json, vocab.json, mel_stats.safetensors, base.json, and what turns codes or
+latents into sound: dvae.safetensors (mini, Griffin-Lim) or vocoder.safetensors (XTTS v2's HiFi-GAN). The initial GPT
+weights are read where they are (base.json says where): XTTS v2's model.pth is not copied.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json, sha256_file
+from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER
+from xtts_finetune.model import xtts
+from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
+
+REVISION = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"
+# Hugging Face repository coqui/XTTS-v2 at REVISION: SHA-256 of the published files.
+PUBLISHED = {
+    "config.json": "ef262b1454dd2a77e1461b0b2cd53e19b8a7624cc131b837d36df67356bc75e8",
+    "vocab.json": "928260878a59da8a72a2a5b7687fea29d5106137669d90945430fe17e415304a",
+    "model.pth": "c7ea20001c6a0a841c77e252d8409f6a74fb423e79b3206a0771ba5989776187",
+    "dvae.pth": "b29bc227d410d4991e0a8c09b858f77415013eeb9fba9650258e96095557d97a",
+    "mel_stats.pth": "1f69422a8a8f344c4fca2f0c6b8d41d2151d6615b7321e48e6bb15ae949b119c",
+}
+FETCH = (
+    f".venv/bin/hf download coqui/XTTS-v2 {' '.join(PUBLISHED)} --revision {REVISION} --local-dir base/xtts_v2 "
+    "(1.9 GB; the Coqui Public Model License 1.0.0 allows non-commercial use only), or copy the files there"
+)
+PUBLISHED_CODEC = {"codes": 1024, "hidden_dim": 512, "resnet_blocks": 3, "codebook_dim": 512}
+# Left by init_gpt_for_inference in some checkpoints; the same tensors under second names.
+INFERENCE_KEYS = ("gpt_inference.", "gpt.wte.")
+
+
+@dataclass(frozen=True)
+class Base:
+    """An opened `prepared/base/`; `root` is the workspace that relative paths in base.json start from."""
+
+    folder: Path
+    root: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        content: dict[str, Any] = read_json(self.folder / BASE_INFO)
+        return content
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """`model_args` of its config.json."""
+        args: dict[str, Any] = read_json(self.folder / CONFIG)["model_args"]
+        return args
+
+    def tokenizer(self) -> VoiceBpeTokenizer:
+        return xtts.build_tokenizer(self.folder / VOCABULARY)
+
+    def mel_stats(self) -> Tensor:
+        """(80,) mean magnitudes that log mels are divided by."""
+        return load_file(self.folder / MEL_STATS)["mel_stats"]
+
+    def gpt(self, weights: Path | None = None) -> GPT:
+        """The GPT with the `weights` of a fine-tune (model.safetensors), or else with the base's own.
+
+        Raises:
+            UserError: the weights do not fit, or the base's file is gone or no longer what `prepare` saw.
+        """
+        gpt = xtts.build_gpt(self.args, self.tokenizer())
+        if weights is not None:
+            load_state(gpt, load_file(weights), weights)
+            return gpt
+        source, digest = self.root / self.info["gpt"]["path"], self.info["gpt"]["sha256"]
+        if not source.is_file() or sha256_file(source) != digest:
+            changed = Problem(str(source), "is not the file that prepare saw", "restore it, or run: dvc repro")
+            raise UserError("the base has changed", [changed])
+        state = load_file(source) if source.suffix == ".safetensors" else dict(gpt_part(source))
+        load_state(gpt, state, source)
+        return gpt
+
+    def codec(self) -> DiscreteVAE:
+        """The DVAE that is also mini's vocoder, in evaluation mode."""
+        dvae = xtts.build_dvae(**self.info["codec"])
+        load_state(dvae, load_file(self.folder / CODEC), self.folder / CODEC)
+        return dvae.eval()
+
+
+def gpt_part(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
+    """The GPT's own tensors of a published or Coqui-trained model.pth."""
+    return _part(checkpoint, "gpt.")
+
+
+def _part(checkpoint: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for key, tensor in xtts.load_published_checkpoint(checkpoint).items():
+        key = key.removeprefix("xtts.")  # Coqui's trainer wraps the model once more
+        if key.startswith(prefix) and not key.removeprefix(prefix).startswith(INFERENCE_KEYS):
+            yield key.removeprefix(prefix), tensor
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], source: Path, assign: bool = False) -> None:
+    """Load `state` into `module`, every key and shape exact; `assign` for a module without storage (meta).
+
+    Raises:
+        UserError: naming `source` and the first tensors that are missing, unknown or of another shape.
+    """
+    try:
+        module.load_state_dict(dict(state), assign=assign)
+    except RuntimeError as error:  # what torch raises for a misfit; its first line only names the class
+        details = [line.strip() for line in str(error).splitlines()[1:]]
+        shown = " ".join(details[:3]) + (f" and {len(details) - 3} more" if len(details) > 3 else "")
+        remedy = "use weights, config.json and vocab.json of one and the same model"
+        raise UserError("weights do not fit the model", [Problem(str(source), shown[:600], remedy)]) from None
+
+
+def check_published(source: Path, pinned: bool) -> None:
+    """Check a folder of XTTS v2's files before anything is computed from it.
+
+    Args:
+        pinned: the files must be the published ones, byte for byte.
+
+    Raises:
+        UserError: every file that is missing or damaged.
+    """
+    problems = []
+    for name, digest in PUBLISHED.items():
+        file = source / name
+        if not file.is_file():
+            problems.append(Problem(str(file), "does not exist", FETCH))
+        elif pinned and sha256_file(file) != digest:
+            what = f"is not the published file (SHA-256 {digest[:12]}…)"
+            problems.append(
+                Problem(str(file), what, "fetch it again; for weights of your own use base: <their folder>")
+            )
+    if problems:
+        raise UserError("the base cannot be used", problems)
+
+
+def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> dict[str, Any]:
+    """Check a folder of XTTS v2's files and bring what the stages need into `folder`; returns base.json's fields.
+
+    Args:
+        pinned: the files must be the published ones, byte for byte.
+
+    Raises:
+        UserError: files are missing or damaged, one is not what its name says, or they do not fit each other.
+    """
+    check_published(source, pinned)
+    for name in (CONFIG, VOCABULARY):
+        shutil.copyfile(source / name, folder / name)
+    args = _read_args(source / CONFIG)
+    _check_vocabulary(source / VOCABULARY)
+    stats = xtts.load_pickle(source / "mel_stats.pth")
+    if not isinstance(stats, Tensor) or stats.shape != (xtts.MEL_CHANNELS,):
+        what = f"does not hold a tensor of {xtts.MEL_CHANNELS} values"
+        raise UserError("the base cannot be used", [Problem(str(source / "mel_stats.pth"), what, FETCH)])
+    save_file({"mel_stats": stats}, folder / MEL_STATS)
+
+    codec = xtts.build_dvae(**PUBLISHED_CODEC)
+    state = xtts.load_published_checkpoint(source / "dvae.pth")
+    load_state(codec, {k: v for k, v in state.items() if not k.startswith("discrete_loss.")}, source / "dvae.pth")
+    save_file(codec.state_dict(), folder / CODEC)
+
+    model = source / "model.pth"
+    with torch.device("meta"):  # shapes alone
+        gpt = xtts.build_gpt(args, xtts.build_tokenizer(source / VOCABULARY))
+    load_state(gpt, dict(gpt_part(model)), model, assign=True)
+    vocoder = xtts.build_vocoder(args)
+    load_state(vocoder, dict(_part(model, "hifigan_decoder.")), model)
+    save_file(vocoder.state_dict(), folder / VOCODER)
+
+    path = model.relative_to(root) if model.is_relative_to(root) else model
+    digest = PUBLISHED[model.name] if pinned else sha256_file(model)  # pinned: just found to be this one
+    return {
+        "vocoder": "hifigan",
+        "codec": PUBLISHED_CODEC,
+        "gpt": {"path": path.as_posix(), "sha256": digest, "parameters": xtts.count_parameters(gpt)},
+    }
+
+
+def _read_args(config: Path) -> dict[str, Any]:
+    try:
+        args: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))["model_args"]
+        sizes = {name: value for name, value in xtts.default_args().items() if isinstance(value, int)}
+        lacking = [name for name, value in sizes.items() if type(args.get(name)) is not type(value)]
+        what = f"lacks usable model_args: {', '.join(lacking)}" if lacking else ""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"is not the config.json of an XTTS model: {error!r}"
+    if what:
+        raise UserError("the base cannot be used", [Problem(str(config), what, FETCH)])
+    return args
+
+
+def _check_vocabulary(vocab: Path) -> None:
+    try:
+        tokens = xtts.build_tokenizer(vocab).tokenizer.get_vocab()
+        lacking = [token for token in ("[STOP]", "[START]", "[SPACE]") if token not in tokens]
+        what = f"lacks {', '.join(lacking)}" if lacking else ""
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+        what = f"is not a BPE vocabulary: {error}"
+    if what:
+        raise UserError("the base cannot be used", [Problem(str(vocab), what, FETCH)])

@@ -1,0 +1,143 @@
+"""Speech from a fine-tuned model: text → audio codes → waveform."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+from torchaudio.transforms import GriffinLim, InverseMelScale
+
+from xtts_finetune.core.constants import CODE_STRIDE, SAMPLE_RATE
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import BUNDLE_BASE, REFERENCE, SETTINGS, VOCODER, WEIGHTS
+from xtts_finetune.core.params import EvaluateParams
+from xtts_finetune.data.batches import torch_seed
+from xtts_finetune.model import xtts
+from xtts_finetune.model.base import Base, load_state
+from xtts_finetune.model.device import pick_device
+from xtts_finetune.model.xtts import GPT
+
+SERVING_CODE = Path(__file__).with_name("serving.py")  # a Speaker as MLflow's pyfunc
+PROMPT_SECONDS = 6  # a chunk of the reference; gpt_cond_chunk_len's default in Xtts.get_conditioning_latents
+MIN_PROMPT_SECONDS = 0.33  # Xtts.get_gpt_cond_latents
+SPEAKER_RATE = 16_000  # Hz, of the vocoder's speaker encoder
+
+Waveform = NDArray[np.float32]
+
+
+class Speaker:
+    """A model that speaks in the voice of a reference recording."""
+
+    def __init__(self, gpt: GPT, base: Base, reference: Path, settings: EvaluateParams) -> None:
+        """`gpt` is changed for generation: don't train it afterwards. `reference`: a WAV at 22 050 Hz."""
+        self.settings = settings
+        self.tokenizer = base.tokenizer()
+        self.gpt = gpt.eval().to(pick_device())
+        self.gpt.init_gpt_for_inference(kv_cache=True)
+        wanted = max(1, int(settings.max_seconds * SAMPLE_RATE / CODE_STRIDE))
+        self.gpt.max_gen_mel_tokens = min(self.gpt.max_gen_mel_tokens, wanted)
+        voice = soundfile.read(reference, dtype="float32")[0]
+        self.prompt = self._prompt(torch.from_numpy(voice), base.mel_stats())
+        self.vocoder = _HifiGan(base, voice) if base.info["vocoder"] == "hifigan" else _GriffinLim(base)
+
+    @torch.inference_mode()
+    def speak(self, text: str, language: str) -> tuple[Waveform, int]:
+        """(samples,) in [-1, 1] and their rate in Hz; the same text gives the same waveform.
+
+        Raises:
+            ValueError: the language is unknown, the vocabulary lacks a character of `text`, or it is too long.
+        """
+        torch.manual_seed(torch_seed("speak", text))
+        encoded = xtts.encode_text(self.tokenizer, text, language)
+        if len(encoded) > (most := self.gpt.max_text_tokens - 2):  # it counts start and stop too
+            raise ValueError(f"the text has {len(encoded)} tokens, the model holds {most}")
+        tokens = torch.tensor([encoded], device=self.prompt.device)
+        codes = self.gpt.generate(
+            cond_latents=self.prompt,
+            text_inputs=tokens,
+            do_sample=True,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            top_k=50,
+            repetition_penalty=self.settings.repetition_penalty,
+            num_beams=1,
+        )
+        codes = codes[:, : int((codes[0] < self.gpt.start_audio_token).long().cumprod(0).sum())]
+        if codes.shape[1] == 0:  # the model said nothing
+            return np.zeros(self.vocoder.rate // 10, dtype=np.float32), self.vocoder.rate
+        sound = self.vocoder(codes, self._latents(tokens, codes)).float().cpu().numpy().reshape(-1)
+        return np.clip(sound, -1, 1), self.vocoder.rate
+
+    def _latents(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        """(1, codes, model_dim) hidden states that XTTS v2's vocoder reads (Xtts.inference)."""
+        text_length = torch.tensor([tokens.shape[1]], device=tokens.device)
+        samples = torch.tensor([codes.shape[1] * CODE_STRIDE], device=tokens.device)
+        latents: Tensor = self.gpt(tokens, text_length, codes, samples, cond_latents=self.prompt, return_latent=True)
+        return latents
+
+    @torch.inference_mode()
+    def _prompt(self, voice: Tensor, mel_stats: Tensor) -> Tensor:
+        """(1, 32, model_dim) conditioning latents, the mean over chunks of the reference."""
+        mel = xtts.build_conditioning_mel(mel_stats)
+        chunks = [c for c in voice.split(PROMPT_SECONDS * SAMPLE_RATE) if len(c) >= MIN_PROMPT_SECONDS * SAMPLE_RATE]
+        device = self.gpt.mel_head.weight.device
+        styles = [self.gpt.get_style_emb(mel(chunk[None].to(device))) for chunk in chunks]
+        return torch.stack(styles).mean(0).transpose(1, 2)
+
+
+class _GriffinLim:
+    """Codes → DVAE's mel → phase by Griffin and Lim (1984): the vocoder of `mini`."""
+
+    rate = SAMPLE_RATE
+
+    def __init__(self, base: Base) -> None:
+        self.dvae = base.codec()
+        self.mel_stats = base.mel_stats()
+        self.linear = InverseMelScale(
+            n_stft=513, n_mels=xtts.MEL_CHANNELS, sample_rate=SAMPLE_RATE, f_min=0, f_max=8000, norm="slaney"
+        )
+        self.phase = GriffinLim(n_fft=1024, hop_length=256, power=2, rand_init=False)
+
+    def __call__(self, codes: Tensor, latents: Tensor) -> Tensor:
+        mel = self.dvae.decode(codes.cpu())[0] * self.mel_stats[:, None]
+        sound: Tensor = self.phase(self.linear(mel.exp()))
+        return sound
+
+
+class _HifiGan:
+    """Latents → waveform at 24 kHz in the reference's voice: XTTS v2's vocoder."""
+
+    rate = 24_000
+
+    def __init__(self, base: Base, voice: Waveform) -> None:
+        self.decoder = xtts.build_vocoder(base.args).eval()
+        file = base.folder / VOCODER
+        load_state(self.decoder, load_file(file), file)
+        spoken = torch.from_numpy(soxr.resample(voice, SAMPLE_RATE, SPEAKER_RATE))
+        with torch.inference_mode():
+            self.speaker = self.decoder.speaker_encoder.forward(spoken[None], l2_norm=True).unsqueeze(-1)
+
+    def __call__(self, codes: Tensor, latents: Tensor) -> Tensor:
+        sound: Tensor = self.decoder(latents.cpu(), g=self.speaker)
+        return sound
+
+
+def unspeakable(reasons: Mapping[int, ValueError]) -> UserError:
+    """The refusal of sentences of params.yaml: what is wrong with each, by its number from 0."""
+    problems = [
+        Problem(f"params.yaml: evaluate.sentences.{number}", str(reason), "change the sentence")
+        for number, reason in reasons.items()
+    ]
+    return UserError("sentences cannot be spoken", problems)
+
+
+def load_speaker(folder: Path) -> Speaker:
+    """The speaker in a self-contained model folder, as registered: weights, base/, reference.wav, settings."""
+    base = Base(folder / BUNDLE_BASE, folder)
+    settings = EvaluateParams.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    return Speaker(base.gpt(folder / WEIGHTS), base, folder / REFERENCE, settings)

@@ -1,1 +1,0 @@
-"""What outlives a process: checkpoints, the MLflow runs and the model registry. Never imports torch."""

@@ -1,0 +1,1 @@
+"""The learning curve and its way to MLflow: delivery, connection, registry."""

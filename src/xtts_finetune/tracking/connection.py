@@ -1,0 +1,143 @@
+"""The MLflow store of a workspace: its own database, or a server.
+
+mlflow takes seconds to import: only inside functions.
+"""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import TrackingParams
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_ENVIRONMENT = {  # read by mlflow when it is imported; the user's own values win
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # at ERROR it prints a traceback for every write that a full disk refuses
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is down blocks for 4 minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+_ARTIFACTS = "/mlruns/artifacts"  # below the workspace's root
+_ADDRESS_COLUMNS = (  # where MLflow stores absolute addresses of artifacts
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+_SQLITE = "sqlite:///"
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store and model registry."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    uri: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a database in this workspace, on its disk."""
+        return self.uri.startswith(_SQLITE)
+
+
+def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
+    """Open the tracking server, or the database of this workspace, with the experiment in it (created if missing).
+
+    A database whose workspace was moved or copied gets its artifact addresses corrected.
+
+    Raises:
+        UserError: the store does not answer, is damaged or of another MLflow's schema, or its experiment was deleted.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    root = workspace.root.resolve()
+    uri = tracking.uri or _SQLITE + Workspace(root).tracking_db.as_posix()
+    with _refused_if_damaged(uri):
+        return _open(Workspace(root), tracking, uri)
+
+
+def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    location = None if tracking.uri else workspace.root.as_uri() + _ARTIFACTS
+    try:
+        if location:
+            workspace.tracking_db.parent.mkdir(exist_ok=True)
+        client = MlflowClient(uri, registry_uri=uri)
+        experiment = client.get_experiment_by_name(tracking.experiment)
+        if experiment is None:
+            return Store(client, client.create_experiment(tracking.experiment, location), uri)
+    except MlflowException as error:
+        remedy = "start the server, or set tracking.uri: null" if tracking.uri else f"mlflow db upgrade {uri}"
+        raise UserError("no tracking", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
+    if experiment.lifecycle_stage != "active":
+        where = f"params.yaml: tracking.experiment = {tracking.experiment}"
+        remedy = f"choose another name, or: mlflow experiments restore -x {experiment.experiment_id}"
+        raise UserError("no tracking", [Problem(where, "this experiment was deleted", remedy)])
+    if location and experiment.artifact_location != location:
+        _follow_move(workspace.tracking_db, experiment.artifact_location, location)
+    return Store(client, experiment.experiment_id, uri)
+
+
+@contextmanager
+def _refused_if_damaged(uri: str) -> Iterator[None]:
+    """Refuse a database in which SQLite finds damage, whatever MLflow and SQLAlchemy wrap its error in."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause and getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        remedy = (
+            "move it away, and the next run makes a new one. Lost is MLflow's list of earlier runs and registered "
+            "versions; their files stay in mlruns/artifacts, and models/ and reports/ are untouched"
+        )
+        where = uri.removeprefix(_SQLITE)
+        raise UserError("no tracking", [Problem(where, f"the database is damaged: {cause}", remedy)]) from error
+
+
+def _follow_move(database: Path, before: str, now: str) -> None:
+    """Correct every artifact address below the root that the workspace had before it was moved."""
+    if not before.endswith(_ARTIFACTS):
+        return  # someone gave the experiment another place on purpose
+    roots = [before.removesuffix(_ARTIFACTS), now.removesuffix(_ARTIFACTS)]
+    paths = [local_path(root) for root in roots]
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for old, new in (f"{roots[0]}/", f"{roots[1]}/"), (f"{paths[0]}{os.sep}", f"{paths[1]}{os.sep}"):
+            for table, column in _ADDRESS_COLUMNS:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, len(old), old),
+                )
+    print(f"mlruns: moved here from {paths[0]}; MLflow's artifact addresses are corrected", file=sys.stderr)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that an artifact address means on this machine; None for a server's or a bucket's."""
+    scheme = urlsplit(uri).scheme
+    if scheme == "file":
+        return Path(url2pathname(urlsplit(uri).path))
+    return None if scheme else Path(uri)
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error's message, without the URL and object dump that follow in MLflow's."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

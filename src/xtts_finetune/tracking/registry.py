@@ -1,0 +1,241 @@
+"""The model registry: one version for one set of weights, at no extra byte on disk where the store is local.
+
+A version's files are an MLflow logged model: a few lines of configuration, and the model's own files under a second
+name (hard links) in its folder. mlflow takes seconds to import: only inside functions.
+"""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xtts_finetune.core.files import fsync_path, link_tree, scratch_folder
+from xtts_finetune.tracking.connection import Store, local_path
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+WEIGHTS_TAG = "model_sha256"
+MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
+
+_SERVING_PACKAGES = ("coqui-tts", "mlflow", "pandas", "torch", "transformers")
+_UPLOAD_TIMEOUT = 600  # seconds that a server may take to store one file
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered model version."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    tags: dict[str, str]
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What `register_best` did; `created` is False when these weights were registered before."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    created: bool
+
+
+def register_best(
+    store: Store,
+    run_id: str,
+    model_name: str,
+    folder: Path,
+    serving_code: Path,
+    model_sha256: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> Registration:
+    """Register the self-contained model in `folder` and make it the candidate; the first ever is champion, too.
+
+    Weights that are registered already keep their version. A crash leaves no version: it is created when its files
+    are safe.
+
+    Args:
+        serving_code: the source file of a pyfunc model that loads `folder`.
+        tags: name `phase` and `step`.
+        metrics: in nats per token; they become tags, `eval/mel_ce` as `eval_mel_ce`.
+
+    Raises:
+        MlflowException: the store refuses.
+    """
+    same = [version for version in versions(store, model_name) if version.tags.get(WEIGHTS_TAG) == model_sha256]
+    if same:
+        number = same[0].version
+    else:
+        model = _whole_model(store, run_id, model_name, model_sha256) or _log_model(
+            store, run_id, model_name, folder, serving_code, model_sha256
+        )
+        number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics)
+    return Registration(model_name, number, _set_aliases(store, model_name, number), created=not same)
+
+
+def versions(store: Store, model_name: str) -> list[Version]:
+    """All versions of a model, the newest first; none if it isn't registered."""
+    found = store.client.search_model_versions(f"name = '{model_name}'")
+    aliases = _aliases(store, model_name) if found else {}
+    listed = [
+        Version(
+            name=item.name,
+            version=int(item.version),
+            aliases=sorted(alias for alias, version in aliases.items() if version == int(item.version)),
+            tags=dict(item.tags),
+            run_id=item.run_id or "",
+        )
+        for item in found
+    ]
+    return sorted(listed, key=lambda version: version.version, reverse=True)
+
+
+def find_champion(store: Store, model_name: str) -> Version | None:
+    return next((version for version in versions(store, model_name) if CHAMPION in version.aliases), None)
+
+
+def artifact_folder(store: Store, version: Version) -> Path:
+    """The files of a version's model, in place; from a remote artifact store they are downloaded to a temporary folder.
+
+    Raises:
+        MlflowException: the files are gone, or the store does not answer.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    uri = store.client.get_model_version_download_uri(version.name, str(version.version))
+    return Path(download_artifacts(artifact_uri=f"{uri}/{MODEL_FOLDER}", tracking_uri=store.uri))
+
+
+def _whole_model(store: Store, run_id: str, model_name: str, model_sha256: str) -> "LoggedModel | None":
+    """A logged model of these weights that a crash left without its version; incomplete ones are removed."""
+    filter_string = f"tags.{WEIGHTS_TAG} = '{model_sha256}' AND name = '{model_name}' AND source_run_id = '{run_id}'"
+    whole = None
+    for model in store.client.search_logged_models([store.experiment_id], filter_string):
+        if model.status == "READY":
+            whole = model
+        else:  # no version ever refers to one that isn't ready
+            local = local_path(model.artifact_location)
+            if local:
+                shutil.rmtree(local.parent, ignore_errors=True)
+            store.client.delete_logged_model(model.model_id)
+    return whole
+
+
+def _log_model(
+    store: Store, run_id: str, model_name: str, folder: Path, serving_code: Path, model_sha256: str
+) -> "LoggedModel":
+    """Create the logged model and fill it; it is ready only when every file is on the disk."""
+    client = store.client
+    model = client.create_logged_model(
+        store.experiment_id, name=model_name, source_run_id=run_id, tags={WEIGHTS_TAG: model_sha256}
+    )
+    local = local_path(model.artifact_location)
+    if local:
+        _save_pyfunc(local, model, run_id, folder, serving_code)
+    else:  # beside the weights, so that they are linked here, too
+        with scratch_folder(folder.parent / "upload") as temporary:
+            _save_pyfunc(temporary, model, run_id, folder, serving_code)
+            with _patience():
+                client.log_model_artifacts(model.model_id, str(temporary))
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path, serving_code: Path) -> None:
+    """Write MLflow's configuration into `target` and link the files of `folder` beside it."""
+    import mlflow.pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = Schema([ColSpec("string", "text"), ColSpec("string", "language", required=False)])
+    outputs = Schema([ColSpec("string", "audio_wav_base64"), ColSpec("long", "sample_rate")])
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it asks for an input example, and would run the model on it
+        empty = Path(scratch, Path(MODEL_FOLDER).name)
+        empty.mkdir()  # MLflow copies what is in it; the files are linked below
+        mlflow.pyfunc.save_model(
+            str(target),
+            python_model=str(serving_code),
+            artifacts={"model": str(empty)},
+            pip_requirements=[f"{name}=={_public_version(name)}" for name in _SERVING_PACKAGES],
+            signature=ModelSignature(inputs, outputs),
+            mlflow_model=Model(model_id=model.model_id, model_uuid=model.model_id, run_id=run_id),
+        )
+    link_tree(folder, target / MODEL_FOLDER)
+    for path in [*target.rglob("*"), target, *target.parents[:2]]:
+        fsync_path(path)
+
+
+def _public_version(package: str) -> str:
+    """The installed version, without a build's suffix (+cu128), which no index knows."""
+    return importlib.metadata.version(package).partition("+")[0]
+
+
+def _create_version(
+    store: Store, run_id: str, model: "LoggedModel", tags: dict[str, str], metrics: Mapping[str, float]
+) -> int:
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+
+    client, model_name = store.client, model.name
+    outputs = client.get_run(run_id).outputs
+    if not (outputs and any(output.model_id == model.model_id for output in outputs.model_outputs)):
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=int(tags["step"]))])
+    try:
+        client.create_registered_model(model_name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    created = client.create_model_version(
+        model_name,
+        model.artifact_location,  # models:/<id> would be looked up in mlflow's global store, not in this one
+        run_id=run_id,
+        tags=tags | {name.replace("/", "_"): str(value) for name, value in metrics.items()},
+        description=_description(tags, metrics),
+        model_id=model.model_id,
+    )
+    link = json.dumps([{"name": model_name, "version": created.version}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})  # for the UI
+    return int(created.version)
+
+
+def _description(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    figures = [f"{name.replace('/', ' ').replace('_', ' ')} {value:.4f}" for name, value in sorted(metrics.items())]
+    measured = f"; {', '.join(figures)} nats per token" if figures else ""
+    return f"The best of {tags['phase']}, step {tags['step']}{measured}. Weights {tags[WEIGHTS_TAG][:12]}."
+
+
+def _set_aliases(store: Store, model_name: str, version: int) -> list[str]:
+    """Point `candidate` at a version, and `champion` if there is none yet; the version's aliases."""
+    wanted = [CANDIDATE] if CHAMPION in _aliases(store, model_name) else [CANDIDATE, CHAMPION]
+    for alias in wanted:
+        store.client.set_registered_model_alias(model_name, alias, str(version))
+    return sorted(alias for alias, number in _aliases(store, model_name).items() if number == version)
+
+
+def _aliases(store: Store, model_name: str) -> dict[str, int]:
+    """Each alias and its version; versions found by a search come without them."""
+    return {alias: int(version) for alias, version in store.client.get_registered_model(model_name).aliases.items()}
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Give a server time to store a file of gigabytes: metrics are bounded to seconds."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ[name]
+    os.environ[name] = str(max(int(before), _UPLOAD_TIMEOUT))
+    try:
+        yield
+    finally:
+        os.environ[name] = before

@@ -1,0 +1,54 @@
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.tracking.connection import Store, open_store
+
+
+@pytest.fixture(scope="session")
+def tracking() -> TrackingParams:
+    return TrackingParams(experiment="xtts-finetune", uri=None, flush_every_steps=5)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory, tracking: TrackingParams) -> Path:
+    """A database with MLflow's tables and no experiment: making one takes seconds, copying it none."""
+    workspace = Workspace(tmp_path_factory.mktemp("template"))
+    open_store(workspace, tracking.model_copy(update={"experiment": "template"}))
+    return workspace.tracking_db
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
+    workspace = Workspace(tmp_path / "my vöice")
+    workspace.tracking_db.parent.mkdir(parents=True)
+    shutil.copy(empty_database, workspace.tracking_db)
+    return workspace
+
+
+@pytest.fixture
+def store(workspace: Workspace, tracking: TrackingParams) -> Store:
+    return open_store(workspace, tracking)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A self-contained exported model, as far as the registry can tell."""
+    folder = tmp_path / "my vöice" / "models" / "phase1"
+    (folder / "tokenizer").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights" * 1000)
+    (folder / "model.json").write_text("{}")
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

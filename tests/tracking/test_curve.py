@@ -1,0 +1,73 @@
+"""The curve's file: whole rows alone, and the CSV of its evaluations."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from xtts_finetune.tracking.curve import COLUMNS, Curve, parse_rows, write_csv
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    curve = Curve(tmp_path / "curve.jsonl")
+    curve.append({"step": 0, "epoch": 0, "eval/mel_ce": 7.0})
+    curve.append({"step": 1, "epoch": 0, "train/mel_ce": float("nan"), "train/grad_norm": float("inf")})
+    again = Curve(curve.path)
+    assert str(again.rows) == str(curve.rows)
+    again.resume(0, '{"step": 0, "epoch": 0, "eval/mel_ce": 7.0}\n')
+    assert Curve(curve.path).rows == [{"step": 0, "epoch": 0, "eval/mel_ce": 7.0}]
+
+
+def test_from_a_damaged_row_on_they_are_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "curve.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n\0\0\xff\0\n{"step": 4}\n{"ste')
+    assert [row["step"] for row in Curve(path).rows] == [1, 2]
+
+
+def test_csv(tmp_path: Path) -> None:
+    curve = Curve(tmp_path / "curve.jsonl")
+    curve.append({"step": 0, "epoch": 0, "eval/mel_ce": 7.0, "eval/text_ce": 4.0})
+    curve.append({"step": 1, "epoch": 0, "train/mel_ce": 6.9})
+    evaluation = {"eval/mel_ce": 6.5, "eval/text_ce": 3.5, "mean/mel_ce": 6.9, "mean/text_ce": 3.75, "lr": 5e-6}
+    curve.append({"step": 1, "epoch": 1, **evaluation})
+    write_csv(curve.rows, tmp_path / "curve.csv")
+    header, start, end = (tmp_path / "curve.csv").read_text().splitlines()
+    assert header == ",".join(COLUMNS)
+    assert start == "0,0,nan,7,nan,4,nan"
+    assert end == "1,1,6.9,6.5,3.75,3.5,5e-06"
+
+
+def test_a_state_carries_what_is_the_runs_own(tmp_path: Path) -> None:
+    curve = Curve(tmp_path / "curve.jsonl")
+    curve.append({"step": 1, "epoch": 0, "train/loss": 6.5, "train/tokens_per_second": 99.0})
+    curve.append({"step": 1, "epoch": 0, "disk/free_bytes": 1e9})
+    lasting = curve.lasting()
+    assert list(parse_rows(lasting)) == [{"step": 1, "epoch": 0, "train/loss": 6.5}]
+    curve.append({"step": 2, "epoch": 0, "train/loss": 6.4})
+    again = Curve(curve.path)
+    again.resume(1, lasting)
+    assert again.rows == curve.rows[:2], "what the file knows beside it stays"
+    curve.path.unlink()
+    again = Curve(curve.path)
+    again.resume(1, lasting)
+    assert again.rows == Curve(curve.path).rows == list(parse_rows(lasting))
+
+
+def test_a_full_disk_makes_rows_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes half of a row before it is full."""
+    curve, write = Curve(tmp_path / "curve.jsonl"), os.write
+    curve.append({"step": 1})
+
+    def full(descriptor: int, content: bytes) -> int:
+        if len(content) < 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, content[: len(content) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xtts_finetune.tracking.curve.os.write", full)
+        curve.append({"step": 2})
+        curve.append({"step": 3})
+    assert curve.path.read_text() == '{"step": 1}\n'
+    curve.append({"step": 4})
+    assert [row["step"] for row in Curve(curve.path).rows] == [1, 2, 3, 4]

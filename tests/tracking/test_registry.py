@@ -1,0 +1,192 @@
+import base64
+import io
+import sys
+import types
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.tracking import registry
+from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.registry import Registration, artifact_folder, find_champion, register_best, versions
+
+METRICS = {"eval/mel_ce": 2.4312, "eval/text_ce": 2.81}
+
+
+@pytest.fixture
+def run_id(store: Store) -> str:
+    identifier: str = store.client.create_run(store.experiment_id).info.run_id
+    return identifier
+
+
+def register(store: Store, run_id: str, model: Path, sha256: str = "f00d") -> Registration:
+    return register_best(store, run_id, "voice", model, sha256, {"phase": "phase2", "step": "420"}, METRICS)
+
+
+def logged_models(store: Store) -> list[Any]:
+    return list(store.client.search_logged_models([store.experiment_id]))
+
+
+def test_a_version_says_what_it_is(store: Store, run_id: str, model: Path) -> None:
+    done = register(store, run_id, model)
+    assert done == Registration("voice", 1, ["candidate", "champion"], created=True)
+    [version] = versions(store, "voice")
+    assert version.aliases == ["candidate", "champion"]
+    assert version.tags == {
+        "phase": "phase2",
+        "step": "420",
+        "eval_mel_ce": "2.4312",
+        "eval_text_ce": "2.81",
+        "model_sha256": "f00d",
+    }
+    assert version.run_id == run_id
+    stored = store.client.get_model_version("voice", "1")
+    assert stored.description == (
+        "The best of phase2, step 420; eval mel ce 2.4312, eval text ce 2.8100 nats per token. Weights f00d."
+    )
+    [model_entity] = logged_models(store)
+    [output] = store.client.get_run(run_id).outputs.model_outputs
+    assert (output.model_id, output.step) == (model_entity.model_id, 420)
+    assert '"voice"' in model_entity.tags["mlflow.modelVersions"]
+
+
+def test_the_registry_adds_no_bytes(store: Store, run_id: str, model: Path) -> None:
+    register(store, run_id, model)
+    folder = artifact_folder(store, versions(store, "voice")[0])
+    files = [path.relative_to(model) for path in model.rglob("*") if path.is_file()]
+    assert len(files) == 3
+    for file in files:
+        assert (folder / file).stat().st_ino == (model / file).stat().st_ino
+
+
+def test_a_symlink_into_the_cache_is_registered_as_the_file(store: Store, run_id: str, model: Path) -> None:
+    cached = model.parent / "cached"
+    (model / "model.safetensors").rename(cached)
+    (model / "model.safetensors").symlink_to(cached)
+    register(store, run_id, model)
+    linked = artifact_folder(store, versions(store, "voice")[0]) / "model.safetensors"
+    assert not linked.is_symlink()
+    assert linked.stat().st_ino == cached.stat().st_ino
+
+
+def test_the_same_weights_keep_their_version(store: Store, run_id: str, model: Path) -> None:
+    register(store, run_id, model, "one")
+    register(store, run_id, model, "two")
+    again = register(store, run_id, model, "one")
+    assert again == Registration("voice", 1, ["candidate", "champion"], created=False)
+    assert [version.version for version in versions(store, "voice")] == [2, 1]
+    assert len(logged_models(store)) == 2
+
+
+def test_later_versions_leave_the_champion_alone(store: Store, run_id: str, model: Path) -> None:
+    register(store, run_id, model, "one")
+    assert register(store, run_id, model, "two").aliases == ["candidate"]
+    champion = find_champion(store, "voice")
+    assert champion is not None and champion.version == 1
+
+
+def test_nothing_registered(store: Store) -> None:
+    assert versions(store, "voice") == []
+    assert find_champion(store, "voice") is None
+
+
+@pytest.mark.parametrize("step", ["create_registered_model", "create_model_version", "log_outputs"])
+def test_a_crash_before_the_version_is_made_up_for(
+    store: Store, run_id: str, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def crash(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, step, crash)
+        with pytest.raises(KeyboardInterrupt):
+            register(store, run_id, model)
+    assert versions(store, "voice") == []
+    assert register(store, run_id, model).created
+    assert len(logged_models(store)) == 1
+    assert len(store.client.get_run(run_id).outputs.model_outputs) == 1
+
+
+def test_a_crash_while_linking_leaves_no_rest(
+    store: Store, run_id: str, model: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "link_tree", crash)
+        with pytest.raises(OSError, match="No space"):
+            register(store, run_id, model)
+    assert [found.status for found in logged_models(store)] == ["PENDING"]
+    assert register(store, run_id, model).created
+    assert [found.status for found in logged_models(store)] == ["READY"]
+    assert len(list((workspace.root / "mlruns" / "artifacts" / "models").iterdir())) == 1
+
+
+def test_a_crash_before_the_aliases_is_made_up_for(
+    store: Store, run_id: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_set_aliases", None)
+        with pytest.raises(TypeError):
+            register(store, run_id, model)
+    done = register(store, run_id, model)
+    assert done == Registration("voice", 1, ["candidate", "champion"], created=False)
+
+
+# serving
+
+
+@pytest.fixture
+def speakers(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Stands in for the real synthesis, which needs torch; the folders it was given."""
+    import numpy
+
+    folders: list[Path] = []
+
+    class Speaker:
+        def __init__(self, folder: Path) -> None:
+            folders.append(folder)
+
+        def speak(self, text: str, language: str) -> tuple[Any, int]:
+            assert language in ("en", "de")
+            return numpy.full(len(text), 2.0 if language == "de" else 0.5, dtype=numpy.float32), 24_000
+
+    stub = types.ModuleType("xtts_finetune.speech.speaker")
+    stub.__dict__["load_speaker"] = Speaker
+    monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    return folders
+
+
+@pytest.fixture
+def plain_client(store: Store) -> Iterator[None]:
+    """What a user's own `mlflow` sees at the workspace's root."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.uri)
+    yield
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.usefixtures("plain_client")
+@pytest.mark.parametrize("columns", [{}, {"language": [None, "de"]}])
+def test_a_candidate_loads_and_speaks(
+    store: Store, run_id: str, model: Path, speakers: list[Path], columns: dict[str, list[str | None]]
+) -> None:
+    import mlflow.pyfunc
+    import pandas
+
+    register(store, run_id, model)
+    speaker = mlflow.pyfunc.load_model("models:/voice@candidate")
+    answer = speaker.predict(pandas.DataFrame({"text": ["Hi!", "Hello."], **columns}))
+    assert speakers == [artifact_folder(store, versions(store, "voice")[0])]
+    assert list(answer["sample_rate"]) == [24_000, 24_000]
+    with wave.open(io.BytesIO(base64.b64decode(answer["audio_wav_base64"][1]))) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (24_000, 1, 6)
+        first = int.from_bytes(file.readframes(1), "little", signed=True)
+    assert first == (32767 if columns else 16383)  # clipped, not wrapped around
