@@ -11,6 +11,7 @@ import pytest
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import Store, open_store
 from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.registry import artifact_folder, find_champion, register_best
@@ -32,7 +33,9 @@ def test_a_moved_workspace_finds_its_artifacts(
     elsewhere = store.client.create_experiment("elsewhere", str(tmp_path / "my vöice too"))
     with start(store, "old") as tracker:
         tracker.log_artifact_dir(model, "files")
-    registered = register_best(store, tracker.run_id, "voice", model, "f00d", {"phase": "phase1", "step": "7"}, {})
+    registered = register_best(
+        store, tracker.run_id, "voice", model, SERVING_CODE, "f00d", {"phase": "phase1", "step": "7"}, {}
+    )
 
     moved = Workspace(tmp_path / "attic" / "new place")
     moved.root.parent.mkdir()

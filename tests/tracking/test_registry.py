@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking import registry
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.registry import Registration, artifact_folder, find_champion, register_best, versions
@@ -24,7 +25,9 @@ def run_id(store: Store) -> str:
 
 
 def register(store: Store, run_id: str, model: Path, sha256: str = "f00d") -> Registration:
-    return register_best(store, run_id, "voice", model, sha256, {"phase": "phase2", "step": "420"}, METRICS)
+    return register_best(
+        store, run_id, "voice", model, SERVING_CODE, sha256, {"phase": "phase2", "step": "420"}, METRICS
+    )
 
 
 def logged_models(store: Store) -> list[Any]:

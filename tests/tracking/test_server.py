@@ -14,6 +14,7 @@ import pytest
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.registry import artifact_folder, find_champion, register_best
@@ -77,8 +78,8 @@ def test_a_server_that_dies_and_comes_back(
         points = store.client.get_metric_history(tracker.run_id, "train/loss")
         assert sorted((point.step, point.value) for point in points) == [(step, step / 2) for step in range(1, 22)]
         tags = {"phase": "phase1", "step": "21"}
-        first = register_best(store, tracker.run_id, "voice", model, "f00d", tags, {"eval/mel_ce": 2.5})
-        again = register_best(store, tracker.run_id, "voice", model, "f00d", tags, {"eval/mel_ce": 2.5})
+        first = register_best(store, tracker.run_id, "voice", model, SERVING_CODE, "f00d", tags, {"eval/mel_ce": 2.5})
+        again = register_best(store, tracker.run_id, "voice", model, SERVING_CODE, "f00d", tags, {"eval/mel_ce": 2.5})
         champion = find_champion(store, "voice")
         assert champion is not None
         fetched = artifact_folder(store, champion)
