@@ -26,7 +26,7 @@ from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, claim, publish, summary
 from xtts_finetune.training.run import Run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TINY = {"gpt_layers": 1, "gpt_n_model_channels": 64, "gpt_n_heads": 2, "decoder_input_dim": 64}
 TRAIN_SECONDS = (0.6, 1.0, 0.9, 1.4, 0.7, 1.2, 0.8, 1.1, 1.3)
 EVAL_SECONDS = (0.7, 1.5, 1.0)
