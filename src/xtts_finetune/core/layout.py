@@ -106,6 +106,11 @@ class Workspace:
         return self.root / "base"
 
     @property
+    def base_checked(self) -> Path:
+        """What the stage check found the base to be: SHA-256 by file; what is made of the base depends on it."""
+        return self.base / "checked.json"
+
+    @property
     def prepared(self) -> Path:
         return self.root / "prepared"
 

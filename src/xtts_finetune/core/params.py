@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE
+from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PhaseName
 
@@ -29,7 +29,7 @@ class Strict(BaseModel):
 class PrepareParams(Strict):
     """How recordings become a data set."""
 
-    language: Name  # of clips whose metadata names none, e.g. en
+    language: Language  # of clips whose metadata names none, e.g. en
     eval_fraction: Fraction  # eval_count = int(eval_fraction × accepted clips)
     min_seconds: Positive
     max_seconds: Positive

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, mount_point, shown
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
@@ -20,10 +21,10 @@ def disk_text(workspace: Workspace) -> str:
     """Per file system what is free and what holds it; the peak of every phase to come; what `clean` frees.
 
     Raises:
-        UserError: params.yaml or DVC's configuration cannot be used.
+        UserError: DVC's configuration cannot be used, or this is no checkout.
     """
-    budget = Budget(workspace, load_params(workspace.params), Cache(workspace))
-    return "\n".join([*_held_lines(workspace, budget.cache), *_phase_lines(budget), *_clean_lines(workspace)])
+    dvc = Cache(workspace)
+    return "\n".join([*_held_lines(workspace, dvc), *_phase_lines(workspace, dvc), *_clean_lines(workspace)])
 
 
 def _parts(workspace: Workspace, cache: Cache) -> list[tuple[str, Path]]:
@@ -76,8 +77,15 @@ def _held_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
         yield ""
 
 
-def _phase_lines(budget: Budget) -> Iterator[str]:
-    ahead = unfinished(budget.workspace)
+def _phase_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
+    try:
+        budget = Budget(workspace, load_params(workspace.params), dvc)
+    except UserError as error:
+        if not workspace.params.exists():
+            raise
+        yield f"what training needs is not known: {error}\n"
+        return
+    ahead = unfinished(workspace)
     if not ahead:
         yield "no phase is left to be trained"
     for at, phase in enumerate(ahead):

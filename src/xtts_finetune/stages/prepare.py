@@ -21,6 +21,7 @@ from xtts_finetune.data.split import split
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import Base, import_published
 from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
 from xtts_finetune.speech.speaker import unspeakable
 from xtts_finetune.stages.figures import draw_lengths
@@ -66,8 +67,7 @@ def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, 
         clips = read_metadata(workspace.data, params.prepare.language)
         mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / VOCABULARY)
         return {"vocoder": "griffin_lim"}
-    source = workspace.base / "xtts_v2" if params.base == "xtts_v2" else (workspace.root / params.base).resolve()
-    return import_published(source, folder, workspace.root, pinned=params.base == "xtts_v2")
+    return import_published(base_folder(workspace, params.base), folder, workspace.root, is_pinned(params.base))
 
 
 def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
