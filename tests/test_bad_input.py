@@ -8,6 +8,7 @@ import pytest
 import yaml
 from checkouts import PROJECT, Checkout, Params, add_samples, sample_lines, write_metadata
 
+DATASET = "reports/dataset.json"
 PREPARED_BEFORE = "of an earlier run"
 
 
@@ -22,12 +23,13 @@ def workspace(tmp_path: Path) -> Checkout:
 
 
 def refusal(checkout: Checkout, *stage: str) -> str:
-    """What the stage says when it refuses; it must have changed nothing."""
+    """What the stage says when it refuses; it must have changed nothing, but may say more in dataset.json."""
     before = snapshot(checkout.root)
     done = checkout.stage(*(stage or ("check",)), code=2)
     assert "Traceback" not in done.stderr
     assert "\nerror: " in f"\n{done.stderr}"
     assert "remedy: " in done.stderr
+    (checkout.root / DATASET).unlink(missing_ok=True)
     assert snapshot(checkout.root) == before
     return done.stderr
 
@@ -146,7 +148,7 @@ def nothing_usable(data: Path) -> None:
 
 
 def too_few(data: Path) -> None:
-    add_samples(Checkout(data.parent), 3)
+    add_samples(Checkout(data.parent), 1, "gone|Hello.|")
 
 
 @pytest.mark.parametrize(
@@ -178,13 +180,7 @@ def test_recordings_that_are_not_there(
                 "correct the recordings or their lines, or the limits in params.yaml: prepare",
             ],
         ),
-        (
-            too_few,
-            [
-                "params.yaml: prepare.eval_fraction\n      int(eval_fraction 0.15 × 3 clips) = 0 for eval",
-                "add clips, or raise eval_fraction",
-            ],
-        ),
+        (too_few, ["params.yaml: prepare.eval_fraction\n      one clip is usable, and two are the least"]),
     ],
 )
 def test_recordings_that_cannot_be_used(
@@ -194,6 +190,19 @@ def test_recordings_that_cannot_be_used(
     said = refusal(workspace, "prepare")
     for part in message:
         assert part in said
+
+
+@pytest.mark.slow
+def test_rejected_lines_are_seen_though_the_rest_is_too_little(workspace: Checkout) -> None:
+    too_few(workspace.root / "data")
+    workspace.stage("prepare", code=2)
+    report = workspace.json(DATASET)
+    assert report["clips"] == {"read": 2, "accepted": 1, "rejected": 1, "train": 1, "eval": 0}
+    assert report["rejected"][0]["reason"] == "missing file: wavs/gone.wav"
+    assert "one clip is usable" in report["refused"]
+    shown = workspace.run("xtts-finetune", "status").stdout
+    assert "1 of 2 clips usable: one clip is usable, and two are the least" in shown
+    assert "reports/dataset.json" in shown
 
 
 # The base.

@@ -11,7 +11,7 @@ from recordings import Recordings, encode_audio, encode_text, noise
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.params import PrepareParams
 from xtts_finetune.data.checks import ClipRejected
-from xtts_finetune.data.dataset import accept, dataset_report, write_features
+from xtts_finetune.data.dataset import accept, dataset_report, refuse_without_clips, write_features
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.data.split import split
 
@@ -79,8 +79,10 @@ def test_the_language_of_a_row_reaches_the_tokenizer(recordings: Recordings, par
 def test_nothing_usable_says_why(recordings: Recordings, params: PrepareParams) -> None:
     recordings.write("short.wav", noise(2, 0.2))
     recordings.metadata("gone|x\nshort|x\nlost|x\n")
+    accepted, rejected = accept(recordings.root, params, encode_text)
+    assert dataset_report(recordings.root, accepted, [], rejected)["clips"]["rejected"] == 3
     with pytest.raises(UserError) as caught:
-        accept(recordings.root, params, encode_text)
+        refuse_without_clips(recordings.root, accepted, rejected)
     message = str(caught.value)
     assert "all 3 clips are rejected: 2 × missing file, 1 × too short" in message
     assert "data/metadata.csv:2\n      too short: 0.20 s, min_seconds is 0.5" in message

@@ -153,6 +153,11 @@ class Workspace:
         return self.reports / "status.md"
 
     @property
+    def dataset_report(self) -> Path:
+        """What prepare made of the recordings, and what it rejected."""
+        return self.reports / "dataset.json"
+
+    @property
     def evaluation(self) -> Path:
         return self.reports / "evaluation.json"
 

@@ -45,9 +45,14 @@ def _mistakes_or_params(workspace: Workspace) -> tuple[list[str], Params | None]
 
 
 def _dataset_lines(workspace: Workspace) -> Iterator[str]:
-    report = _read(workspace.reports / "dataset.json")
+    report = _read(workspace.dataset_report)
     if report is None:
         yield "data       not prepared yet"
+        return
+    if "refused" in report:
+        clips = report["clips"]
+        yield f"data       {clips['accepted']} of {clips['read']} clips usable: {report['refused']}"
+        yield "           reports/dataset.json says why the others are not"
         return
     clips, base = report["clips"], report["base"]
     yield (
