@@ -10,6 +10,11 @@ from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace
 from xtts_finetune.dvcio.cache import Cache, named_outs
 
 
+def out_path(workspace: Workspace, place: Path) -> str:
+    """How dvc.yaml and dvc.lock call a place in the workspace."""
+    return place.relative_to(workspace.root).as_posix()
+
+
 def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
     """The files of a folder among the outs in dvc.lock, e.g. models/phase1: their places in DVC's cache, by name.
 
