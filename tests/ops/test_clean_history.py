@@ -1,4 +1,4 @@
-"""`xtts-finetune clean` after experiments: what a commit, a branch, a tag or an experiment names comes back untrained."""
+"""`xtts-finetune clean` after experiments: what a commit, branch, tag or experiment names comes back untrained."""
 
 from pathlib import Path
 from typing import Any
