@@ -10,8 +10,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
-from xtts_finetune.diskspace.preflight import CLEAN_OPTIONS
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.reclaim import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
 Held = dict[Path, dict[str, int]]  # by file system (where it is mounted) and part: bytes
@@ -100,12 +99,12 @@ def _phase_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
 
 
 def _clean_lines(workspace: Workspace) -> Iterator[str]:
-    plans = [plan(workspace, option) for option in CLEAN_OPTIONS]
-    if not any(found.bytes for found in plans):
+    freed = {found.request.command: found.bytes for found in ways_to_make_room(workspace)}
+    if not any(freed.values()):
         yield "nothing can go"
         return
     yield "what can go (without --yes the command shows it piece by piece)"
-    yield from (f"    {found.command:<47}{shown(found.bytes):>11}" for found in plans if found.bytes)
+    yield from (_row(command, size) for command, size in freed.items() if size)
 
 
 def _row(part: str, size: int) -> str:
