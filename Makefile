@@ -15,7 +15,7 @@ ifneq ($(shell .venv/bin/python -c 'print(open(".venv/.root").read())' 2>/dev/nu
 $(INSTALLED): FORCE
 endif
 
-# for recipes whose commands start others by name, as DVC starts the stages' `python`
+# for recipes whose commands start others by name
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .PHONY: help setup repro test test-slow test-gpu faults lint format ui lock FORCE
@@ -27,8 +27,8 @@ setup: $(INSTALLED)  ## make .venv from the lock, and data/ from samples/ where 
 	@.venv/bin/python scripts/bootstrap_data.py
 
 repro: setup  ## run every stage that is not up to date, then show the status
-	@$(IN_VENV) dvc repro
-	@$(IN_VENV) xtts-finetune status
+	@.venv/bin/dvc repro
+	@.venv/bin/xtts-finetune status
 
 test: setup  ## run the quick tests
 	@$(IN_VENV) python -m pytest -m "not slow and not gpu"

@@ -24,7 +24,8 @@ SAMPLES = PROJECT / "samples"
 # What a clone has, as far as a pipeline needs it.
 CLONED = [
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitattributes", ".gitignore"),
-    *("dvc.yaml", "params.yaml", "mlflow.db", "mlruns/.gitkeep", "base/README.md"),
+    *("dvc.yaml", "params.yaml", "mlflow.db", "mlruns/.gitkeep"),
+    *("base/README.md", "base/mini/README.md", "base/xtts_v2/README.md", "scripts/stage", "scripts/stage.cmd"),
 ]
 # Variables that would change what the programs do or how they look.
 FOREIGN = ("GIT_", "DVC_", "MLFLOW_", "PYTHON", "GITHUB_", "FORCE_COLOR", "PY_COLORS", "COLUMNS")

@@ -8,12 +8,13 @@ import pytest
 import yaml
 from checkouts import PROJECT, Checkout, Params, add_samples, sample_lines, write_metadata
 
+DATASET = "reports/dataset.json"
 PREPARED_BEFORE = "of an earlier run"
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Checkout:
-    """All that `prepare` needs but the recordings, and what an earlier run of it left."""
+    """All that the first stages need but the recordings, and what an earlier run of it left."""
     checkout = Checkout(tmp_path / "my voice")
     (checkout.root / "prepared").mkdir(parents=True)
     (checkout.root / "prepared" / "train.jsonl").write_text(PREPARED_BEFORE)
@@ -22,12 +23,13 @@ def workspace(tmp_path: Path) -> Checkout:
 
 
 def refusal(checkout: Checkout, *stage: str) -> str:
-    """What the stage says when it refuses; it must have changed nothing."""
+    """What the stage says when it refuses; it must have changed nothing, but may say more in dataset.json."""
     before = snapshot(checkout.root)
-    done = checkout.stage(*(stage or ("prepare",)), code=2)
+    done = checkout.stage(*(stage or ("check",)), code=2)
     assert "Traceback" not in done.stderr
     assert "\nerror: " in f"\n{done.stderr}"
     assert "remedy: " in done.stderr
+    (checkout.root / DATASET).unlink(missing_ok=True)
     assert snapshot(checkout.root) == before
     return done.stderr
 
@@ -124,7 +126,6 @@ def test_dvc_shows_the_message(finished: Checkout, copied: Checkout) -> None:
 def test_malformed_lines_and_paths_that_leave_the_folder_are_named_together(workspace: Checkout) -> None:
     add_samples(workspace, 4, "only-an-id", "a|b|c|d", "|Nameless.|", "../../secret|Not yours.|")
     said = refusal(workspace)
-    assert "error: data/metadata.csv has 4 malformed line(s)\n" in said
     assert problem("data/metadata.csv:5", "has 1 column(s): 'only-an-id'", "write id|text|normalised text") in said
     assert problem("data/metadata.csv:6", "has 4 column(s): 'a|b|c|d'", "write id|text|normalised text") in said
     assert problem("data/metadata.csv:7", "has no usable file name: ''", "name the recording in the first") in said
@@ -147,18 +148,29 @@ def nothing_usable(data: Path) -> None:
 
 
 def too_few(data: Path) -> None:
-    add_samples(Checkout(data.parent), 3)
+    add_samples(Checkout(data.parent), 1, "gone|Hello.|")
+
+
+@pytest.mark.parametrize(
+    ("recordings", "message"),
+    [
+        (no_data, ["data/\n      does not exist", "`make setup` brings the starter data, or put your own there"]),
+        (no_metadata, ["data/metadata.csv\n      cannot be read: No such file", "put it there: "]),
+    ],
+)
+def test_recordings_that_are_not_there(
+    workspace: Checkout, recordings: Callable[[Path], None], message: list[str]
+) -> None:
+    recordings(workspace.root / "data")
+    said = refusal(workspace)
+    for part in message:
+        assert part in said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recordings", "message"),
     [
-        (no_data, ["data/\n      does not exist", "`make setup` brings the starter data, or put your own there"]),
-        (
-            no_metadata,
-            ["data/metadata.csv\n      cannot be read: No such file", "put it there: "],
-        ),
         (
             nothing_usable,
             [
@@ -168,37 +180,43 @@ def too_few(data: Path) -> None:
                 "correct the recordings or their lines, or the limits in params.yaml: prepare",
             ],
         ),
-        (
-            too_few,
-            [
-                "params.yaml: prepare.eval_fraction\n      int(eval_fraction 0.15 × 3 clips) = 0 for eval",
-                "add clips, or raise eval_fraction",
-            ],
-        ),
+        (too_few, ["params.yaml: prepare.eval_fraction\n      one clip is usable, and two are the least"]),
     ],
 )
 def test_recordings_that_cannot_be_used(
     workspace: Checkout, recordings: Callable[[Path], None], message: list[str]
 ) -> None:
     recordings(workspace.root / "data")
-    said = refusal(workspace)
+    said = refusal(workspace, "prepare")
     for part in message:
         assert part in said
+
+
+@pytest.mark.slow
+def test_rejected_lines_are_seen_though_the_rest_is_too_little(workspace: Checkout) -> None:
+    too_few(workspace.root / "data")
+    workspace.stage("prepare", code=2)
+    report = workspace.json(DATASET)
+    assert report["clips"] == {"read": 2, "accepted": 1, "rejected": 1, "train": 1, "eval": 0}
+    assert report["rejected"][0]["reason"] == "missing file: wavs/gone.wav"
+    assert "one clip is usable" in report["refused"]
+    shown = workspace.run("xtts-finetune", "status").stdout
+    assert "1 of 2 clips usable: one clip is usable, and two are the least" in shown
+    assert "reports/dataset.json" in shown
 
 
 # The base.
 
 
-@pytest.mark.slow
 def test_a_base_that_was_not_fetched_names_the_files_and_the_command(workspace: Checkout) -> None:
     add_samples(workspace, 4)
     workspace.change_params(lambda params: params.update(base="xtts_v2"))
-    (workspace.root / "base" / "xtts_v2").mkdir(parents=True)
-    (workspace.root / "base" / "xtts_v2" / "vocab.json").write_text("{}")
+    folder = workspace.root / "base" / "xtts_v2"
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text("{}")
     said = refusal(workspace)
-    for name in ("config.json", "model.pth", "dvae.pth", "mel_stats.pth"):
-        assert f"{workspace.root / 'base' / 'xtts_v2' / name}\n      does not exist" in said
-    assert f"{workspace.root / 'base' / 'xtts_v2' / 'vocab.json'}\n      is not the published file" in said
+    assert f"{folder}\n      lacks config.json, model.pth, dvae.pth, mel_stats.pth" in said
+    assert f"{folder / 'vocab.json'}\n      is not the published file" in said
     assert "hf download coqui/XTTS-v2 config.json vocab.json model.pth dvae.pth mel_stats.pth" in said
     assert "non-commercial" in said
 
@@ -206,13 +224,13 @@ def test_a_base_that_was_not_fetched_names_the_files_and_the_command(workspace: 
 @pytest.mark.slow
 def test_a_base_folder_of_something_else(workspace: Checkout, tmp_path: Path) -> None:
     add_samples(workspace, 4)
-    workspace.change_params(lambda params: params.update(base="../other model"))
+    workspace.change_params(lambda params: params.update(base="../../other model"))
     folder = tmp_path / "other model"
     folder.mkdir()
     for name in ("vocab.json", "model.pth", "dvae.pth", "mel_stats.pth"):
         (folder / name).write_text("something else")
     (folder / "config.json").write_text(yaml.safe_dump({"model": "tacotron"}))
-    said = refusal(workspace)
+    said = refusal(workspace, "prepare")
     assert f"{folder / 'config.json'}\n      is not the config.json of an XTTS model" in said
 
 

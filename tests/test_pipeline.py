@@ -238,6 +238,7 @@ def test_the_registered_weights_are_the_best_models_file(finished: Checkout) -> 
 
 def test_dvc_lock_names_every_stage_and_out(finished: Checkout) -> None:
     outs = {
+        "check": ["checked.json"],  # as seen from base/
         "prepare": ["prepared", "reports/dataset.json", "reports/dataset.png"],
         "evaluate": ["reports/samples", "reports/evaluation.json", "reports/curves.png"],
     }
@@ -305,7 +306,7 @@ def test_a_second_evaluation_registers_nothing(copied: Checkout) -> None:
 
 
 def test_what_changes_no_result_invalidates_nothing(copied: Checkout) -> None:
-    """Commands, reports, the store, and params of checkpoints and tracking."""
+    """Commands, reports, the store, and params of checkpoints and tracking: those, only the check looks at."""
     for name in ("cli.py", "ops/status.py", "tracking/registry.py", "core/errors.py"):
         with (copied.root / "src/xtts_finetune" / name).open("a", encoding="utf-8") as file:
             file.write("# a remark\n")
@@ -315,13 +316,13 @@ def test_what_changes_no_result_invalidates_nothing(copied: Checkout) -> None:
         params["tracking"]["flush_every_steps"] = 99
 
     copied.change_params(keep_more)
-    assert "up to date" in copied.run("dvc", "status").stdout
+    assert list(json.loads(copied.run("dvc", "status", "--json").stdout)) == ["check"]
 
 
 def test_a_phases_params_invalidate_it_alone(copied: Checkout) -> None:
     copied.change_params(lambda params: params["train_phase2"].update(lr=1e-5))
     changed = json.loads(copied.run("dvc", "status", "--json").stdout)
-    assert list(changed) == ["train_phase2"]
+    assert list(changed) == ["check", "train_phase2"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from published import LAYERS, write_published_base
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-BASE = "voices/studio"  # relative to the checkout
+FOLDER = "voices/studio"  # relative to the checkout
+BASE = f"../{FOLDER}"  # as seen from base/
 
 
 def on_it(params: Params) -> None:
@@ -25,7 +26,7 @@ def on_it(params: Params) -> None:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = clone(tmp_path_factory.mktemp("published") / "checkout")
     add_samples(checkout, 12)
-    write_published_base(checkout.root / BASE, [line.split("|")[2] for line in sample_lines(12)])
+    write_published_base(checkout.root / FOLDER, [line.split("|")[2] for line in sample_lines(12)])
     checkout.change_params(on_it)
     checkout.run("dvc", "add", "--quiet", "data")
     checkout.repro()
@@ -42,15 +43,15 @@ def test_the_weights_stay_where_they_are(checkout: Checkout) -> None:
         "vocoder.safetensors",
     ]
     assert checkout.files("prepared/base") == [f"prepared/base/{name}" for name in base]
-    model = checkout.root / BASE / "model.pth"
+    model = checkout.root / FOLDER / "model.pth"
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     count = sum(value.numel() for value in load_file(checkout.root / "models/phase2/model.safetensors").values())
-    gpt = {"path": f"{BASE}/model.pth", "sha256": digest, "parameters": count}
+    gpt = {"path": f"{FOLDER}/model.pth", "sha256": digest, "parameters": count}
     assert checkout.json("prepared/base/base.json")["gpt"] == gpt
 
 
 def test_training_starts_from_them_and_ends_somewhere_else(checkout: Checkout) -> None:
-    published = torch.load(checkout.root / BASE / "model.pth", weights_only=False)["model"]
+    published = torch.load(checkout.root / FOLDER / "model.pth", weights_only=False)["model"]
     trained = load_file(checkout.root / "models" / "phase2" / "model.safetensors")
     own = {f"gpt.{name}" for name in trained}
     others = {name for name in published if name.startswith("gpt.") and name not in own}
@@ -80,7 +81,7 @@ def test_the_registered_version_has_all_it_needs_to_speak(checkout: Checkout) ->
 
 def test_a_changed_base_is_not_trained_from(checkout: Checkout) -> None:
     """It is in no folder that DVC watches: the stages themselves look."""
-    model = checkout.root / BASE / "model.pth"
+    model = checkout.root / FOLDER / "model.pth"
     content = model.read_bytes()
     try:
         model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -92,7 +93,7 @@ def test_a_changed_base_is_not_trained_from(checkout: Checkout) -> None:
 
 
 def test_files_that_do_not_fit_each_other_are_refused(checkout: Checkout) -> None:
-    config = checkout.root / BASE / "config.json"
+    config = checkout.root / FOLDER / "config.json"
     content = config.read_text(encoding="utf-8")
     before = checkout.files("prepared")
     try:
@@ -103,7 +104,7 @@ def test_files_that_do_not_fit_each_other_are_refused(checkout: Checkout) -> Non
     finally:
         config.write_text(content, encoding="utf-8")
     assert "weights do not fit the model" in said
-    assert f"{checkout.root / BASE / 'model.pth'}\n      Missing key(s)" in said
+    assert f"{checkout.root / FOLDER / 'model.pth'}\n      Missing key(s)" in said
     assert "use weights, config.json and vocab.json of one and the same model" in said
     assert "Traceback" not in said
     assert checkout.files("prepared") == before

@@ -65,6 +65,14 @@ def clean(
         typer.Option(metavar="REMOTE", help="As --best-only, when the states are safe in this DVC remote."),
     ] = None,
     restore: Annotated[bool, typer.Option("--restore", help="With --archive: bring the states back.")] = False,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history",
+            help="Also what git and `dvc exp list` name: the states of every run, and whole runs that only earlier "
+            "commits name. The best (models/) of HEAD, branches, tags, experiments and stashes stays.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Else only the plan is shown.")] = False,
     force: Annotated[
         bool,
@@ -77,12 +85,20 @@ def clean(
 ) -> None:
     """Show what can go and what that frees; with --yes, free it.
 
-    Every option also drops what DVC's cache holds for earlier runs (dvc gc), and what killed processes left behind.
+    Every option also drops from DVC's cache the runs that nothing names, and what killed processes left behind. A run
+    is named by the workspace's dvc.lock, by any commit that HEAD, a branch, a tag or a stash reaches, and by an
+    experiment of `dvc exp list`: all of it stays, listed with its Mel CE, so that `git checkout` (or `dvc exp apply`)
+    and `dvc checkout` bring it back. The run that lies here does lose states, unless a tag, an experiment or a stash
+    names it, too: commit dvc.lock afterwards. To let an experiment go: `dvc exp remove NAME`, then clean.
+
+    Plain `dvc gc -w` is not as careful: it knows the workspace alone, and takes every other commit's and experiment's
+    models with it. Its safe form is `dvc gc --all-commits --all-experiments --skip-failed`.
+
     The best of every phase, the registered models, the recordings and what a live trainer holds always stay.
     """
     from xtts_finetune.ops.clean import Choice, clean_text
 
-    choice = Choice(intermediates, best_only, archive, restore, yes, force)
+    choice = Choice(intermediates, best_only, archive, restore, yes, force, history)
     for line in clean_text(Workspace.here(), choice):
         typer.echo(line)
 

@@ -191,3 +191,8 @@ def test_params_cannot_be_changed() -> None:
     params = load_params(ROOT / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         params.seed = 1  # type: ignore[misc]
+
+
+def test_a_key_as_other_trainers_call_it(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["train_phase1"]["learning_rate"] = content["train_phase1"].pop("lr")
+    assert "did you mean lr?" in str(refused(tmp_path, content))

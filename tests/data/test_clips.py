@@ -51,6 +51,31 @@ def test_the_recording_that_exists_is_found(recordings: Recordings, suffix: str)
     assert read_metadata(recordings.root, "en")[0].audio.name == f"a.{suffix}"
 
 
+@pytest.mark.parametrize("name", ["UP.WAV", "up.Wav", "UP.wav"])
+def test_a_recording_is_found_whatever_its_case(recordings: Recordings, name: str) -> None:
+    (recordings.root / "wavs" / name).touch()
+    recordings.metadata("up|text\n")
+    assert read_metadata(recordings.root, "en")[0].audio.name == name
+
+
+def test_an_id_may_have_its_suffix(recordings: Recordings) -> None:
+    (recordings.root / "wavs" / "five.ogg").touch()
+    recordings.metadata("five.ogg|text\ngone.wav|text\n")
+    clips = read_metadata(recordings.root, "en")
+    assert [(clip.id, clip.audio.name) for clip in clips] == [("five", "five.ogg"), ("gone", "gone.wav")]
+
+
+@pytest.mark.parametrize("header", ["id|text", "id|text|normalised text"])
+def test_a_header_of_the_layout_without_one_is_no_clip(recordings: Recordings, header: str) -> None:
+    recordings.metadata(f"{header}\na|one|one\n")
+    assert [(clip.id, clip.line) for clip in read_metadata(recordings.root, "en")] == [("a", 2)]
+
+
+def test_commas_are_told_from_bars(recordings: Recordings) -> None:
+    error = refusal(recordings, "a,Hello.\n")
+    assert error.problems[0].remedy == "write id|text|normalised text, with | between them instead of a comma"
+
+
 def test_wav_comes_before_other_formats(recordings: Recordings) -> None:
     for suffix in ("mp3", "wav"):
         (recordings.root / "wavs" / f"a.{suffix}").touch()

@@ -9,9 +9,10 @@ import pytest
 from recordings import Recordings, encode_audio, encode_text, noise
 
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import sha256_file
 from xtts_finetune.core.params import PrepareParams
 from xtts_finetune.data.checks import ClipRejected
-from xtts_finetune.data.dataset import accept, dataset_report, write_features
+from xtts_finetune.data.dataset import accept, dataset_report, refuse_without_clips, write_features
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.data.split import split
 
@@ -79,8 +80,10 @@ def test_the_language_of_a_row_reaches_the_tokenizer(recordings: Recordings, par
 def test_nothing_usable_says_why(recordings: Recordings, params: PrepareParams) -> None:
     recordings.write("short.wav", noise(2, 0.2))
     recordings.metadata("gone|x\nshort|x\nlost|x\n")
+    accepted, rejected = accept(recordings.root, params, encode_text)
+    assert dataset_report(recordings.root, accepted, [], rejected)["clips"]["rejected"] == 3
     with pytest.raises(UserError) as caught:
-        accept(recordings.root, params, encode_text)
+        refuse_without_clips(recordings.root, accepted, rejected)
     message = str(caught.value)
     assert "all 3 clips are rejected: 2 × missing file, 1 × too short" in message
     assert "data/metadata.csv:2\n      too short: 0.20 s, min_seconds is 0.5" in message
@@ -121,7 +124,8 @@ def test_split_digest_follows_the_split_alone(recordings: Recordings, params: Pr
 def test_features_are_those_of_the_recordings(recordings: Recordings, params: PrepareParams, tmp_path: Path) -> None:
     recordings.clips([1.0, 0.7, 2.2])
     accepted, _ = accept(recordings.root, params, encode_text)
-    write_features(tmp_path, "train", accepted, encode_audio)
+    digests = write_features(tmp_path, "train", accepted, encode_audio)
+    assert digests == {file.name: sha256_file(file) for file in tmp_path.glob("train.*")}
     reader = FeatureReader(tmp_path, "train")
     for index, item in enumerate(accepted):
         samples = noise(index, item.seconds)

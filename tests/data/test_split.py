@@ -93,15 +93,19 @@ def test_what_counts_as_the_same_transcript(one: str, other: str, same: bool) ->
     assert (transcript_key(one) == transcript_key(other)) is same
 
 
-def test_too_few_clips_for_eval() -> None:
-    with pytest.raises(UserError, match=r"int\(eval_fraction 0.15 × 6 clips\) = 0 for eval"):
-        split(clips(6), 0.15, 42)
-    assert len(split(clips(7), 0.15, 42)[1]) == 1
+@pytest.mark.parametrize("count", [2, 5, 6, 7])
+def test_the_smallest_sets_have_one_clip_for_eval(count: int) -> None:
+    assert len(split(clips(count), 0.15, 42)[1]) == 1
+
+
+def test_one_clip_is_too_few() -> None:
+    with pytest.raises(UserError, match=r"one clip is usable, and two are the least"):
+        split(clips(1), 0.15, 42)
 
 
 def test_too_few_transcripts_of_their_own() -> None:
     items = clips(2) + [accepted_clip(f"r{i}", "same") for i in range(18)]
-    with pytest.raises(UserError, match=r"= 3 for eval, but only 2 clips have a transcript"):
+    with pytest.raises(UserError, match=r"of 20 clips is 3 for eval, but only 2 clips have a transcript"):
         split(items, 0.15, 42)
 
 

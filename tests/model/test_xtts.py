@@ -8,6 +8,7 @@ import pytest
 import torch
 from workbench import TEXT
 
+from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
@@ -35,7 +36,7 @@ def test_an_unknown_language_is_named(tokenizer: VoiceBpeTokenizer) -> None:
         xtts.encode_text(tokenizer, TEXT, "tlh")
 
 
-@pytest.mark.parametrize("language", xtts.LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_language_is_encoded_or_refused_with_a_reason(tokenizer: VoiceBpeTokenizer, language: str) -> None:
     """Coqui's cleaners need packages for some, and lack numbers for others."""
     try:

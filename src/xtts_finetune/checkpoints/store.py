@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, publish
 from xtts_finetune.checkpoints.lock import locked
-from xtts_finetune.checkpoints.retention import expendable
-from xtts_finetune.core.disk import Reserve, full_disk_raises
+from xtts_finetune.checkpoints.retention import Rule, Stored, best_weights, newest, retain, stored
+from xtts_finetune.core.disk import Reserve, files_below, full_disk_raises
 from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import (
     discard,
@@ -92,10 +92,7 @@ class CheckpointStore:
     def make_room(self) -> None:
         """Keep only what a run cannot do without: its best, and the newest state that verifies."""
         self.reserve.release()
-        newest = self.latest(lambda state, damage: None)
-        steps = [state.step for state in self.states()]
-        self._delete([] if newest is None else [step for step in steps if step != newest.step])
-        self._delete_leftovers()
+        self._retain(newest(1, holds=lambda state: Checkpoint(self.folder / state.name, state.step).damage() is None))
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
         """Make the weights of `checkpoint` the best; those before are removed when they are in place."""
@@ -135,8 +132,7 @@ class CheckpointStore:
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
-        self._delete(expendable([state.step for state in self.states()], self.keep_last, protected=()))
-        self._delete_leftovers()
+        self._retain(newest(self.keep_last))
 
     def clear(self) -> None:
         """Forget everything: another run starts here."""
@@ -191,6 +187,12 @@ class CheckpointStore:
     def _delete(self, steps: list[int]) -> None:
         for step in steps:
             discard(self._place("step", step))
+
+    def _retain(self, states: Rule[Stored]) -> None:
+        names = (file.relative_to(self.folder).as_posix() for file in files_below(self.folder))
+        for going in retain(stored(names), states, best_weights).delete:
+            discard(self.folder / going.name)
+        self._delete_leftovers()
 
     def _delete_other_bests(self, step: int) -> None:
         for best in self._complete("best"):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE
+from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PhaseName
 
@@ -22,6 +22,15 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+# what other trainers call a key, and it is here
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "gradient_accumulation_steps": "accumulate",
+    "grad_accum_steps": "accumulate",
+    "max_grad_norm": "grad_clip",
+}
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -29,7 +38,7 @@ class Strict(BaseModel):
 class PrepareParams(Strict):
     """How recordings become a data set."""
 
-    language: Name  # of clips whose metadata names none, e.g. en
+    language: Language  # of clips whose metadata names none, e.g. en
     eval_fraction: Fraction  # eval_count = int(eval_fraction × accepted clips)
     min_seconds: Positive
     max_seconds: Positive
@@ -160,7 +169,8 @@ def _problem(path: Path, raw: Any, error: Any) -> Problem:
     key = ".".join(str(part) for part in error["loc"])
     where = f"{path.name}: {key}" if key else path.name
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _siblings(error["loc"]), n=1)
+        name, known = str(error["loc"][-1]), _siblings(error["loc"])
+        near = [key for key in known if key == ELSEWHERE.get(name)] or difflib.get_close_matches(name, known, n=1)
         return Problem(where, "is not a known key", f"did you mean {near[0]}?" if near else "remove it")
     if error["type"] == "missing":
         return Problem(where, "is missing", "add it; presets/ shows every key with a sensible value")

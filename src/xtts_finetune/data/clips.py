@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 
 from xtts_finetune.core.errors import Problem, UserError
@@ -43,9 +44,13 @@ def read_metadata(data: Path, language: str) -> list[Clip]:
         UserError: the file is missing, empty, not UTF-8, or has malformed rows; all of them in one message.
     """
     data = data.absolute()
+    _names.cache_clear()
     rows = _rows(data)
     clip_of: _ClipOf = _ljspeech_clip
-    if "audio_file" in [field.strip() for field in rows[0][1]]:
+    header = [field.strip() for field in rows[0][1]]
+    if header[:2] == ["id", "text"]:  # LJSpeech's own layout has none
+        rows.pop(0)
+    elif "audio_file" in header:
         clip_of = _coqui_clips(data, *rows.pop(0))
     clips: list[Clip] = []
     problems: list[Problem] = []
@@ -94,10 +99,13 @@ def _rows(data: Path) -> list[tuple[int, list[str]]]:
 
 def _ljspeech_clip(data: Path, line: int, fields: list[str], language: str) -> Clip:
     if len(fields) not in (2, 3):
-        raise _unusable(data, f"has {len(fields)} column(s): {_short(fields)}", "write id|text|normalised text", line)
+        commas = len(fields) == 1 and "," in fields[0]
+        remedy = f"write id|text|normalised text{', with | between them instead of a comma' if commas else ''}"
+        raise _unusable(data, f"has {len(fields)} column(s): {_short(fields)}", remedy, line)
     name = fields[0].strip()
-    audio = _find(data, name, [f"wavs/{name}{suffix}" for suffix in SUFFIXES], line)
-    return Clip(name, audio, fields[-1].strip() or fields[1].strip(), language, DEFAULT_SPEAKER, line)
+    stem = name[: -len(suffix)] if (suffix := PurePath(name).suffix).lower() in SUFFIXES else name
+    audio = _find(data, name, [f"wavs/{stem}{suffix}" for suffix in SUFFIXES], line)
+    return Clip(stem, audio, fields[-1].strip() or fields[1].strip(), language, DEFAULT_SPEAKER, line)
 
 
 def _coqui_clips(data: Path, line: int, header: list[str]) -> _ClipOf:
@@ -120,14 +128,31 @@ def _coqui_clips(data: Path, line: int, header: list[str]) -> _ClipOf:
 
 
 def _find(data: Path, name: str, candidates: list[str], line: int) -> Path:
-    """The first of the candidates (paths relative to `data`) that is a file, else the first of all."""
+    """The first of the candidates (paths relative to `data`) that is a file, else the first of all.
+
+    Case counts only where two names differ in nothing else: recorders like `UP.WAV`, Windows knows no difference.
+    """
     if not name or "\0" in name:
         raise _unusable(data, f"has no usable file name: {name!r}", "name the recording in the first column", line)
     for candidate in candidates:
         path = _inside(data, candidate, line)
         if os.path.isfile(path):  # unlike Path.is_file, it takes any name
             return path
+    for candidate in candidates:
+        path = _inside(data, candidate, line)
+        alike = _names(path.parent).get(path.name.casefold())
+        if alike:
+            return path.with_name(alike)
     return _inside(data, candidates[0], line)
+
+
+@cache
+def _names(folder: Path) -> dict[str, str]:
+    """The files of a folder by their names without case; none if it is no folder."""
+    try:
+        return {name.casefold(): name for name in sorted(os.listdir(folder), reverse=True)}
+    except OSError:
+        return {}
 
 
 def _inside(data: Path, relative: str, line: int) -> Path:

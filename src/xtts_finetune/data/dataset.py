@@ -31,7 +31,7 @@ def accept(data: Path, params: PrepareParams, encode_text: EncodeText) -> tuple[
         encode_text: (text, language) → token ids; raises ClipRejected for text that the vocabulary lacks.
 
     Raises:
-        UserError: metadata.csv is malformed, or no clip is usable.
+        UserError: metadata.csv is malformed.
     """
     accepted: list[Accepted] = []
     rejected: list[Rejection] = []
@@ -41,22 +41,37 @@ def accept(data: Path, params: PrepareParams, encode_text: EncodeText) -> tuple[
             accepted.append(_examined(clip, params, encode_text, seen))
         except ClipRejected as rejection:
             rejected.append(Rejection(clip, rejection.reason))
-    if not accepted:
-        raise _nothing_usable(data, rejected)
     return accepted, rejected
 
 
-def write_features(prepared: Path, split: SplitName, accepted: Sequence[Accepted], encode_audio: EncodeAudio) -> None:
+def refuse_without_clips(data: Path, accepted: Sequence[Accepted], rejected: Sequence[Rejection]) -> None:
+    """Raise UserError where no clip is usable: what is wrong with the first of them, and how often which kind is."""
+    if accepted:
+        return
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in _counts(each.kind for each in rejected).items())
+    remedy = "correct the recordings or their lines, or the limits in params.yaml: prepare"
+    first = [Problem(f"{data.name}/{METADATA}:{each.clip.line}", each.reason, remedy) for each in rejected[:5]]
+    summary = Problem(f"{data.name}/{METADATA}", f"all {len(rejected)} clips are rejected: {kinds}", remedy)
+    raise UserError("no clip is usable", [summary, *first])
+
+
+def write_features(
+    prepared: Path, split: SplitName, accepted: Sequence[Accepted], encode_audio: EncodeAudio
+) -> dict[str, str]:
     """Write a split's features into the folder `prepared`, with a progress bar.
 
     Args:
         encode_audio: (samples,) float32 at SAMPLE_RATE → (ceil(samples / CODE_STRIDE),) codes or more.
+
+    Returns:
+        SHA-256 of every file, by its name.
     """
     with FeatureWriter(prepared, split) as writer:
         for item in _progress(accepted, f"encoding {split}"):
             samples = load_audio(item.clip.audio).samples
             assert len(samples) == item.samples, f"{item.clip.audio} changed while it was being prepared"
             writer.add(item.clip, samples, encode_audio(samples), item.tokens)
+    return writer.digests
 
 
 def dataset_report(
@@ -107,14 +122,6 @@ def _refuse_repeat(seen: dict[tuple[str, str], int], kind: str, value: str) -> N
         raise ClipRejected(f"{kind}: the same as in line {seen[kind, value]}")
 
 
-def _nothing_usable(data: Path, rejected: Sequence[Rejection]) -> UserError:
-    kinds = ", ".join(f"{count} × {kind}" for kind, count in _counts(each.kind for each in rejected).items())
-    remedy = "correct the recordings or their lines, or the limits in params.yaml: prepare"
-    first = [Problem(f"{data.name}/{METADATA}:{each.clip.line}", each.reason, remedy) for each in rejected[:5]]
-    summary = Problem(f"{data.name}/{METADATA}", f"all {len(rejected)} clips are rejected: {kinds}", remedy)
-    return UserError("no clip is usable", [summary, *first])
-
-
 def _rejection_report(data: Path, rejection: Rejection) -> dict[str, Any]:
     clip = rejection.clip
     file = clip.audio.relative_to(data.absolute()).as_posix()
@@ -130,5 +137,7 @@ def _counts(values: Iterable[str | int]) -> dict[str, int]:
 
 
 def _summary(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
     statistics = {"min": min(values), "median": median(values), "mean": mean(values), "max": max(values)}
     return {name: round(float(value), 3) for name, value in statistics.items()}

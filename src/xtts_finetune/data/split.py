@@ -11,7 +11,7 @@ from xtts_finetune.data.checks import Accepted
 
 
 def split(accepted: Sequence[Accepted], eval_fraction: float, seed: int) -> tuple[list[Accepted], list[Accepted]]:
-    """Divide the clips into train and eval, each in the order given; eval has int(eval_fraction × clips) of them.
+    """Divide the clips into train and eval, each in the order given; eval has int(eval_fraction × clips), or one.
 
     Systematic sampling: the clips in order of speaker, language and duration are cut into as many runs of equal size
     as eval needs, and one clip is drawn from each, so that eval is like the whole. Clips whose transcript occurs more
@@ -21,7 +21,7 @@ def split(accepted: Sequence[Accepted], eval_fraction: float, seed: int) -> tupl
     Raises:
         UserError: there are too few clips for both sides.
     """
-    count = int(eval_fraction * len(accepted))
+    count = max(1, int(eval_fraction * len(accepted)))
     keys = [transcript_key(item.clip.text) for item in accepted]
     times = Counter(keys)
     candidates = [item for item, key in zip(accepted, keys, strict=True) if times[key] == 1]
@@ -42,10 +42,10 @@ def transcript_key(text: str) -> str:
 
 
 def _check_sizes(count: int, clips: int, candidates: int, eval_fraction: float) -> None:
-    sizes = f"int(eval_fraction {eval_fraction} × {clips} clips) = {count} for eval"
-    if count == 0:
-        what, remedy = sizes, "add clips, or raise eval_fraction"
+    if clips < 2:
+        what, remedy = "one clip is usable, and two are the least: one to train on, one to evaluate", "add clips"
     elif candidates < count:
+        sizes = f"eval_fraction {eval_fraction} of {clips} clips is {count} for eval"
         what = f"{sizes}, but only {candidates} clips have a transcript that no other clip has"
         remedy = "lower eval_fraction, or add clips with transcripts of their own"
     else:

@@ -93,6 +93,12 @@ def named_entries(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return {out["path"]: out for stage in stages for out in stage.get("outs", [])}
 
 
+def named_dependencies(workspace: Workspace, stage: str) -> dict[str, str]:
+    """What a stage used when it last ran, by dvc.lock: path → md5."""
+    used = _read(workspace.dvc_lock).get("stages", {}).get(stage, {}).get("deps", [])
+    return {dep["path"]: dep["md5"] for dep in used if "md5" in dep}
+
+
 def rename_outs(workspace: Workspace, entries: dict[str, dict[str, Any]]) -> None:
     """Let dvc.lock name other contents of these outs, and nothing else: what made them is not touched.
 

@@ -20,21 +20,9 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, sha256_file
 from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER
 from xtts_finetune.model import xtts
+from xtts_finetune.model.published import FETCH, PUBLISHED, check_published
 from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
 
-REVISION = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"
-# Hugging Face repository coqui/XTTS-v2 at REVISION: SHA-256 of the published files.
-PUBLISHED = {
-    "config.json": "ef262b1454dd2a77e1461b0b2cd53e19b8a7624cc131b837d36df67356bc75e8",
-    "vocab.json": "928260878a59da8a72a2a5b7687fea29d5106137669d90945430fe17e415304a",
-    "model.pth": "c7ea20001c6a0a841c77e252d8409f6a74fb423e79b3206a0771ba5989776187",
-    "dvae.pth": "b29bc227d410d4991e0a8c09b858f77415013eeb9fba9650258e96095557d97a",
-    "mel_stats.pth": "1f69422a8a8f344c4fca2f0c6b8d41d2151d6615b7321e48e6bb15ae949b119c",
-}
-FETCH = (
-    f".venv/bin/hf download coqui/XTTS-v2 {' '.join(PUBLISHED)} --revision {REVISION} --local-dir base/xtts_v2 "
-    "(1.9 GB; the Coqui Public Model License 1.0.0 allows non-commercial use only), or copy the files there"
-)
 PUBLISHED_CODEC = {"codes": 1024, "hidden_dim": 512, "resnet_blocks": 3, "codebook_dim": 512}
 # Left by init_gpt_for_inference in some checkpoints; the same tensors under second names.
 INFERENCE_KEYS = ("gpt_inference.", "gpt.wte.")
@@ -115,29 +103,6 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: Path, ass
         shown = " ".join(details[:3]) + (f" and {len(details) - 3} more" if len(details) > 3 else "")
         remedy = "use weights, config.json and vocab.json of one and the same model"
         raise UserError("weights do not fit the model", [Problem(str(source), shown[:600], remedy)]) from None
-
-
-def check_published(source: Path, pinned: bool) -> None:
-    """Check a folder of XTTS v2's files before anything is computed from it.
-
-    Args:
-        pinned: the files must be the published ones, byte for byte.
-
-    Raises:
-        UserError: every file that is missing or damaged.
-    """
-    problems = []
-    for name, digest in PUBLISHED.items():
-        file = source / name
-        if not file.is_file():
-            problems.append(Problem(str(file), "does not exist", FETCH))
-        elif pinned and sha256_file(file) != digest:
-            what = f"is not the published file (SHA-256 {digest[:12]}…)"
-            problems.append(
-                Problem(str(file), what, "fetch it again; for weights of your own use base: <their folder>")
-            )
-    if problems:
-        raise UserError("the base cannot be used", problems)
 
 
 def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.layout import CODEC, CONFIG, MEL_STATS, VOCABULARY
 from xtts_finetune.model import xtts
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
@@ -50,13 +51,13 @@ def train_vocabulary(texts: Iterable[tuple[str, str]], path: Path) -> None:
     cleaner = VoiceBpeTokenizer()
     cleaned = []
     for text, language in texts:
-        if language in xtts.LANGUAGES:
+        if language in LANGUAGES:
             with suppress(ValueError):
                 cleaned.append(xtts.clean_text(cleaner, text, language))
     alphabet = sorted({*ALPHABET, *"".join(cleaned)} - {" "})
     tokenizer = Tokenizer(BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
-    special = ["[STOP]", "[UNK]", "[SPACE]", "[START]", *(f"[{language}]" for language in xtts.LANGUAGES)]
+    special = ["[STOP]", "[UNK]", "[SPACE]", "[START]", *(f"[{language}]" for language in LANGUAGES)]
     trainer = BpeTrainer(vocab_size=TEXT_TOKENS, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(cleaned, trainer)
     path.write_text(tokenizer.to_str(), encoding="utf-8")

@@ -23,11 +23,10 @@ from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
 from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer as VoiceBpeTokenizer
 from TTS.tts.models.xtts import _legacy_safe_globals
 
-from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE
+from xtts_finetune.core.constants import CODE_STRIDE, LANGUAGES, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE
 from xtts_finetune.core.errors import Problem, UserError
 
 MEL_CHANNELS = 80
-LANGUAGES = ("en", "es", "fr", "de", "it", "pt", "pl", "tr", "ru", "nl", "cs", "ar", "zh-cn", "hu", "ko", "ja", "hi")
 UNKNOWN_TOKEN = 1  # [UNK] of every XTTS vocabulary
 
 # Coqui warns at every text above its soft limit of characters; prepare has a limit of its own, in tokens.

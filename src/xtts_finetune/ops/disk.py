@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, mount_point, shown
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
-from xtts_finetune.diskspace.preflight import CLEAN_OPTIONS
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.reclaim import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
 Held = dict[Path, dict[str, int]]  # by file system (where it is mounted) and part: bytes
@@ -20,10 +20,10 @@ def disk_text(workspace: Workspace) -> str:
     """Per file system what is free and what holds it; the peak of every phase to come; what `clean` frees.
 
     Raises:
-        UserError: params.yaml or DVC's configuration cannot be used.
+        UserError: DVC's configuration cannot be used, or this is no checkout.
     """
-    budget = Budget(workspace, load_params(workspace.params), Cache(workspace))
-    return "\n".join([*_held_lines(workspace, budget.cache), *_phase_lines(budget), *_clean_lines(workspace)])
+    dvc = Cache(workspace)
+    return "\n".join([*_held_lines(workspace, dvc), *_phase_lines(workspace, dvc), *_clean_lines(workspace)])
 
 
 def _parts(workspace: Workspace, cache: Cache) -> list[tuple[str, Path]]:
@@ -76,8 +76,15 @@ def _held_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
         yield ""
 
 
-def _phase_lines(budget: Budget) -> Iterator[str]:
-    ahead = unfinished(budget.workspace)
+def _phase_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
+    try:
+        budget = Budget(workspace, load_params(workspace.params), dvc)
+    except UserError as error:
+        if not workspace.params.exists():
+            raise
+        yield f"what training needs is not known: {error}\n"
+        return
+    ahead = unfinished(workspace)
     if not ahead:
         yield "no phase is left to be trained"
     for at, phase in enumerate(ahead):
@@ -92,12 +99,12 @@ def _phase_lines(budget: Budget) -> Iterator[str]:
 
 
 def _clean_lines(workspace: Workspace) -> Iterator[str]:
-    plans = [plan(workspace, option) for option in CLEAN_OPTIONS]
-    if not any(found.bytes for found in plans):
+    freed = {found.request.command: found.bytes for found in ways_to_make_room(workspace)}
+    if not any(freed.values()):
         yield "nothing can go"
         return
     yield "what can go (without --yes the command shows it piece by piece)"
-    yield from (f"    {found.command:<47}{shown(found.bytes):>11}" for found in plans if found.bytes)
+    yield from (_row(command, size) for command, size in freed.items() if size)
 
 
 def _row(part: str, size: int) -> str:

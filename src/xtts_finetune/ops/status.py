@@ -6,6 +6,7 @@ from typing import Any
 
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.disk import free_bytes, shown
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
@@ -18,25 +19,40 @@ def status_text(workspace: Workspace) -> str:
     """Mel CE and Text CE per model, the registered version, and the next commands.
 
     Raises:
-        UserError: params.yaml cannot be used.
+        UserError: this is no checkout. A mistake in params.yaml is shown among the rest.
     """
-    params = load_params(workspace.params)
+    mistakes, params = _mistakes_or_params(workspace)
     return "\n".join(
         [
             *_dataset_lines(workspace),
             _disk_line(workspace, params),
-            *_figure_lines(workspace, params.train_phase2.target_mel_ce),
+            *_figure_lines(workspace, params.train_phase2.target_mel_ce if params else None),
             *_registration_lines(workspace),
             *_stop_lines(workspace),
+            *mistakes,
             *_next_lines(workspace),
         ]
     )
 
 
+def _mistakes_or_params(workspace: Workspace) -> tuple[list[str], Params | None]:
+    try:
+        return [], load_params(workspace.params)
+    except UserError as error:
+        if not workspace.params.exists():
+            raise
+        return ["", str(error)], None
+
+
 def _dataset_lines(workspace: Workspace) -> Iterator[str]:
-    report = _read(workspace.reports / "dataset.json")
+    report = _read(workspace.dataset_report)
     if report is None:
         yield "data       not prepared yet"
+        return
+    if "refused" in report:
+        clips = report["clips"]
+        yield f"data       {clips['accepted']} of {clips['read']} clips usable: {report['refused']}"
+        yield "           reports/dataset.json says why the others are not"
         return
     clips, base = report["clips"], report["base"]
     yield (
@@ -45,11 +61,11 @@ def _dataset_lines(workspace: Workspace) -> Iterator[str]:
     )
 
 
-def _disk_line(workspace: Workspace, params: Params) -> str:
+def _disk_line(workspace: Workspace, params: Params | None) -> str:
     """What is free, and whether the next phase fits."""
     free = f"disk       {shown(free_bytes(workspace.work(PHASES[0])))} free"
     ahead = unfinished(workspace)
-    demands = Budget(workspace, params, Cache(workspace)).peak(ahead[0]) if ahead else []
+    demands = Budget(workspace, params, Cache(workspace)).peak(ahead[0]) if ahead and params else []
     if not demands:
         return free
     worst = max(demands, key=lambda demand: demand.missing)

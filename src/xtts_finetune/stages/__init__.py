@@ -1,1 +1,1 @@
-"""The four DVC stages, one module and one verb each: prepare, train, evaluate (train runs both phases)."""
+"""The DVC stages, one module and one verb each: check, prepare, train (both phases), evaluate."""

@@ -1,4 +1,4 @@
-"""`python -m xtts_finetune.stages prepare | train phase1 | train phase2 | evaluate`: what dvc.yaml calls."""
+"""`python -m xtts_finetune.stages check | prepare | train phase1 | train phase2 | evaluate`, by scripts/stage."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ import sys
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.diskspace.preflight import preflight
+from xtts_finetune.stages.check import check
 from xtts_finetune.stages.output import speak_on_unheard
 from xtts_finetune.stages.stops import explained_stops
 
@@ -20,15 +20,16 @@ def main() -> None:
     speak_on_unheard()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half-written is removed
     workspace = Workspace.here()
-    params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load for ten seconds
+    params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load
     with explained_stops(workspace):
         _run(workspace, params, sys.argv[1:])
 
 
 def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
     match arguments:
+        case ["check"]:
+            check(workspace, params)
         case ["prepare"]:
-            read_metadata(workspace.data, params.prepare.language)  # likewise a malformed metadata.csv
             from xtts_finetune.stages.prepare import prepare
 
             prepare(workspace, params)

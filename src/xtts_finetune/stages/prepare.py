@@ -1,7 +1,8 @@
 """Recordings → accepted clips, a split, a base, cached features."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ import numpy.typing as npt
 import torch
 
 from xtts_finetune.core.constants import SAMPLE_RATE
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
-from xtts_finetune.core.layout import BASE_INFO, REFERENCE, VOCABULARY, Workspace
+from xtts_finetune.core.layout import BASE_INFO, FEATURES, REFERENCE, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import load_audio, write_wav
-from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText
+from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText, Rejection
 from xtts_finetune.data.clips import read_metadata
-from xtts_finetune.data.dataset import accept, dataset_report, write_features
+from xtts_finetune.data.dataset import accept, dataset_report, refuse_without_clips, write_features
 from xtts_finetune.data.split import split
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import Base, import_published
 from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
 from xtts_finetune.speech.speaker import unspeakable
 from xtts_finetune.stages.figures import draw_lengths
@@ -29,7 +32,7 @@ REFERENCE_SECONDS = 12.0
 
 
 def prepare(workspace: Workspace, params: Params) -> None:
-    """Write prepared/ and reports/dataset.{json,png}, all or nothing.
+    """Write prepared/ and reports/dataset.{json,png}, all or nothing; of clips that won't do, dataset.json alone.
 
     Raises:
         UserError: metadata.csv, the recordings or the base cannot be used.
@@ -42,21 +45,36 @@ def prepare(workspace: Workspace, params: Params) -> None:
         tokenizer = xtts.build_tokenizer(base / VOCABULARY)
         _check_sentences(params, tokenizer)
         accepted, rejected = accept(workspace.data, params.prepare, _encoder(tokenizer))
-        train, evaluation = split(accepted, params.prepare.eval_fraction, params.seed)
+        with _refusal_reported(workspace, accepted, rejected):
+            refuse_without_clips(workspace.data, accepted, rejected)
+            train, evaluation = split(accepted, params.prepare.eval_fraction, params.seed)
         if params.base == "mini":
             info |= mini.build(base, lambda i: load_audio(train[i].clip.audio).samples, len(train), params.seed)
             weights = base / "gpt.safetensors"
             info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
         write_json(base / BASE_INFO, info)
         codec = _Codec(Base(base, workspace.root))
-        write_features(prepared, "train", train, codec)
-        write_features(prepared, "eval", evaluation, codec)
+        digests = write_features(prepared, "train", train, codec) | write_features(prepared, "eval", evaluation, codec)
+        write_json(prepared / FEATURES, digests)
         _write_reference(prepared / REFERENCE, train)
     report = dataset_report(workspace.data, train, evaluation, rejected)
-    write_json(workspace.reports / "dataset.json", {**report, "base": _base_report(info, codec)})
+    write_json(workspace.dataset_report, {**report, "base": _base_report(info, codec)})
     draw_lengths(workspace.reports / "dataset.png", [c.seconds for c in train], [c.seconds for c in evaluation])
     counts = f"{len(train)} clips to train on, {len(evaluation)} to evaluate, {len(rejected)} rejected"
     print(f"{counts}: see reports/dataset.json")
+
+
+@contextmanager
+def _refusal_reported(
+    workspace: Workspace, accepted: Sequence[Accepted], rejected: Sequence[Rejection]
+) -> Iterator[None]:
+    """Where the clips won't do, leave reports/dataset.json: which of them were rejected and why."""
+    try:
+        yield
+    except UserError as error:
+        report = dataset_report(workspace.data, accepted, [], rejected)
+        write_json(workspace.dataset_report, {**report, "refused": error.problems[0].what})
+        raise
 
 
 def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, Any]:
@@ -66,8 +84,7 @@ def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, 
         clips = read_metadata(workspace.data, params.prepare.language)
         mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / VOCABULARY)
         return {"vocoder": "griffin_lim"}
-    source = workspace.base / "xtts_v2" if params.base == "xtts_v2" else (workspace.root / params.base).resolve()
-    return import_published(source, folder, workspace.root, pinned=params.base == "xtts_v2")
+    return import_published(base_folder(workspace, params.base), folder, workspace.root, is_pinned(params.base))
 
 
 def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:

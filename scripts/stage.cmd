@@ -1,0 +1,6 @@
+@echo off
+rem As scripts/stage, on Windows.
+cd /d "%~dp0.."
+set python=.venv\Scripts\python.exe
+if not exist %python% set python=python
+%python% -m xtts_finetune.stages %*

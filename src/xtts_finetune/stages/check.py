@@ -1,0 +1,35 @@
+"""What can be known to be wrong before anything is computed, and before DVC deletes a single out."""
+
+from collections.abc import Callable
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import sha256_file, write_json
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import Params
+from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.model.published import PUBLISHED, base_folder, check_published, is_pinned
+
+
+def check(workspace: Workspace, params: Params) -> None:
+    """Write base/checked.json: the base's files by their SHA-256. Whatever else was checked changes nothing in it.
+
+    Raises:
+        UserError: metadata.csv or the base cannot be used; every problem is named.
+    """
+    problems = _problems(lambda: read_metadata(workspace.data, params.prepare.language))
+    digests: dict[str, str] = {}  # of mini, which prepare builds, there are none
+    if params.base != "mini":
+        source, pinned = base_folder(workspace, params.base), is_pinned(params.base)
+        problems += _problems(lambda: check_published(source, pinned))
+        digests = {name: sha256_file(source / name) for name in PUBLISHED} if not problems else {}
+    if problems:
+        raise UserError("nothing was run", problems)
+    write_json(workspace.base_checked, digests)
+
+
+def _problems(step: Callable[[], object]) -> list[Problem]:
+    try:
+        step()
+    except UserError as error:
+        return error.problems
+    return []
