@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, mount_point, shown
+from xtts_finetune.core.disk import files_below, free_bytes, freed_bytes, held_bytes, mount_point, shown
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.reclaim import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
@@ -22,7 +23,14 @@ def disk_text(workspace: Workspace) -> str:
         UserError: params.yaml or DVC's configuration cannot be used.
     """
     budget = Budget(workspace, load_params(workspace.params), Cache(workspace))
-    return "\n".join([*_held_lines(workspace, budget.cache), *_phase_lines(budget), *_clean_lines(workspace)])
+    return "\n".join(
+        [
+            *_held_lines(workspace, budget.cache),
+            *_phase_lines(budget),
+            *_parked_lines(workspace),
+            *_clean_lines(workspace),
+        ]
+    )
 
 
 def _parts(workspace: Workspace, cache: Cache) -> list[tuple[str, Path]]:
@@ -87,6 +95,17 @@ def _phase_lines(budget: Budget) -> Iterator[str]:
             verdict = f"does not fit on {demand.disk}" if demand.missing else f"fits on {demand.disk}"
             yield f"{phase}{f', after {ahead[at - 1]}' if at else ''}: {verdict}"
             yield from (f"    {line}" for line in demand.lines())
+    yield ""
+
+
+def _parked_lines(workspace: Workspace) -> Iterator[str]:
+    runs = parked_runs(workspace)
+    if not runs:
+        return
+    yield "parked runs, of other parameters: each comes back with them, and goes only by its command"
+    for parked in runs:
+        yield _row(parked.command, freed_bytes(parked.files))
+        yield f"        {parked}"
     yield ""
 
 
