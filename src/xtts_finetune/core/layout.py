@@ -117,6 +117,11 @@ class Workspace:
     def tracking_db(self) -> Path:
         return self.root / "mlruns" / "mlflow.db"
 
+    @property
+    def artifacts(self) -> Path:
+        """What MLflow's runs and models keep as files, models/<id>/artifacts each."""
+        return self.tracking_db.parent / "artifacts"
+
     def work(self, phase: PhaseName) -> Path:
         """The running phase's states; known to neither git nor DVC, so that a crash never costs them."""
         return self.root / "work" / phase

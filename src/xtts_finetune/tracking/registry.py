@@ -7,7 +7,6 @@ name (hard links) in its folder. mlflow takes seconds to import: only inside fun
 import importlib.metadata
 import json
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xtts_finetune.core.files import fsync_path, link_tree, scratch_folder
-from xtts_finetune.tracking.connection import Store, local_path
+from xtts_finetune.core.files import discard, fsync_path, link_tree, scratch_folder
+from xtts_finetune.tracking.connection import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -126,9 +125,9 @@ def _whole_model(store: Store, run_id: str, model_name: str, model_sha256: str) 
         if model.status == "READY":
             whole = model
         else:  # no version ever refers to one that isn't ready
-            local = local_path(model.artifact_location)
-            if local:
-                shutil.rmtree(local.parent, ignore_errors=True)
+            own = _own_folder(store, model)
+            if own and own.parent.exists():
+                discard(own.parent)
             store.client.delete_logged_model(model.model_id)
     return whole
 
@@ -136,20 +135,30 @@ def _whole_model(store: Store, run_id: str, model_name: str, model_sha256: str) 
 def _log_model(
     store: Store, run_id: str, model_name: str, folder: Path, serving_code: Path, model_sha256: str
 ) -> "LoggedModel":
-    """Create the logged model and fill it; it is ready only when every file is on the disk."""
+    """Create the logged model and fill it; it is ready only when every file is on the disk.
+
+    Raises:
+        UserError: the store would have it written to a path of this machine that is not the workspace's own.
+    """
     client = store.client
     model = client.create_logged_model(
         store.experiment_id, name=model_name, source_run_id=run_id, tags={WEIGHTS_TAG: model_sha256}
     )
-    local = local_path(model.artifact_location)
-    if local:
-        _save_pyfunc(local, model, run_id, folder, serving_code)
+    own = _own_folder(store, model)
+    if own:
+        _save_pyfunc(own, model, run_id, folder, serving_code)
     else:  # beside the weights, so that they are linked here, too
+        store.refuse_foreign_path(model.artifact_location)
         with scratch_folder(folder.parent / "upload") as temporary:
             _save_pyfunc(temporary, model, run_id, folder, serving_code)
             with _patience():
                 client.log_model_artifacts(model.model_id, str(temporary))
     return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _own_folder(store: Store, model: "LoggedModel") -> Path | None:
+    """Where a logged model's files belong in this workspace's own store; None if the store names any other place."""
+    return store.own_folder(model.artifact_location, "models", model.model_id, "artifacts")
 
 
 def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path, serving_code: Path) -> None:
