@@ -3,6 +3,9 @@
 work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, CURVE, STATE, and the MANIFEST of them all
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
+work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
+work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
+                               FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
@@ -28,6 +31,11 @@ STATE = "state.json"
 MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is no checkpoint
 # of a phase
 DONE = "DONE"
+DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve has got there
+# of an ended run that is not delivered yet
+FIGURES = "artifacts"  # files for its page
+BUNDLE = "bundle"
+SERVING = "serving.py"  # the code that lets a bundle speak
 # of an exported best
 MODEL_CARD = "model.json"
 # of a bundle, beside an exported best
@@ -129,6 +137,11 @@ class Workspace:
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""
         return self.work(phase) / CURVE
+
+    @property
+    def undelivered(self) -> Path:
+        """Runs that ended before MLflow had all of them, a folder each."""
+        return self.root / "work" / "undelivered"
 
     @property
     def page_reserve(self) -> Path:

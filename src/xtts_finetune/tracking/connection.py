@@ -3,6 +3,7 @@
 mlflow takes seconds to import: only inside functions.
 """
 
+import importlib
 import os
 import sqlite3
 import sys
@@ -21,13 +22,14 @@ from xtts_finetune.core.params import TrackingParams
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _ENVIRONMENT = {  # read by mlflow when it is imported; the user's own values win
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # at ERROR it prints a traceback for every write that a full disk refuses
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is down blocks for 4 minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    # The outbox tries again, and looks first: a server that hung would make each repeated request come true.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    TIMEOUT: "20",  # seconds
 }
 _ARTIFACTS = "/mlruns/artifacts"  # below the workspace's root
 _ADDRESS_COLUMNS = (  # where MLflow stores absolute addresses of artifacts
@@ -59,8 +61,8 @@ class Store:
         """The folder `parts` of this workspace's own store, if `address` means just that; None: any other place."""
         if self.artifacts is None:
             return None
-        place = self.artifacts.resolve().joinpath(*parts)
-        return place if path_in(self.artifacts, address) == place else None
+        place, path = self.artifacts.resolve().joinpath(*parts), local_path(address)
+        return place if path and path.resolve() == place else None
 
     def refuse_foreign_path(self, address: str) -> None:
         """Refuse an artifact address, no own folder, that MLflow's client would write to on this machine.
@@ -74,6 +76,18 @@ class Store:
             raise UserError("nothing is stored there", [Problem(f"tracking: {self.uri}", what, remedy)])
 
 
+def load_mlflow() -> None:
+    """Import mlflow with the settings that it reads then; takes seconds."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    importlib.import_module("mlflow")
+
+
+def is_local(tracking: TrackingParams) -> bool:
+    """Whether MLflow's store is a database on a disk of this machine, which answers without a server."""
+    return tracking.uri is None or tracking.uri.startswith(_SQLITE)
+
+
 def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
     """Open the tracking server, or the database of this workspace, with the experiment in it (created if missing).
 
@@ -82,8 +96,7 @@ def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
     Raises:
         UserError: the store does not answer, is damaged or of another MLflow's schema, or its experiment was deleted.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    load_mlflow()
     root = workspace.root.resolve()
     uri = tracking.uri or _SQLITE + Workspace(root).tracking_db.as_posix()
     with _refused_if_damaged(uri):
@@ -112,7 +125,11 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
         raise UserError("no tracking", [Problem(where, "this experiment was deleted", remedy)])
     if location and experiment.artifact_location != location:
         _follow_move(workspace.tracking_db, experiment.artifact_location, location)
-    return Store(client, experiment.experiment_id, uri, artifacts)
+        experiment = client.get_experiment(experiment.experiment_id)
+    store = Store(client, experiment.experiment_id, uri, artifacts)
+    if location and not store.own_folder(experiment.artifact_location):
+        store.refuse_foreign_path(experiment.artifact_location)
+    return store
 
 
 @contextmanager
