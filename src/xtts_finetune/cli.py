@@ -124,6 +124,20 @@ def restore(
         typer.echo(line)
 
 
+@app.command()
+def sync() -> None:
+    """Deliver to MLflow what waits for it: points of the curves, figures, a model to be registered.
+
+    Training and evaluation never wait for an MLflow server (tracking.uri in params.yaml) that is down or hangs: what
+    it did not take is kept in work/, and every next stage tries again. This command delivers it now. `status` shows
+    how much waits. Nothing is stored twice, also when it is stopped and typed again.
+    """
+    from xtts_finetune.ops.sync import sync_lines
+
+    for line in sync_lines(Workspace.here()):
+        typer.echo(line)
+
+
 def main() -> None:
     sys.exit(exit_code_of(app))
 

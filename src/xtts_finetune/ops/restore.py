@@ -15,7 +15,7 @@ from xtts_finetune.core.params import load_params
 from xtts_finetune.dvcio.cache import listing_object, named_outs
 from xtts_finetune.dvcio.history import snapshots
 from xtts_finetune.dvcio.outs import is_committed, out_path
-from xtts_finetune.tracking.connection import Store, local_path, open_store
+from xtts_finetune.tracking.connection import Store, open_store, path_in
 from xtts_finetune.tracking.registry import MODEL_FOLDER, WEIGHTS_TAG, Version, versions
 
 
@@ -60,7 +60,7 @@ class _Registry:
         raise UserError("no such version", [Problem(f"{self.store.uri}: {wanted}", what, "choose one of them")])
 
     def fetch(self, version: Version, folder: Path) -> None:
-        """Its weights and card into `folder`: as links where the store is a folder here, else downloaded.
+        """Its weights and card into `folder`: as links where the store is this workspace's own, else downloaded.
 
         Raises:
             UserError: they are gone, or not what was registered.
@@ -72,7 +72,7 @@ class _Registry:
         try:
             address = self.store.client.get_model_version_download_uri(version.name, str(version.version))
             for name in (WEIGHTS, MODEL_CARD):
-                here = local_path(address)
+                here = path_in(self.store.artifacts, address) if self.store.artifacts else None
                 if here:
                     link_or_copy((here / MODEL_FOLDER / name).resolve(), folder / name)
                 else:
