@@ -60,7 +60,7 @@ def _in_the_way(error: Exception) -> Path | None:
 
 @contextmanager
 def _interrupts_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wherever no phase is at work that would save first."""
+    """Ctrl-C, SIGTERM and SIGHUP wherever no phase is at work that would save first."""
     try:
         yield
     except KeyboardInterrupt:
