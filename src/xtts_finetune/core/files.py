@@ -29,6 +29,16 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def forget_cached(path: Path) -> None:
+    """Have the next read of a file that was fsynced come from the disk, where the system can be told so."""
+    if hasattr(os, "posix_fadvise"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
 @contextmanager
 def published_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write to; on success it is fsynced and renamed over `path`, else removed."""
