@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import read_json, sha256_file, write_json
-from xtts_finetune.core.layout import PhaseName, Workspace
+from xtts_finetune.core.layout import FEATURES, PhaseName, SplitName, Workspace
 from xtts_finetune.core.params import Params, PhaseParams, load_params
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
@@ -77,7 +77,9 @@ def make_workspace(root: Path) -> Workspace:
     gpt = {"path": "prepared/base/gpt.safetensors", "sha256": sha256_file(base / "gpt.safetensors")}
     gpt |= {"parameters": xtts.count_parameters(model)}
     write_json(base / "base.json", {"vocoder": "griffin_lim", "codec": mini.CODEC_SHAPE, "gpt": gpt})
-    for split, lengths in ("train", TRAIN_SECONDS), ("eval", EVAL_SECONDS):
+    digests: dict[str, str] = {}
+    splits: tuple[tuple[SplitName, tuple[float, ...]], ...] = (("train", TRAIN_SECONDS), ("eval", EVAL_SECONDS))
+    for split, lengths in splits:
         with FeatureWriter(workspace.prepared, split) as writer:
             for i, seconds in enumerate(lengths):
                 audio = noise(i, seconds)
@@ -85,6 +87,8 @@ def make_workspace(root: Path) -> Workspace:
                 codes = random.integers(0, 8, code_count(len(audio)))  # few, so that there is something to learn
                 tokens = random.integers(5, tokenizer.get_number_tokens(), 4 + 3 * i)
                 writer.add(Clip(f"{split}{i}", root / "none.wav", TEXT, "en", "a", i), audio, codes, tokens)
+        digests |= writer.digests
+    write_json(workspace.prepared / FEATURES, digests)
     return workspace
 
 

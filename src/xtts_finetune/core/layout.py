@@ -3,6 +3,7 @@
 work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, CURVE, STATE, and the MANIFEST of them all
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
+work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
@@ -28,6 +29,8 @@ STATE = "state.json"
 MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is no checkpoint
 # of a phase
 DONE = "DONE"
+# of prepared/
+FEATURES = "features.json"  # SHA-256 of every features file
 # of an exported best
 MODEL_CARD = "model.json"
 # of a bundle, beside an exported best
@@ -44,6 +47,7 @@ VOCODER = "vocoder.safetensors"
 
 CheckpointKind = Literal["step", "best"]
 _CHECKPOINT = re.compile(r"(step|best)-(\d{8,})")
+_PARKED = re.compile(rf"({'|'.join(PHASES)})\.([0-9a-f]{{16}})(-\d+)?")  # numbered where two runs have one key
 
 
 def checkpoint_name(kind: CheckpointKind, step: int) -> str:
@@ -59,6 +63,12 @@ def checkpoint_step(name: str, kind: CheckpointKind) -> int | None:
 
 def is_checkpoint_name(name: str) -> bool:
     return _CHECKPOINT.fullmatch(name) is not None
+
+
+def parked_key(name: str, phase: PhaseName) -> str | None:
+    """The key of the run that a folder in work/ holds parked; None if it is called otherwise, or of another phase."""
+    found = _PARKED.fullmatch(name)
+    return found[2] if found and found[1] == phase else None
 
 
 def reserve_of(work: Path) -> Path:
@@ -120,6 +130,10 @@ class Workspace:
     def work(self, phase: PhaseName) -> Path:
         """The running phase's states; known to neither git nor DVC, so that a crash never costs them."""
         return self.root / "work" / phase
+
+    def parked_work(self, phase: PhaseName, key: str) -> Path:
+        """Where a run's work lies while another run has its place."""
+        return self.root / "work" / f"{phase}.{key}"
 
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""
