@@ -1,19 +1,19 @@
 """Train one phase, from wherever it was left."""
 
-from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.store import CheckpointStore
-from xtts_finetune.core.files import sha256_json
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
-from xtts_finetune.dvcio.outs import data_digest, relink_finished_work, remove_finished_work
+from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.stage_runs import stage_tags, start_stage_run
+from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
-from xtts_finetune.training.phases import Job, claim, publish, summary
+from xtts_finetune.training.phases import Job, publish, summary
 from xtts_finetune.training.run import Run
 
 
@@ -31,19 +31,19 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     with store.locked(), stop_on_signals() as stop:
         relink_finished_work(workspace, name)
-        state = claim(job, store)
+        claimed = claim(job, store, lambda: is_kept(workspace, name))
         if not store.done:
-            _train(job, store, state, stop)
+            _train(job, store, claimed, stop)
         publish(job, store)
 
 
-def _train(job: Job, store: CheckpointStore, state: Checkpoint | None, stop: StopRequest) -> None:
-    with store.with_room(lambda: _tracker(job)) as tracker:
+def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:
+    with store.with_room(lambda: _tracker(job, claimed.record)) as tracker:
         curve = Curve(job.workspace.running_curve(job.name))
-        run = Run(job.inputs(), store, curve, tracker, job.params.checkpoints.save_every_steps)
-        reason = fit(run, state, stop)
-        store.with_room(lambda: _conclude(tracker, run, reason))
-    store.mark_done(summary(job, run, reason))  # last: a done phase logs nothing any more
+        run = Run(job.inputs(), claimed.record, store, curve, tracker, job.params.checkpoints.save_every_steps)
+        end = fit(run, claimed.state, stop)
+        store.with_room(lambda: _conclude(tracker, run, end.reason))
+    store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
 
 
 def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
@@ -51,9 +51,9 @@ def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
     tracker.finish()
 
 
-def _tracker(job: Job) -> RunTracker:
+def _tracker(job: Job, record: Record) -> RunTracker:
     workspace, params = job.workspace, job.params
     settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
-    key = sha256_json([job.fingerprint, settings])
+    key = record.identity.key
     store, tags = open_store(workspace, params.tracking), stage_tags(workspace, job.name, data_digest(workspace))
     return start_stage_run(store, workspace, key, settings, tags, params.tracking.flush_every_steps)
