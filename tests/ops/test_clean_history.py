@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from checkouts import Checkout
-from cleaning import assert_nothing_to_do, clean, digests, promised, size, states
+from cleaning import assert_nothing_to_do, clean, detached, digests, promised, size, states
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,8 @@ def test_an_experiment_that_lies_elsewhere_stays(here: Checkout, experiment: Che
     assert_is(here, experiment)
 
 
-def test_an_experiment_that_was_removed_goes_with_its_figures(here: Checkout, experiment: Checkout) -> None:
+def test_an_experiment_that_was_removed_goes_with_its_figures(experiment: Checkout, tmp_path: Path) -> None:
+    here = detached(experiment, tmp_path / "checkout")
     go_back(here, "--", ".")
     held = size(here)
     here.run("dvc", "exp", "remove", "worse")
@@ -115,12 +116,17 @@ def test_the_states_of_a_phase_that_two_runs_share_stay(own: Checkout, finished:
     assert_is(own, finished)
 
 
-def test_a_run_of_an_earlier_commit_goes_only_when_asked(here: Checkout, finished: Checkout) -> None:
+def test_a_run_of_an_earlier_commit_goes_only_when_asked(
+    experiment: Checkout, finished: Checkout, tmp_path: Path
+) -> None:
+    here = detached(experiment, tmp_path / "checkout")
     commit(here, "A worse run")
     here.run("dvc", "exp", "remove", "--all-commits")
-    plan = clean(here, "--intermediates", "--yes")
-    assert "(The better run)" in plan
-    go_back(here, "HEAD~1")
+    said = clean(here, "--intermediates", "--yes")
+    assert "(The better run)" in said
+    assert "commit dvc.lock" in said
+    commit(here, "Fewer states")
+    go_back(here, "HEAD~2")
     assert_is(here, finished)
     go_back(here, "master")
     held = size(here)

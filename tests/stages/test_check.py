@@ -1,6 +1,6 @@
 """What is wrong is found before DVC deletes an out: by the stage check, which all the others wait for."""
 
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,7 +108,7 @@ def test_a_base_outside_the_checkout_is_noticed_when_it_changes(own_base: Checko
 
 def test_dvc_runs_the_environments_python_that_is_not_activated(tmp_path: Path) -> None:
     checkout = quick_checkout(tmp_path / "checkout")
-    environment = Path(shutil.which("dvc") or "").parent.parent
+    environment = Path(sys.executable).parent.parent
     (checkout.root / ".venv").symlink_to(environment, target_is_directory=True)
     outside = "/usr/bin:/bin"  # git and sh, and no Python that has the package
     said = checkout.run("env", f"PATH={outside}", ".venv/bin/dvc", "repro", "check")

@@ -15,6 +15,7 @@ from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import DONE, MANIFEST, PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.earlier import EarlierRuns
+from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plans import Item, Kept, Plan, Request, counted
 from xtts_finetune.dvcio.cache import Cache, Listing
 from xtts_finetune.dvcio.outs import is_committed, out_path
@@ -43,6 +44,7 @@ def plan(
         *(part for phase in PHASES for part in look.phase(phase)),
         *look.leftovers(),
         *look.cache_objects(),
+        *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in parked_runs(workspace)),
         *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(workspace)),
     ]
     items = counted(part for part in found if isinstance(part, Item))

@@ -31,6 +31,7 @@ class Snapshot:
     who: str  # for a reader: "HEAD, branch main", "experiment tipsy-lamb", "commit 1a2b3c4d5 of 2026-11-24 (Lower lr)"
     is_tip: bool  # of HEAD, a branch, a tag, an experiment or a stash, or staged; else only a commit before names it
     is_pinned: bool  # by a tag, an experiment or a stash: it names this content for good, a branch moves on
+    way_back: str  # to type
     outs: dict[str, str]  # path → object
 
 
@@ -49,9 +50,10 @@ def snapshots(workspace: Workspace) -> list[Snapshot]:
     found: dict[str, Snapshot] = {}
     for blob, content in _contents(root, list(dict.fromkeys((*tips, *commits)))).items():
         refs = tips.get(blob, [])
-        who = _listed([ref.name for ref in refs]) or commits[blob]
-        outs = found[who].outs if who in found else {}
-        found[who] = Snapshot(who, bool(refs), any(ref.pins for ref in refs), {**outs, **_outs(content)})
+        who = _listed([ref.name for ref in refs]) or commits[blob].name
+        way_back = (refs or [commits[blob]])[0].way_back
+        outs = {**(found[who].outs if who in found else {}), **_outs(content)}
+        found[who] = Snapshot(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
     return list(found.values())
 
 
@@ -59,6 +61,7 @@ def snapshots(workspace: Workspace) -> list[Snapshot]:
 class _Ref:
     commit: str
     name: str
+    way_back: str
     pins: bool = False
 
 
@@ -71,7 +74,7 @@ def _tips(root: Path) -> dict[str, list[_Ref]]:
             if _is_ours(path):
                 found.setdefault(about.split()[2], []).append(ref)
     for line in _git(root, "ls-files", "--stage", "--", *_FILES).splitlines():
-        found.setdefault(line.split()[1], [_Ref("", "staged for a commit")])
+        found.setdefault(line.split()[1], [_Ref("", "staged for a commit", "git checkout -- . && dvc checkout")])
     return found
 
 
@@ -84,39 +87,41 @@ def _refs(root: Path) -> Iterator[_Ref]:
     for line in _git(root, "worktree", "list", "--porcelain").splitlines():
         kind, _, commit = line.partition(" ")
         if kind == "HEAD" and commit.strip("0"):  # only zeros: there is no commit yet
-            yield _Ref(commit, "HEAD")
+            yield _Ref(commit, "HEAD", "git checkout HEAD -- . && dvc checkout")
     for line in _git(root, "for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)").splitlines():
         name, *types = line.split()
         if "commit" in types and not name.startswith((*_OWN_REFS, "refs/stash")):
             yield _called(name)
     for line in _git(root, "stash", "list", "--format=%H %gd").splitlines():
         commit, _, name = line.partition(" ")
-        yield _Ref(commit, f"git's {name}", pins=True)
+        yield _Ref(commit, f"git's {name}", f"git stash apply '{name}' && dvc checkout", pins=True)
 
 
 def _called(ref: str) -> _Ref:
     if ref.startswith("refs/exps/"):
-        return _Ref(ref, f"experiment {ref.rpartition('/')[2]}", pins=True)
-    if ref.startswith("refs/tags/"):
-        return _Ref(ref, f"tag {ref.removeprefix('refs/tags/')}", pins=True)
-    return _Ref(ref, f"branch {ref.removeprefix('refs/heads/').removeprefix('refs/remotes/')}")
+        name = ref.rpartition("/")[2]
+        return _Ref(ref, f"experiment {name}", f"dvc exp apply {name}", pins=True)
+    kind, prefix = ("tag", "refs/tags/") if ref.startswith("refs/tags/") else ("branch", "refs/heads/")
+    name = ref.removeprefix(prefix).removeprefix("refs/remotes/")
+    return _Ref(ref, f"{kind} {name}", f"git checkout {name} && dvc checkout", pins=kind == "tag")
 
 
-def _commits(root: Path) -> dict[str, str]:
+def _commits(root: Path) -> dict[str, _Ref]:
     """Of every blob that can be reached the newest commit that brought it."""
-    found: dict[str, str] = {}
+    found: dict[str, _Ref] = {}
     stashes = _git(root, "stash", "list", "--format=%H").split()
     skipped = [f"--exclude={prefix}*" for prefix in _OWN_REFS]
     how = ("--full-history", "-m", "--raw", "--no-abbrev", "--no-renames", "--format=commit %H %cs %s")
-    who = ""
+    commit = _Ref("", "", "")
     for line in _git(root, "log", *how, *skipped, "--all", *stashes, "--", *_FILES).splitlines():
         if line.startswith("commit "):
-            _, commit, day, subject = line.split(" ", 3)
-            who = f"commit {commit[:9]} of {day} ({subject})"
+            _, digits, day, subject = line.split(" ", 3)
+            short = digits[:9]
+            commit = _Ref(digits, f"commit {short} of {day} ({subject})", f"git checkout {short} && dvc checkout")
         elif line.startswith(":"):  # :100644 100644 <blob before> <blob> M\t<path>; of a deleted file only zeros
             blob = line.split()[3]
             if blob.strip("0"):
-                found.setdefault(blob, who)
+                found.setdefault(blob, commit)
     return found
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xtts_finetune.core.disk import shown
+from xtts_finetune.core.disk import freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.diskspace.parked import delete_parked, find_parked
 from xtts_finetune.diskspace.plans import Option, Request
 from xtts_finetune.diskspace.reclaim import plan
 from xtts_finetune.diskspace.sweep import free_by_place, plan_lines, sweep
@@ -24,6 +25,7 @@ class Choice:
     yes: bool
     force: bool
     history: bool = False
+    parked: str | None = None
 
     @property
     def request(self) -> Request | None:
@@ -40,10 +42,12 @@ class Choice:
         chosen = [option for option, is_chosen in flags.items() if is_chosen]
         if len(chosen) > 1:
             raise _mistake("--intermediates, --best-only and --archive exclude each other", "choose one of them")
+        if self.parked is not None and (chosen or self.restore or self.force or self.history):
+            raise _mistake("--parked deletes one run, and goes with --yes alone", "run the other command by itself")
         if self.restore and chosen != ["archive"]:
             raise _mistake("--restore needs to know from where", "add --archive REMOTE")
-        if self.yes and not chosen:
-            raise _mistake("--yes to what?", "choose --intermediates, --best-only or --archive REMOTE")
+        if self.yes and not chosen and self.parked is None:
+            raise _mistake("--yes to what?", "choose --intermediates, --best-only or --archive REMOTE, or --parked KEY")
         return Request(chosen[0], self.force, self.history) if chosen else None
 
 
@@ -57,6 +61,9 @@ def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
     if not (workspace.root / "dvc.yaml").is_file() or not (workspace.root / ".dvc").is_dir():
         problem = Problem(str(workspace.root), "is no checkout of the project", "run this in the project's root")
         raise UserError("nothing to clean here", [problem])
+    if choice.parked is not None:
+        yield from _clean_parked(workspace, choice.parked, choice.yes)
+        return
     give_dvc_room()
     if request is None:
         yield from _overview(workspace, choice)
@@ -72,6 +79,15 @@ def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
         found = plan(workspace, request)
         yield from plan_lines(found)
         yield from ["", f"do it: {request.command}"] if found.items else []
+
+
+def _clean_parked(workspace: Workspace, key: str, yes: bool) -> Iterator[str]:
+    if yes:
+        yield delete_parked(workspace, key)
+        return
+    found = find_parked(workspace, key)
+    yield f"{found}: frees {shown(freed_bytes(found.files))}"
+    yield from ["", f"do it: {found.command}"]
 
 
 def _overview(workspace: Workspace, choice: Choice) -> Iterator[str]:

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, mount_point, shown
+from xtts_finetune.core.disk import files_below, free_bytes, freed_bytes, held_bytes, mount_point, shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.reclaim import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
@@ -23,7 +24,14 @@ def disk_text(workspace: Workspace) -> str:
         UserError: DVC's configuration cannot be used, or this is no checkout.
     """
     dvc = Cache(workspace)
-    return "\n".join([*_held_lines(workspace, dvc), *_phase_lines(workspace, dvc), *_clean_lines(workspace)])
+    return "\n".join(
+        [
+            *_held_lines(workspace, dvc),
+            *_phase_lines(workspace, dvc),
+            *_parked_lines(workspace),
+            *_clean_lines(workspace),
+        ]
+    )
 
 
 def _parts(workspace: Workspace, cache: Cache) -> list[tuple[str, Path]]:
@@ -95,6 +103,17 @@ def _phase_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
             verdict = f"does not fit on {demand.disk}" if demand.missing else f"fits on {demand.disk}"
             yield f"{phase}{f', after {ahead[at - 1]}' if at else ''}: {verdict}"
             yield from (f"    {line}" for line in demand.lines())
+    yield ""
+
+
+def _parked_lines(workspace: Workspace) -> Iterator[str]:
+    runs = parked_runs(workspace)
+    if not runs:
+        return
+    yield "parked runs, of other parameters: each comes back with them, and goes only by its command"
+    for parked in runs:
+        yield _row(parked.command, freed_bytes(parked.files))
+        yield f"        {parked}"
     yield ""
 
 
