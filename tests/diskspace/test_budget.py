@@ -105,9 +105,13 @@ def test_the_sum_is_shown_term_by_term(workspace: Workspace) -> None:
     assert lines[5].startswith("free ")
 
 
-def test_before_prepare_nothing_is_known(workspace: Workspace) -> None:
+def test_before_prepare_only_the_published_base_is_known(workspace: Workspace) -> None:
     (workspace.prepared / "base" / "base.json").unlink()
-    assert needs(workspace) == {}
+    own = make_params().model_copy(update={"base": "/voices/own"})
+    assert Budget(workspace, own, Cache(workspace)).peak("phase1") == []
+    before = needs(workspace)
+    set_base(workspace, XTTS_V2)
+    assert needs(workspace) == before
 
 
 def test_the_second_phase_comes_on_top_of_what_the_first_leaves(workspace: Workspace) -> None:

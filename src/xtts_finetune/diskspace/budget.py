@@ -21,6 +21,7 @@ from xtts_finetune.dvcio.cache import Cache
 # Bytes of optimizer.safetensors, by `optim`, for each parameter of XTTS v2; mini, of smaller tensors, takes 2.07 in
 # 8 bits: a byte for each of two moments, a scale for every 256, headers (tests/training/test_snapshot.py measures it).
 OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 8.0, "adamw8bit": 2.04}
+PUBLISHED_PARAMETERS = 441_018_563  # of XTTS v2's GPT
 WEIGHT_BYTES = 4  # of a parameter: weights are kept in fp32 whatever the precision of training
 # Reports, figures, samples and their copies in MLflow (10 MB each at most), MLflow's and DVC's databases (a few MB
 # each): and no database may meet a full disk.
@@ -98,7 +99,7 @@ class Budget:
         """
         terms: list[Term] = []
         for each in (*before, phase):
-            sizes = measure(self.workspace, each, self.params.phase(each).optim)
+            sizes = measure(self.workspace, each, self.params)
             if sizes is None:
                 return []
             terms += (self._at_its_peak if each == phase else self._left_behind)(each, sizes)
@@ -157,16 +158,15 @@ class Budget:
                 yield Term(work, f"already in work/{each}", -1, held)
 
 
-def measure(workspace: Workspace, phase: PhaseName, optim: str) -> Sizes | None:
+def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | None:
     """Of the phase's newest state, if it is of this base and optimiser; else by the base's number of parameters.
 
-    None before `prepare`: nothing is known yet.
+    None before `prepare`, unless the base is the published one: nothing is known yet.
     """
-    base = workspace.prepared / "base" / BASE_INFO
-    parameters = read_json(base)["gpt"].get("parameters") if base.exists() else None
+    parameters = _parameters(workspace, params.base)
     if parameters is None:
         return None
-    state = parameters * (WEIGHT_BYTES + OPTIMIZER_BYTES_PER_PARAMETER[optim])
+    state = parameters * (WEIGHT_BYTES + OPTIMIZER_BYTES_PER_PARAMETER[params.phase(phase).optim])
     for folder in (workspace.work(phase), workspace.checkpoints(phase)):
         for manifest in sorted(folder.glob(f"step-*/{MANIFEST}"), reverse=True):
             found = _described(manifest)
@@ -174,6 +174,15 @@ def measure(workspace: Workspace, phase: PhaseName, optim: str) -> Sizes | None:
             if found and 0.9 < found.state / state < 1.2:
                 return found
     return Sizes(int(state), parameters * WEIGHT_BYTES)
+
+
+def _parameters(workspace: Workspace, base: str) -> int | None:
+    """Of the base that `prepare` opened; of the published one also before, or while mini still lies there."""
+    file = workspace.prepared / "base" / BASE_INFO
+    info = read_json(file) if file.exists() else None
+    if base == "xtts_v2" and (info is None or info.get("vocoder") == "griffin_lim"):
+        return PUBLISHED_PARAMETERS
+    return info["gpt"].get("parameters") if info else None
 
 
 def _described(manifest: Path) -> Sizes | None:

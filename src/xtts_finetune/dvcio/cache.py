@@ -106,6 +106,13 @@ def named_dependencies(workspace: Workspace, stage: str) -> dict[str, str]:
     return {dep["path"]: dep["md5"] for dep in used if "md5" in dep}
 
 
+def named_params(workspace: Workspace, stage: str) -> dict[str, Any]:
+    """What stood in params.yaml when a stage last ran, by dvc.lock: of the keys that it depends on."""
+    used = _read(workspace.dvc_lock).get("stages", {}).get(stage, {})
+    params: dict[str, Any] = used.get("params", {}).get(workspace.params.name, {})
+    return params
+
+
 def rename_outs(workspace: Workspace, entries: dict[str, dict[str, Any]]) -> None:
     """Let dvc.lock name other contents of these outs, and nothing else: what made them is not touched.
 

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xtts_finetune.checkpoints.lock import trained_now
+from xtts_finetune.checkpoints.parking import parked
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.disk import free_bytes, shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace, checkpoint_step
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
+from xtts_finetune.ops.origin import OURS, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
 
 
@@ -26,11 +29,13 @@ def status_text(workspace: Workspace) -> str:
         [
             *_dataset_lines(workspace),
             _disk_line(workspace, params),
-            *_figure_lines(workspace, params.train_phase2.target_mel_ce if params else None),
-            *_registration_lines(workspace),
+            *_figure_lines(workspace, params),
+            "",
+            f"registered {whose_version(workspace)}",
+            *_parked_lines(workspace),
             *_stop_lines(workspace),
             *mistakes,
-            *_next_lines(workspace),
+            *_next_lines(workspace, params),
         ]
     )
 
@@ -75,8 +80,8 @@ def _disk_line(workspace: Workspace, params: Params | None) -> str:
     return f"{free}; {ahead[0]} needs {shown(sum(demand.needed for demand in demands))}: fits"
 
 
-def _figure_lines(workspace: Workspace, target: float | None) -> Iterator[str]:
-    """A table of the models on the eval split. Text CE also × 0.01, as Coqui prints it."""
+def _figure_lines(workspace: Workspace, params: Params | None) -> Iterator[str]:
+    """A table of the models on the eval split, and whose figures these are. Text CE also × 0.01, as Coqui prints it."""
     yield ""
     yield "model      eval Mel CE   eval Text CE   (× 0.01)   best at step"
     finished = _finished(workspace)
@@ -87,8 +92,11 @@ def _figure_lines(workspace: Workspace, target: float | None) -> Iterator[str]:
         yield (
             _row(phase, figures["eval"], figures["step"]) if figures else f"{phase:<10} {_under_way(workspace, phase)}"
         )
-    if target is not None:
-        yield f"{'target':<10} {target:>11.3f}"
+    if params and params.train_phase2.target_mel_ce is not None:
+        yield f"{'target':<10} {params.train_phase2.target_mel_ce:>11.3f}"
+    whose = whose_figures(workspace, params) if finished else None
+    if whose:
+        yield f"figures    {whose}"
 
 
 def _row(model: str, figures: dict[str, float], step: int) -> str:
@@ -107,10 +115,10 @@ def _finished(workspace: Workspace) -> dict[PhaseName, dict[str, Any]]:
     return finished
 
 
-def _is_complete(workspace: Workspace) -> bool:
-    """Whether every stage has left what it leaves."""
-    reports = [workspace.evaluation, workspace.registration]
-    return len(_finished(workspace)) == len(PHASES) and all(report.exists() for report in reports)
+def _is_complete(workspace: Workspace, params: Params | None) -> bool:
+    """Whether every stage has left what it leaves, and of this run."""
+    left = [*(workspace.model(phase) for phase in PHASES), workspace.evaluation, workspace.registration]
+    return all(each.exists() for each in left) and whose_figures(workspace, params) == OURS
 
 
 def _under_way(workspace: Workspace, phase: PhaseName) -> str:
@@ -121,18 +129,29 @@ def _under_way(workspace: Workspace, phase: PhaseName) -> str:
         return "not there yet"
     last, skipped = evaluations[-1], int(max(row.get("disk/saves_skipped", 0) for row in rows))
     left_out = f"; {skipped} states had no room on the disk" if skipped else ""
-    return f"at step {rows[-1]['step']}; eval Mel CE {last['eval/mel_ce']:.3f} at step {last['step']}{left_out}"
+    figures = f"at step {rows[-1]['step']}; eval Mel CE {last['eval/mel_ce']:.3f} at step {last['step']}{left_out}"
+    return f"{figures}; {'runs now' if phase in trained_now(workspace) else _resumes(workspace.work(phase))}"
 
 
-def _registration_lines(workspace: Workspace) -> Iterator[str]:
-    registration = _read(workspace.registration)
-    yield ""
-    if registration is None:
-        yield "registered nothing yet"
+def _resumes(work: Path) -> str:
+    """Where a phase that nobody trains now goes on."""
+    if (work / DONE).exists():
+        return "trained, not published yet: dvc repro"
+    steps = [step for path in work.iterdir() if (step := checkpoint_step(path.name, "step")) is not None]
+    return f"stopped: dvc repro goes on from step {max(steps)}" if steps else "stopped: dvc repro starts over"
+
+
+def _parked_lines(workspace: Workspace) -> Iterator[str]:
+    """Runs that were moved aside, and come back with their parameters."""
+    found = parked(workspace)
+    if not found:
         return
-    aliases = ", ".join(registration["aliases"])
-    when = "" if _is_complete(workspace) else ", by the run before"
-    yield f"registered {registration['name']} version {registration['version']} ({aliases}){when}"
+    yield ""
+    yield f"parked     {len(found)} unfinished run(s), which go on when their parameters come back:"
+    for run in found:
+        best = f", best Mel CE {run.best_mel_ce:.3f}" if run.best_mel_ce is not None else ""
+        lr = run.params.get(f"train_{run.phase}.lr")
+        yield f"  {run.folder.name}  step {run.step}{best}, {shown(run.bytes)}" + (f", lr {lr}" if lr else "")
 
 
 def _stop_lines(workspace: Workspace) -> Iterator[str]:
@@ -143,10 +162,10 @@ def _stop_lines(workspace: Workspace) -> Iterator[str]:
         yield from (line for line in page.splitlines() if line and not line.startswith(("#", "```")))
 
 
-def _next_lines(workspace: Workspace) -> Iterator[str]:
+def _next_lines(workspace: Workspace, params: Params | None) -> Iterator[str]:
     yield ""
     yield "next, in .venv (. .venv/bin/activate):"
-    if not _is_complete(workspace):
+    if not _is_complete(workspace, params):
         yield "  dvc repro           runs what is missing, and resumes what was stopped"
         return
     yield "  mlflow ui           compare phase 1 and phase 2, at http://127.0.0.1:5000"

@@ -1,8 +1,10 @@
 """The figures in reports/."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -14,17 +16,20 @@ from matplotlib.figure import Figure
 from xtts_finetune.core.files import published_file
 from xtts_finetune.core.layout import PhaseName
 
-TRAIN, EVAL, MARK = "#4c78a8", "#e4572e", "#666666"
+TRAIN, EVAL, TARGET = "#4c78a8", "#e4572e", "#3a9a3a"
+INK = "#808080"  # on no background: read on a white page and on a dark one
+_STYLE: dict[Any, str] = {f"{what}.color": INK for what in ("text", "xtick", "ytick")}
+_STYLE |= {f"axes.{what}": INK for what in ("labelcolor", "edgecolor", "titlecolor")}
 
 
 def draw_lengths(path: Path, train: Sequence[float], evaluation: Sequence[float]) -> None:
     """Histogram of the clips' lengths in seconds, by split."""
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    labels = [f"train ({len(train)} clips)", f"eval ({len(evaluation)} clips)"]
-    axes.hist([train, evaluation], bins=30, stacked=True, color=[TRAIN, EVAL], label=labels)
-    axes.set(xlabel="length (s)", ylabel="clips", title="Accepted clips")
-    axes.legend(frameon=False)
-    _save(figure, path)
+    with _figure(path, size=(7, 3.5)) as figure:
+        axes = figure.subplots()
+        labels = [f"train ({len(train)} clips)", f"eval ({len(evaluation)} clips)"]
+        axes.hist([train, evaluation], bins=30, stacked=True, color=[TRAIN, EVAL], label=labels)
+        axes.set(xlabel="length (s)", ylabel="clips", title="Accepted clips")
+        axes.legend(frameon=False)
 
 
 def draw_curves(path: Path, curves: Mapping[PhaseName, Path], base: Mapping[str, float], target: float | None) -> None:
@@ -34,23 +39,24 @@ def draw_curves(path: Path, curves: Mapping[PhaseName, Path], base: Mapping[str,
         curves: the CSV of each phase.
         base: `mel_ce` and `text_ce` of the base on the eval split.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for measure, plot in zip(("mel_ce", "text_ce"), axes, strict=True):
-        for phase, file in curves.items():
-            rows = list(csv.DictReader(file.open(encoding="utf-8", newline="")))
-            _draw_phase(plot, phase, rows, measure)
-        plot.axhline(base[measure], color=MARK, lw=1, ls=":", label=f"base {base[measure]:.2f}")
-        plot.set(xlabel="step", ylabel="nats per token", title={"mel_ce": "Mel CE", "text_ce": "Text CE"}[measure])
-    if target is not None:
-        axes[0].axhline(target, color="green", lw=1, ls="--", label=f"target {target}")
-    for plot in axes:
-        plot.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    with _figure(path, size=(10, 4.4)) as figure:
+        axes = figure.subplots(1, 2)
+        for measure, plot in zip(("mel_ce", "text_ce"), axes, strict=True):
+            for phase, file in curves.items():
+                rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+                _draw_phase(plot, phase, rows, measure)
+            plot.axhline(base[measure], color=INK, lw=1, ls=":", label="base")
+            plot.set(xlabel="step", ylabel="nats per token", title={"mel_ce": "Mel CE", "text_ce": "Text CE"}[measure])
+        if target is not None:
+            axes[0].axhline(target, color=TARGET, lw=1, ls="--", label=f"target Mel CE {target}")
+        handles, labels = axes[0].get_legend_handles_labels()
+        # below both, where no line runs
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
 
 
 def _draw_phase(axes: Axes, phase: PhaseName, rows: Sequence[Mapping[str, str]], measure: str) -> None:
     if phase != "phase1":
-        axes.axvline(int(rows[0]["step"]), color=MARK, lw=0.5)
+        axes.axvline(int(rows[0]["step"]), color=INK, lw=0.5)
     style = {"phase1": "-", "phase2": "--"}[phase]
     for split, colour, marker in ("train", TRAIN, "none"), ("eval", EVAL, "o"):
         steps = [int(row["step"]) for row in rows]
@@ -58,7 +64,12 @@ def _draw_phase(axes: Axes, phase: PhaseName, rows: Sequence[Mapping[str, str]],
         axes.plot(steps, values, style, color=colour, marker=marker, ms=3.5, label=f"{split}, {phase}")
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with published_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})  # equal data, equal bytes
-    plt.close(figure)
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure to draw on, written to `path` at the end: equal data, equal bytes."""
+    with matplotlib.rc_context(_STYLE):
+        figure = plt.figure(figsize=size, layout="constrained")
+        yield figure
+        with published_file(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=130, transparent=True, metadata={"Software": None})
+        plt.close(figure)

@@ -1,0 +1,81 @@
+"""Whose figures and whose version lie here: reports come with git, models with DVC, and parameters from the editor."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
+from xtts_finetune.core.params import Params
+from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
+
+OURS = "of this workspace's run"
+
+
+def whose_figures(workspace: Workspace, params: Params | None) -> str | None:
+    """Whose the metrics in reports/ are: `OURS`, or why they are not; None where there are none."""
+    shown = [phase for phase in PHASES if workspace.metrics(phase).exists()]
+    if not shown:
+        return None
+    cards = {phase: model_card(workspace, phase) for phase in shown}
+    if not any(cards.values()):
+        return "as committed with git: nothing was trained in this checkout"
+    others = [phase for phase, card in cards.items() if not _tells(card, read_json(workspace.metrics(phase)))]
+    if others:
+        models = " and ".join(f"models/{phase}" for phase in others)
+        return f"of another run than {models}: bring back what dvc.lock names with dvc checkout, or dvc repro"
+    changes = [*_other_data(workspace), *(_other_params(workspace, params, shown) if params else ())]
+    return f"of an earlier run, before {'; '.join(changes)}" if changes else OURS
+
+
+def model_card(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
+    """What a phase's exported best says of itself; None if there is none."""
+    card = workspace.model(phase) / MODEL_CARD
+    content: dict[str, Any] | None = read_json(card) if card.is_file() else None
+    return content
+
+
+def _tells(card: dict[str, Any] | None, figures: dict[str, Any]) -> bool:
+    """Whether a model says these figures of itself."""
+    return card is not None and all(card.get(key) == figures[key] for key in ("step", "eval"))
+
+
+def _other_data(workspace: Workspace) -> Iterator[str]:
+    used, outs = named_dependencies(workspace, "train_phase1"), named_entries(workspace)
+    if used.get("prepared") != outs.get("prepared", {}).get("md5"):
+        yield "other clips were prepared"
+    added = named_outs(workspace).get("data")
+    if added and added != named_dependencies(workspace, "prepare").get("data", added):
+        yield "data.dvc named other recordings"
+
+
+def _other_params(workspace: Workspace, params: Params, phases: list[PhaseName]) -> Iterator[str]:
+    """What stands in params.yaml that the phases were not trained with."""
+    now = _flat(params.model_dump())
+    before: dict[str, Any] = {}
+    for stage in ("prepare", *(f"train_{phase}" for phase in phases)):
+        before |= _flat(named_params(workspace, stage))
+    yield from (f"{key} {old} → {now[key]}" for key, old in before.items() if key in now and now[key] != old)
+
+
+def _flat(params: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their path, e.g. train_phase1.lr."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def whose_version(workspace: Workspace) -> str:
+    """What is registered, and whether it is what lies in models/."""
+    if not workspace.registration.exists():
+        return "nothing yet"
+    registration: dict[str, Any] = read_json(workspace.registration)
+    digest = registration.get("model_sha256")
+    if registration.get("pending"):
+        return "not yet: it waits for MLflow (xtts-finetune sync)"
+    version = f"{registration['name']} version {registration['version']}"
+    here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] == digest]
+    if digest is not None and not here:
+        return f"{version} is of another run: those weights are not in models/"
+    aliases = ", ".join(registration["aliases"])
+    return f"{version} ({aliases})" + (f", the weights of models/{here[0]}" if here else "")

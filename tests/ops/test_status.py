@@ -1,0 +1,88 @@
+"""`xtts-finetune status` tells whose figures and whose version it shows."""
+
+import json
+import shutil
+
+import pytest
+from checkouts import Checkout, Params
+
+from xtts_finetune.core.files import write_json
+
+
+def status(checkout: Checkout) -> str:
+    return checkout.run("xtts-finetune", "status").stdout
+
+
+def test_a_finished_run_is_this_workspaces(finished: Checkout) -> None:
+    assert "figures    of this workspace's run\n" in status(finished)
+
+
+def test_a_clone_in_which_nothing_ran_has_the_commits(copied: Checkout) -> None:
+    for name in ("models", "checkpoints", "prepared"):
+        shutil.rmtree(copied.root / name)
+    said = status(copied)
+    assert "figures    as committed with git: nothing was trained in this checkout" in said
+    assert "  dvc repro  " in said
+    assert "mlflow ui" not in said
+
+
+def test_without_models_the_next_thing_is_to_train(copied: Checkout) -> None:
+    shutil.rmtree(copied.root / "models" / "phase2")
+    said = status(copied)
+    assert "of another run than models/phase2" in said
+    assert "mlflow ui" not in said
+
+
+def test_other_parameters_are_named(copied: Checkout) -> None:
+    def other(params: Params) -> None:
+        params["train_phase2"]["lr"] = 1e-5
+
+    copied.change_params(other)
+    said = status(copied)
+    assert "figures    of an earlier run, before train_phase2.lr 0.0003 → 1e-05" in said
+    assert "  dvc repro  " in said
+
+
+def test_other_recordings_are_named(copied: Checkout) -> None:
+    metadata = copied.root / "data" / "metadata.csv"
+    lines = metadata.read_text(encoding="utf-8").splitlines(keepends=True)
+    metadata.unlink()  # a link into DVC's cache
+    metadata.write_text("".join(lines[1:]), encoding="utf-8")
+    copied.run("dvc", "add", "--quiet", "data")
+    assert "of an earlier run, before data.dvc named other recordings" in status(copied)
+
+
+@pytest.mark.slow
+def test_other_clips_are_named(copied: Checkout) -> None:
+    copied.change_params(lambda params: params["prepare"].update(max_seconds=6.0))
+    copied.repro("prepare")
+    assert "before other clips were prepared" in status(copied)
+
+
+def test_the_version_says_whose_weights_it_is(copied: Checkout) -> None:
+    registration = copied.json("reports/registration.json")
+    best = copied.json("reports/evaluation.json")["best"]
+    digest = copied.json(f"models/{best}/model.json")["sha256"]
+    file = copied.root / "reports" / "registration.json"
+    write_json(file, {**registration, "model_sha256": digest})
+    assert f"version 1 (candidate, champion), the weights of models/{best}\n" in status(copied)
+    write_json(file, {**registration, "model_sha256": "0" * 64})
+    assert "version 1 is of another run: those weights are not in models/\n" in status(copied)
+    write_json(file, {"pending": True, "model_sha256": digest})
+    assert "registered not yet: it waits for MLflow (xtts-finetune sync)" in status(copied)
+
+
+def test_a_parked_run_is_listed_with_its_bytes(copied: Checkout) -> None:
+    folder = copied.root / "work" / "phase1.0123456789abcdef"
+    shutil.copytree(copied.root / "checkpoints" / "phase1", folder)
+    [line] = [line for line in status(copied).splitlines() if folder.name in line]
+    assert "step 6, best Mel CE " in line
+    assert line.endswith(" MB, lr 0.001")
+
+
+def test_the_real_model_is_measured_before_it_is_there(copied: Checkout) -> None:
+    shutil.rmtree(copied.root / "models")
+    copied.change_params(lambda params: params.update(base="xtts_v2"))
+    said = copied.run("xtts-finetune", "disk").stdout
+    assert "2 × 5.29 GB" in said
+    assert json.loads((copied.root / "prepared/base/base.json").read_text())["gpt"]["parameters"] < 441_018_563
