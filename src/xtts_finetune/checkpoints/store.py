@@ -1,26 +1,27 @@
 """The checkpoint store of one phase: resumable states and the best weights, published whole or not at all.
 
 The store knows names and bytes, not tensors: the caller writes the files of a state. A folder is filled beside its
-place, checksummed, fsynced and renamed; without a manifest that holds for every file it is not a checkpoint.
+place, fsynced, read back from the disk and renamed; without a manifest that holds for every file it is no checkpoint.
 """
 
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, publish
+from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, prove, publish
 from xtts_finetune.checkpoints.lock import locked
+from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.checkpoints.retention import Rule, Stored, best_weights, newest, retain, stored
-from xtts_finetune.core.disk import Reserve, files_below, full_disk_raises
+from xtts_finetune.core.disk import Reserve, files_below, free_bytes, full_disk_raises
 from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import (
     discard,
     link_or_copy,
     link_tree,
     published_folder,
-    read_json,
     write_json,
 )
 from xtts_finetune.core.layout import (
@@ -30,7 +31,6 @@ from xtts_finetune.core.layout import (
     WEIGHTS,
     CheckpointKind,
     checkpoint_name,
-    checkpoint_step,
     is_checkpoint_name,
     reserve_of,
 )
@@ -40,11 +40,11 @@ _BESIDE = 256 * 1024  # bytes: a best's folder and JSON files, and what curve an
 T = TypeVar("T")
 
 
-class CheckpointStore:
-    """The states and the best of one phase, in one folder."""
+class CheckpointStore(CheckpointReader):
+    """The states and the best of one phase, in one folder, as the trainer that holds its lock sees them."""
 
     def __init__(self, folder: Path, keep_last: int) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.keep_last = keep_last
         self.reserve = Reserve(reserve_of(folder))
 
@@ -61,14 +61,10 @@ class CheckpointStore:
 
         Raises:
             DiskFull: the best has no room, either. What was published before is as it was.
+            NotAsWritten: the disk does not hold what is written to it. Likewise.
         """
         state = Checkpoint(self._place("step", step), step)
-        self.reserve.release()
-        try:
-            self.with_room(lambda: publish(state.folder, contents))
-            saved = True
-        except DiskFull:
-            saved = False
+        saved = self._publish_state(state, contents)
         if is_best:
             self.with_room(lambda: self.publish_best(state) if saved else self._publish_best_alone(step, contents))
         self.prune()
@@ -103,24 +99,9 @@ class CheckpointStore:
                 link_or_copy(checkpoint.folder / STATE, folder / STATE)
                 files = {name: checkpoint.manifest[name] for name in (WEIGHTS, STATE)}
                 write_json(folder / MANIFEST, {"files": files})
+                if not (folder / WEIGHTS).samefile(checkpoint.weights):
+                    prove(folder)
         self._delete_other_bests(checkpoint.step)
-
-    def states(self) -> list[Checkpoint]:
-        """The complete states, oldest first; by name and manifest, without reading the weights."""
-        return self._complete("step")
-
-    def latest(self, on_damage: Callable[[Checkpoint, str], None]) -> Checkpoint | None:
-        """The newest state whose every byte verifies; `on_damage` hears of the ones passed over."""
-        for checkpoint in reversed(self.states()):
-            damage = checkpoint.damage()
-            if damage is None:
-                return checkpoint
-            on_damage(checkpoint, damage)
-        return None
-
-    def best(self) -> Checkpoint | None:
-        found = self._complete("best")
-        return found[-1] if found else None
 
     def discard_newer(self, step: int) -> None:
         """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept.
@@ -140,10 +121,6 @@ class CheckpointStore:
         discard(self.folder)
         self.folder.mkdir(parents=True)
 
-    @property
-    def done(self) -> bool:
-        return (self.folder / DONE).exists()
-
     def mark_done(self, summary: dict[str, Any]) -> None:
         """Record that the phase is complete. It needs no reserve from here on."""
         self.with_room(lambda: write_json(self.folder / DONE, summary))
@@ -153,36 +130,45 @@ class CheckpointStore:
         """Take `mark_done` back: the run is to go on."""
         (self.folder / DONE).unlink(missing_ok=True)
 
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What `mark_done` was given."""
-        content: dict[str, Any] = read_json(self.folder / DONE)
-        return content
-
     def link_to(self, target: Path) -> None:
         """Give all that the store holds a second name under `target`, as one whole folder: no bytes are copied."""
-        names = [checkpoint.folder.name for checkpoint in (*self.states(), *self._complete("best"))]
+        names = [checkpoint.folder.name for checkpoint in (*self.states(), *self.bests())]
         with published_folder(target) as folder:
             for name in names:
                 link_tree(self.folder / name, folder / name)
             link_or_copy(self.folder / DONE, folder / DONE)
 
+    def _publish_state(self, state: Checkpoint, contents: Contents) -> bool:
+        """Whether it was published. Where it is sure not to fit, nothing is written."""
+        if not self._is_room_for(contents.size):
+            return False
+        try:
+            self.with_room(lambda: publish(state.folder, contents))
+        except DiskFull:  # a quota, or others who write
+            return False
+        return True
+
+    def _is_room_for(self, size: int) -> bool:
+        """Whether so many bytes are free; for them the reserve is given up first, then what a run can do without."""
+        for give_up in (self.reserve.release, self.make_room):
+            if free_bytes(self.folder) >= size:
+                return True
+            give_up()
+        return free_bytes(self.folder) >= size
+
     def _publish_best_alone(self, step: int, contents: Contents) -> None:
         """Make the weights the best without a state to share them with."""
-        publish(self._place("best", step), Contents(contents.write_weights, lambda folder: None, contents.state))
+        publish(self._place("best", step), replace(contents, write_rest=lambda folder: None))
         self._delete_other_bests(step)
 
     def _hold_reserve(self) -> None:
         """Room for the weights of the next best. Without it they may still fit, and a DiskFull says if not."""
-        newest = (self._complete("best") or self.states())[-1]
-        self.reserve.hold(newest.weights.stat().st_size + _BESIDE)
+        weights = [checkpoint.weights for checkpoint in (*self.states(), *self.bests()) if checkpoint.weights.is_file()]
+        if weights:
+            self.reserve.hold(weights[-1].stat().st_size + _BESIDE)
 
     def _place(self, kind: CheckpointKind, step: int) -> Path:
         return self.folder / checkpoint_name(kind, step)
-
-    def _complete(self, kind: CheckpointKind) -> list[Checkpoint]:
-        steps = ((folder, checkpoint_step(folder.name, kind)) for folder in sorted(self.folder.glob(f"{kind}-*")))
-        return [Checkpoint(folder, at) for folder, at in steps if at is not None and (folder / MANIFEST).is_file()]
 
     def _delete(self, steps: list[int]) -> None:
         for step in steps:
@@ -195,7 +181,7 @@ class CheckpointStore:
         self._delete_leftovers()
 
     def _delete_other_bests(self, step: int) -> None:
-        for best in self._complete("best"):
+        for best in self.bests():
             if best.step != step:
                 discard(best.folder)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
-from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.disk import file_system, free_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_json
@@ -192,7 +192,7 @@ class Archive:
     def _verify_here(self, entries: dict[str, Entry]) -> None:
         problems = []
         for phase in (phase for phase in PHASES if f"checkpoints/{phase}" in entries):
-            for state in CheckpointStore(self.workspace.checkpoints(phase), keep_last=1).states():
+            for state in CheckpointReader(self.workspace.checkpoints(phase)).states():
                 damage = state.damage()
                 if damage:
                     problems.append(Problem(str(state.folder), damage, "look for another copy of the archive"))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
@@ -60,7 +60,7 @@ def _in_the_way(error: Exception) -> Path | None:
 
 @contextmanager
 def _interrupts_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wherever no phase is at work that would save first."""
+    """Ctrl-C, SIGTERM and SIGHUP wherever no phase is at work that would save first."""
     try:
         yield
     except KeyboardInterrupt:
@@ -82,7 +82,7 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
 
 def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
     """What of an unfinished phase is safe."""
-    store = CheckpointStore(workspace.work(phase), 1)
+    store = CheckpointReader(workspace.work(phase))
     if store.done:
         yield f"{phase} is trained; only its results have still to be written"
     elif store.folder.exists():
