@@ -75,8 +75,11 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
     yield "Nothing that was saved is lost:"
     yield from (f"  {line}" for phase in PHASES for line in _saved(workspace, phase))
     yield "Make room, then type dvc repro: it resumes there."
-    for found in ways_to_make_room(workspace):
-        yield f"  {found.request.command:<46} frees {shown(found.bytes)}"
+    try:
+        for found in ways_to_make_room(workspace):
+            yield f"  {found.request.command:<46} frees {shown(found.bytes)}"
+    except UserError as error:  # git or DVC cannot be asked: that is no reason to end otherwise than by this stop
+        yield f"  (what can be freed is not known: {error.title})"
     yield "  xtts-finetune disk                             shows what holds the rest"
 
 
