@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, prove, publish
 from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.checkpoints.reader import CheckpointReader
-from xtts_finetune.checkpoints.retention import expendable
-from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises
+from xtts_finetune.checkpoints.retention import Rule, Stored, best_weights, newest, retain, stored
+from xtts_finetune.core.disk import Reserve, files_below, free_bytes, full_disk_raises
 from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import (
     discard,
@@ -88,11 +88,7 @@ class CheckpointStore(CheckpointReader):
     def make_room(self) -> None:
         """Keep only what a run cannot do without: its best, and the newest state that verifies."""
         self.reserve.release()
-        steps = [state.step for state in self.states()]
-        if len(steps) > 1:  # to verify one means to read all of it
-            newest = self.latest(lambda state, damage: None)
-            self._delete([] if newest is None else [step for step in steps if step != newest.step])
-        self._delete_leftovers()
+        self._retain(newest(1, holds=lambda state: Checkpoint(self.folder / state.name, state.step).damage() is None))
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
         """Make the weights of `checkpoint` the best; those before are removed when they are in place."""
@@ -117,8 +113,7 @@ class CheckpointStore(CheckpointReader):
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
-        self._delete(expendable([state.step for state in self.states()], self.keep_last, protected=()))
-        self._delete_leftovers()
+        self._retain(newest(self.keep_last))
 
     def clear(self) -> None:
         """Forget everything: another run starts here."""
@@ -178,6 +173,12 @@ class CheckpointStore(CheckpointReader):
     def _delete(self, steps: list[int]) -> None:
         for step in steps:
             discard(self._place("step", step))
+
+    def _retain(self, states: Rule[Stored]) -> None:
+        names = (file.relative_to(self.folder).as_posix() for file in files_below(self.folder))
+        for going in retain(stored(names), states, best_weights).delete:
+            discard(self.folder / going.name)
+        self._delete_leftovers()
 
     def _delete_other_bests(self, step: int) -> None:
         for best in self.bests():

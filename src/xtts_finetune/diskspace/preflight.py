@@ -10,11 +10,9 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Budget, Demand, is_done
-from xtts_finetune.diskspace.plans import Option
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.parked import parked_runs
+from xtts_finetune.diskspace.reclaim import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
-
-CLEAN_OPTIONS: tuple[Option, ...] = ("intermediates", "best_only")  # the one that takes less first
 
 
 def preflight(workspace: Workspace, params: Params, phase: PhaseName) -> None:
@@ -54,11 +52,12 @@ def _cleaning(workspace: Workspace, phase: PhaseName, demand: Demand) -> Iterato
     """What each way to clean frees on the demand's file system, but for the phase's own: that is counted on already."""
     disk, work = file_system(demand.disk), workspace.work(phase)
     own = (work, reserve_of(work))
-    for option in CLEAN_OPTIONS:
-        found = plan(workspace, option)
+    for found in ways_to_make_room(workspace):
         files = [file for item in found.items for file in item.files]
         others = (file for file in files if not any(file.is_relative_to(place) for place in own))
-        yield found.command, "frees", freed_bytes(file for file in others if file_system(file) == disk)
+        yield found.request.command, "frees", freed_bytes(file for file in others if file_system(file) == disk)
+    for parked in parked_runs(workspace):
+        yield parked.command, "frees", freed_bytes(file for file in parked.files if file_system(file) == disk)
 
 
 def _settings(budget: Budget, phase: PhaseName, demand: Demand) -> Iterator[tuple[str, str, int]]:

@@ -9,7 +9,7 @@ from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_di
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.reclaim import ways_to_make_room
 
 _PAGE = 4096  # bytes; a block of most file systems
 
@@ -75,8 +75,11 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
     yield "Nothing that was saved is lost:"
     yield from (f"  {line}" for phase in PHASES for line in _saved(workspace, phase))
     yield "Make room, then type dvc repro: it resumes there."
-    plans = [plan(workspace, option) for option in ("intermediates", "best_only")]
-    yield from (f"  {each.command:<46} frees {shown(each.bytes)}" for each in plans)
+    try:
+        for found in ways_to_make_room(workspace):
+            yield f"  {found.request.command:<46} frees {shown(found.bytes)}"
+    except UserError as error:  # git or DVC cannot be asked: that is no reason to end otherwise than by this stop
+        yield f"  (what can be freed is not known: {error.title})"
     yield "  xtts-finetune disk                             shows what holds the rest"
 
 

@@ -23,7 +23,8 @@ from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, r
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.model import xtts
 from xtts_finetune.model.xtts import GPT
-from xtts_finetune.tracking.curve import Curve, Row
+from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.outbox import logged
 from xtts_finetune.training import loss
 from xtts_finetune.training.loss import TokenSums
 from xtts_finetune.training.lost_best import refuse_lost_best
@@ -234,8 +235,3 @@ class Run:
         what = f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}"
         remedy = f"lower train_{self.inputs.name}.lr, raise warmup_steps, or use precision: fp32"
         raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])
-
-
-def logged(row: Row) -> dict[str, float]:
-    """The part of a curve's row that MLflow is given: `mean/…` and `lr` are the CSV's alone."""
-    return {name: value for name, value in row.items() if name.startswith(("train/", "eval/", "disk/"))}
