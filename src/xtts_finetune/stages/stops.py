@@ -25,8 +25,8 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
     try:
         with full_disk_raises(), _interrupts_stop():
             workspace.status.unlink(missing_ok=True)
-            with _page_held(workspace):
-                yield
+            _hold_page(workspace)
+            yield
     except Stopped as stop:
         text = "\n".join(_lines(workspace, stop))
         _write(workspace, text)
@@ -106,15 +106,8 @@ def _write(workspace: Workspace, text: str) -> None:
             raise
 
 
-@contextmanager
-def _page_held(workspace: Workspace) -> Iterator[None]:
-    """Room for the page while the stage runs, if there is any: the disk may be full to the last byte when it is due."""
+def _hold_page(workspace: Workspace) -> None:
+    """Room for the page, if there is any. For the stages to come, too: each may find the disk full to the last byte."""
     reserve = Reserve(workspace.page_reserve)
     reserve.path.parent.mkdir(exist_ok=True)
-    is_anothers = reserve.held > 0  # a trainer's that is at work, or was killed
     reserve.hold(_PAGE)
-    try:
-        yield
-    finally:
-        if not is_anothers:
-            reserve.release()
