@@ -175,7 +175,7 @@ class Workspace:
 
     @property
     def page_reserve(self) -> Path:
-        """Room for status.md while a stage runs."""
+        """Room for status.md, from the first stage on."""
         return reserve_of(self.root / "work" / "status")
 
     def checkpoints(self, phase: PhaseName) -> Path:

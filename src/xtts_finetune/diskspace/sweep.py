@@ -13,8 +13,8 @@ from typing import Protocol
 import yaml
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
-from xtts_finetune.core.disk import file_system, free_bytes, shown
-from xtts_finetune.core.layout import MANIFEST, PhaseName, Workspace
+from xtts_finetune.core.disk import Reserve, file_system, free_bytes, shown
+from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.plans import Plan, Request
 from xtts_finetune.diskspace.reclaim import plan
 from xtts_finetune.dvcio.cache import Cache, rename_outs
@@ -80,9 +80,8 @@ def free_by_place(workspace: Workspace) -> dict[Path, int]:
 
 def _release_reserves(workspace: Workspace, live: Collection[PhaseName]) -> None:
     """First of all: on a full disk DVC has no room to say whether the workspace is as it names it."""
-    for reserve in workspace.work("phase1").parent.glob("*.reserve"):
-        if reserve.stem not in live:
-            reserve.unlink()
+    for phase in set(PHASES) - set(live):
+        Reserve(reserve_of(workspace.work(phase))).release()
 
 
 def _delete(going: Plan) -> None:

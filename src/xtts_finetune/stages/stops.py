@@ -25,8 +25,8 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
     try:
         with full_disk_raises(), _interrupts_stop():
             workspace.status.unlink(missing_ok=True)
-            with _page_held(workspace):
-                yield
+            _hold_page(workspace)
+            yield
     except Stopped as stop:
         text = "\n".join(_lines(workspace, stop))
         _write(workspace, text)
@@ -75,8 +75,11 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
     yield "Nothing that was saved is lost:"
     yield from (f"  {line}" for phase in PHASES for line in _saved(workspace, phase))
     yield "Make room, then type dvc repro: it resumes there."
-    for found in ways_to_make_room(workspace):
-        yield f"  {found.request.command:<46} frees {shown(found.bytes)}"
+    try:
+        for found in ways_to_make_room(workspace):
+            yield f"  {found.request.command:<46} frees {shown(found.bytes)}"
+    except UserError as error:  # git or DVC cannot be asked: that is no reason to end otherwise than by this stop
+        yield f"  (what can be freed is not known: {error.title})"
     yield "  xtts-finetune disk                             shows what holds the rest"
 
 
@@ -103,15 +106,8 @@ def _write(workspace: Workspace, text: str) -> None:
             raise
 
 
-@contextmanager
-def _page_held(workspace: Workspace) -> Iterator[None]:
-    """Room for the page while the stage runs, if there is any: the disk may be full to the last byte when it is due."""
+def _hold_page(workspace: Workspace) -> None:
+    """Room for the page, if there is any. For the stages to come, too: each may find the disk full to the last byte."""
     reserve = Reserve(workspace.page_reserve)
     reserve.path.parent.mkdir(exist_ok=True)
-    is_anothers = reserve.held > 0  # a trainer's that is at work, or was killed
     reserve.hold(_PAGE)
-    try:
-        yield
-    finally:
-        if not is_anothers:
-            reserve.release()
