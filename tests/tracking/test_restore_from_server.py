@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import PROJECT
-from test_server import server
+from mlflow_server import MlflowServer
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_file, write_json
@@ -33,7 +33,9 @@ def test_weights_and_card_are_downloaded_and_checked(
     folder = tmp_path / "server"
     folder.mkdir()
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    with server(folder, free_port):
+    server = MlflowServer(folder, free_port)
+    server.start()
+    try:
         store = open_store(workspace, params.tracking)
         run = store.client.create_run(store.experiment_id).info.run_id
         name, tags = params.registry.model_name, {"phase": "phase2", "step": "21"}
@@ -49,3 +51,5 @@ def test_weights_and_card_are_downloaded_and_checked(
         with pytest.raises(UserError, match="not those that were registered"):
             list(restore_text(workspace, "1"))
         assert sha256_file(restored / WEIGHTS) == digest
+    finally:
+        server.kill()
