@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 EVAL_CLIPS = int(0.15 * CLIPS)
 PHASES = {"phase1": range(6), "phase2": range(6, 9)}  # steps of 3 an epoch, from 0
 ONE_RUN_EACH = {"phase1": 1, "phase2": 1, "evaluate": 1}
-STATE_FILES = ("curve.jsonl", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
+STATE_FILES = ("curve-00000000.jsonl", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
 BEST_FILES = ("manifest.json", "model.safetensors", "state.json")
 LINKED_BYTES = 2**20  # smaller files may exist more than once
 

@@ -9,6 +9,7 @@ import pytest
 from recordings import Recordings, encode_audio, encode_text, noise
 
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import sha256_file
 from xtts_finetune.core.params import PrepareParams
 from xtts_finetune.data.checks import ClipRejected
 from xtts_finetune.data.dataset import accept, dataset_report, write_features
@@ -121,7 +122,8 @@ def test_split_digest_follows_the_split_alone(recordings: Recordings, params: Pr
 def test_features_are_those_of_the_recordings(recordings: Recordings, params: PrepareParams, tmp_path: Path) -> None:
     recordings.clips([1.0, 0.7, 2.2])
     accepted, _ = accept(recordings.root, params, encode_text)
-    write_features(tmp_path, "train", accepted, encode_audio)
+    digests = write_features(tmp_path, "train", accepted, encode_audio)
+    assert digests == {file.name: sha256_file(file) for file in tmp_path.glob("train.*")}
     reader = FeatureReader(tmp_path, "train")
     for index, item in enumerate(accepted):
         samples = noise(index, item.seconds)

@@ -46,17 +46,23 @@ def accept(data: Path, params: PrepareParams, encode_text: EncodeText) -> tuple[
     return accepted, rejected
 
 
-def write_features(prepared: Path, split: SplitName, accepted: Sequence[Accepted], encode_audio: EncodeAudio) -> None:
+def write_features(
+    prepared: Path, split: SplitName, accepted: Sequence[Accepted], encode_audio: EncodeAudio
+) -> dict[str, str]:
     """Write a split's features into the folder `prepared`, with a progress bar.
 
     Args:
         encode_audio: (samples,) float32 at SAMPLE_RATE → (ceil(samples / CODE_STRIDE),) codes or more.
+
+    Returns:
+        SHA-256 of every file, by its name.
     """
     with FeatureWriter(prepared, split) as writer:
         for item in _progress(accepted, f"encoding {split}"):
             samples = load_audio(item.clip.audio).samples
             assert len(samples) == item.samples, f"{item.clip.audio} changed while it was being prepared"
             writer.add(item.clip, samples, encode_audio(samples), item.tokens)
+    return writer.digests
 
 
 def dataset_report(

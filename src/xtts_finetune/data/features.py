@@ -5,6 +5,7 @@ A split is four files in `prepared/`, all in the same order: `<split>.jsonl` (an
 begins follows from the counts in the manifest.
 """
 
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -66,8 +67,9 @@ class FeatureWriter:
 
     def __init__(self, prepared: Path, split: SplitName) -> None:
         with ExitStack() as stack:
-            self._manifest = stack.enter_context((prepared / f"{split}.jsonl").open("wb"))
-            self._files = [stack.enter_context((prepared / f"{split}{suffix}").open("wb")) for suffix in DTYPES]
+            names = [f"{split}{suffix}" for suffix in (".jsonl", *DTYPES)]
+            self._files = {name: stack.enter_context((prepared / name).open("wb")) for name in names}
+            self._hashes = {name: hashlib.sha256() for name in names}
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -88,10 +90,17 @@ class FeatureWriter:
         assert len(codes) >= count, f"{clip.id}: {len(codes)} codes for {len(audio)} samples"
         seconds = round(len(audio) / SAMPLE_RATE, 3)
         entry = Entry(clip.id, clip.text, clip.language, clip.speaker, seconds, len(audio), count, len(tokens))
-        self._manifest.write(json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
-        arrays = (quantise(audio), codes[:count], tokens)
-        for file, array, dtype in zip(self._files, arrays, DTYPES.values(), strict=True):
-            file.write(array.astype(dtype).tobytes())
+        line = json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n"
+        arrays = zip((quantise(audio), codes[:count], tokens), DTYPES.values(), strict=True)
+        contents = (line, *(array.astype(dtype).tobytes() for array, dtype in arrays))
+        for name, content in zip(self._files, contents, strict=True):
+            self._files[name].write(content)
+            self._hashes[name].update(content)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every file, by its name: of what was written so far."""
+        return {name: found.hexdigest() for name, found in self._hashes.items()}
 
 
 class FeatureReader:

@@ -11,7 +11,7 @@ import torch
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
-from xtts_finetune.core.layout import BASE_INFO, REFERENCE, VOCABULARY, Workspace
+from xtts_finetune.core.layout import BASE_INFO, FEATURES, REFERENCE, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import load_audio, write_wav
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText
@@ -49,8 +49,8 @@ def prepare(workspace: Workspace, params: Params) -> None:
             info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
         write_json(base / BASE_INFO, info)
         codec = _Codec(Base(base, workspace.root))
-        write_features(prepared, "train", train, codec)
-        write_features(prepared, "eval", evaluation, codec)
+        digests = write_features(prepared, "train", train, codec) | write_features(prepared, "eval", evaluation, codec)
+        write_json(prepared / FEATURES, digests)
         _write_reference(prepared / REFERENCE, train)
     report = dataset_report(workspace.data, train, evaluation, rejected)
     write_json(workspace.reports / "dataset.json", {**report, "base": _base_report(info, codec)})

@@ -1,0 +1,140 @@
+"""Which run it is: all that shapes its weights, apart from what only says how long it goes on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from xtts_finetune.core.files import read_json, sha256_file, sha256_json
+from xtts_finetune.core.layout import BASE_INFO, FEATURES, MODEL_CARD, SPLITS, PhaseName, Workspace
+from xtts_finetune.core.params import Params
+
+FORMAT = 2  # of a state; 1 had no number, and keyed the optimiser's moments by index
+KEY_DIGITS = 16
+STOPPING_RULES = ("epochs", "target_mel_ce", "patience")
+_PACKAGE = Path(__file__).parents[1]
+# What shapes the weights, relative to the package; dvc.yaml names the same as the training stages' dependencies.
+SOURCES = (
+    "core/constants.py",
+    "data/audio.py",
+    "data/batches.py",
+    "data/features.py",
+    "model/base.py",
+    "model/device.py",
+    "model/xtts.py",
+    "training",
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Of a run: equal identities give equal weights, step by step, for as long as they are trained."""
+
+    phase: PhaseName
+    trajectory: dict[str, Any]  # data, initial weights, seed and settings that shape the weights, as flat JSON
+    code: str  # digest of the sources that shape the weights; "" in states of before it was recorded
+
+    @property
+    def key(self) -> str:
+        """The run's name for the checkpoint store and for MLflow."""
+        return sha256_json([self.trajectory, self.code])[:KEY_DIGITS]
+
+    def changes(self, before: "Identity") -> list[str]:
+        """What differs from the run `before`, e.g. "train_phase1.lr 1e-05 → 5e-06"."""
+        names = sorted(key for key in self.trajectory | before.trajectory if self._differs(before, key))
+        found = [self._change(before, name) for name in names]
+        return found or (["the code"] if self.code != before.code else [])
+
+    def _differs(self, before: "Identity", name: str) -> bool:
+        return bool(self.trajectory.get(name) != before.trajectory.get(name))
+
+    def _change(self, before: "Identity", name: str) -> str:
+        old, new = before.trajectory.get(name), self.trajectory.get(name)
+        return name if name in ("data", "initial_weights") else f"{name} {old} → {new}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run writes of itself beside its weights: what it was started as, and the code that went on with it."""
+
+    identity: Identity
+    newer_code: tuple[tuple[int, str], ...] = ()  # (the step it went on from, digest)
+
+    @property
+    def code(self) -> str:
+        """The newest that trained it."""
+        return self.newer_code[-1][1] if self.newer_code else self.identity.code
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "phase": self.identity.phase,
+            "key": self.identity.key,
+            "trajectory": self.identity.trajectory,
+            "code": self.identity.code,
+            "newer_code": [list(change) for change in self.newer_code],
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Of a state.json or DONE, also of format 1, whose fingerprint held the stopping rules, too.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        if "format" not in content:
+            fingerprint = content["fingerprint"]
+            trajectory = {key: value for key, value in fingerprint.items() if not _only_stops(key, fingerprint)}
+            return cls(Identity(fingerprint["phase"], trajectory, content.get("code", "")))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}")
+        identity = Identity(content["phase"], dict(content["trajectory"]), str(content["code"]))
+        return cls(identity, tuple((int(step), str(digest)) for step, digest in content["newer_code"]))
+
+
+def identity_of(workspace: Workspace, params: Params, phase: PhaseName) -> Identity | None:
+    """Of the run that the parameters ask for; None where prepare or the phase before has not run yet.
+
+    Cheap: it reads JSON, and hashes neither features nor weights.
+    """
+    features, weights = workspace.prepared / FEATURES, _initial_weights(workspace, phase)
+    if weights is None or not features.is_file():
+        return None
+    settings = {f"train_{phase}.{key}": value for key, value in params.phase(phase).model_dump().items()}
+    everything = {
+        "phase": phase,
+        "seed": params.seed,
+        "data": _features_digest(read_json(features)),
+        "initial_weights": weights,
+        **settings,
+    }
+    trajectory = {key: value for key, value in everything.items() if not _only_stops(key, everything)}
+    return Identity(phase, trajectory, code_digest())
+
+
+def _features_digest(digests: dict[str, str]) -> str:
+    """Of all features, by the SHA-256 of their files."""
+    return sha256_json([digests[name] for split in SPLITS for name in sorted(digests) if name.startswith(f"{split}.")])
+
+
+def code_digest() -> str:
+    """Of the sources that shape the weights."""
+    places = [_PACKAGE / name for name in SOURCES]
+    files = [file for place in places for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])]
+    return sha256_json({file.relative_to(_PACKAGE).as_posix(): sha256_file(file) for file in files})
+
+
+def _initial_weights(workspace: Workspace, phase: PhaseName) -> str | None:
+    """Their SHA-256, as the stage that wrote them recorded it."""
+    if phase == "phase2":
+        card = workspace.model("phase1") / MODEL_CARD
+        return str(read_json(card)["sha256"]) if card.is_file() else None
+    info = workspace.prepared / "base" / BASE_INFO
+    return str(read_json(info)["gpt"]["sha256"]) if info.is_file() else None
+
+
+def _only_stops(key: str, settings: dict[str, Any]) -> bool:
+    """Whether a setting only says when the run ends. A cosine schedule is stretched over the epochs."""
+    section, _, name = key.rpartition(".")
+    if name == "epochs":
+        return bool(settings[f"{section}.schedule"] == "constant")
+    return name in STOPPING_RULES

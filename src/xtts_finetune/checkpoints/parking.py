@@ -1,0 +1,140 @@
+"""Runs moved aside: another run takes their place in work/, and they come back when their parameters do."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xtts_finetune.checkpoints.identity import Identity, Record
+from xtts_finetune.core.disk import files_below, held_bytes
+from xtts_finetune.core.files import fsync_path, read_json
+from xtts_finetune.core.layout import DONE, PHASES, STATE, PhaseName, Workspace, checkpoint_step, parked_key
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A run that was moved aside."""
+
+    phase: PhaseName
+    key: str
+    folder: Path
+    step: int  # of its newest state; 0 where the folder is damaged
+    best_mel_ce: float | None
+    params: dict[str, Any]  # the settings that shape its weights, e.g. train_phase1.lr
+    bytes: int  # on disk
+
+
+def parked(workspace: Workspace) -> list[Parked]:
+    """Every parked run, by phase and key."""
+    return [described(folder, phase, key) for phase in PHASES for folder, key in _folders(workspace, phase)]
+
+
+def described(folder: Path, phase: PhaseName, key: str) -> Parked:
+    """A run by what lies in its folder, however damaged."""
+    contents = list(_contents(folder))
+    record = next(_records(contents), None)
+    positions = list(_positions(contents))
+    finite = [mel_ce for _, mel_ce in positions if math.isfinite(mel_ce)]
+    settings = record.identity.trajectory if record else {}
+    return Parked(
+        phase=phase,
+        key=key,
+        folder=folder,
+        step=max((step for step, _ in positions), default=0),
+        best_mel_ce=min(finite, default=None),
+        params={name: value for name, value in settings.items() if name.startswith("train_")},
+        bytes=held_bytes(files_below(folder)),
+    )
+
+
+def record_of(folder: Path) -> Record | None:
+    """What the run in `folder` says of itself; None where nothing there can be read."""
+    return next(_records(_contents(folder)), None)
+
+
+def continues(folder: Path, identity: Identity) -> bool:
+    """Whether what lies in `folder` is the run `identity`, or can go on as it.
+
+    An unfinished run goes on under newer code. A done one of older code is not passed off as the newer one's.
+    """
+    record = record_of(folder)
+    if record is None or record.identity.trajectory != identity.trajectory:
+        return False
+    return record.code == identity.code or not (folder / DONE).is_file()
+
+
+def park(workspace: Workspace, phase: PhaseName, key: str) -> Path:
+    """Move work/<phase>/ aside; returns where it is now."""
+    folder, number = workspace.parked_work(phase, key), 1
+    while folder.exists():
+        number += 1
+        folder = workspace.parked_work(phase, f"{key}-{number}")
+    _rename(workspace.work(phase), folder)
+    return folder
+
+
+def take_back(workspace: Workspace, identity: Identity) -> Path | None:
+    """Bring the parked run that `identity` can go on with back into work/, which must be empty or not be there.
+
+    Of several it is the one of this very code, or the one that has come furthest; returns where it was parked.
+    """
+    phase = identity.phase
+    found = [each for each in parked(workspace) if each.phase == phase and continues(each.folder, identity)]
+    if not found:
+        return None
+    chosen = max(found, key=lambda each: (each.key == identity.key, each.step))
+    work = workspace.work(phase)
+    if work.exists():
+        work.rmdir()  # only POSIX lets a folder be renamed over an empty one
+    _rename(chosen.folder, work)
+    return chosen.folder
+
+
+def _folders(workspace: Workspace, phase: PhaseName) -> Iterator[tuple[Path, str]]:
+    for folder in sorted(workspace.work(phase).parent.glob(f"{phase}.*")):
+        key = parked_key(folder.name, phase)
+        if key is not None and folder.is_dir():
+            yield folder, key
+
+
+def _contents(folder: Path) -> Iterator[dict[str, Any]]:
+    """What its DONE, its states from the newest on and its bests say, as far as it can be read."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    states = [name for name in names if checkpoint_step(name, "step") is not None]
+    bests = [name for name in names if checkpoint_step(name, "best") is not None]
+    for file in (DONE, *(f"{name}/{STATE}" for name in (*reversed(states), *reversed(bests)))):
+        try:
+            content = read_json(folder / file)
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            yield content
+
+
+def _records(contents: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Iterator[Record]:
+    for content in contents:
+        try:
+            yield Record.from_json(content)
+        except _UNREADABLE:
+            continue
+
+
+def _positions(contents: list[dict[str, Any]]) -> Iterator[tuple[int, float]]:
+    """Step and best Mel CE so far."""
+    for content in contents:
+        try:
+            if "figures" in content:
+                yield int(content["figures"]["last_step"]), float(content["figures"]["eval"]["mel_ce"])
+            else:
+                yield int(content["position"]["step"]), float(content["position"]["best_mel_ce"])
+        except _UNREADABLE:
+            continue
+
+
+def _rename(source: Path, target: Path) -> None:
+    os.rename(source, target)
+    fsync_path(target.parent)

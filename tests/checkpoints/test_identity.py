@@ -1,0 +1,130 @@
+"""One identity of a run: what shapes its weights, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xtts_finetune.checkpoints import identity
+from xtts_finetune.checkpoints.identity import SOURCES, Identity, Record, identity_of
+from xtts_finetune.core.files import sha256_json, write_json
+from xtts_finetune.core.layout import FEATURES, Workspace
+from xtts_finetune.core.params import Params, load_params
+
+ROOT = Path(__file__).parents[2]
+FILES = {f"{split}.{kind}": f"{split} {kind}" for split in ("train", "eval") for kind in ("jsonl", "codes.i16")}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Just prepared: no feature and no weight is there to be hashed."""
+    workspace = Workspace(tmp_path)
+    write_json(workspace.prepared / FEATURES, FILES)
+    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"sha256": "base"}})
+    return workspace
+
+
+def params(**changes: Any) -> Params:
+    starter = load_params(ROOT / "params.yaml")
+    phase = starter.train_phase1.model_copy(update=changes)
+    return starter.model_copy(update={"train_phase1": phase, "train_phase2": phase})
+
+
+def key(workspace: Workspace, **changes: Any) -> str:
+    found = identity_of(workspace, params(**changes), "phase1")
+    assert found is not None
+    return found.key
+
+
+def test_before_prepare_there_is_none(workspace: Workspace) -> None:
+    assert identity_of(workspace, params(), "phase1") is not None
+    assert identity_of(workspace, params(), "phase2") is None, "phase 1 has not run"
+    (workspace.prepared / FEATURES).unlink()
+    assert identity_of(workspace, params(), "phase1") is None
+    write_json(workspace.prepared / FEATURES, FILES)
+    (workspace.prepared / "base" / "base.json").unlink()
+    assert identity_of(workspace, params(), "phase1") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epochs": 7}, {"target_mel_ce": None}, {"patience": 3}, {"epochs": 1, "target_mel_ce": 9.0, "patience": 1}],
+)
+def test_when_it_stops_makes_no_other_run(workspace: Workspace, changes: dict[str, Any]) -> None:
+    assert key(workspace, **changes) == key(workspace)
+
+
+@pytest.mark.parametrize("changes", [{"lr": 5e-4}, {"optim": "adamw8bit"}, {"warmup_steps": 0}, {"mask_prompt": True}])
+def test_what_shapes_the_weights_does(workspace: Workspace, changes: dict[str, Any]) -> None:
+    assert key(workspace, **changes) != key(workspace)
+
+
+def test_a_stretched_schedule_is_another_run(workspace: Workspace) -> None:
+    assert key(workspace, schedule="cosine", epochs=3) != key(workspace, schedule="cosine", epochs=4)
+    assert key(workspace, schedule="cosine", patience=3) == key(workspace, schedule="cosine")
+
+
+def test_data_and_initial_weights_do(workspace: Workspace) -> None:
+    before = key(workspace)
+    write_json(workspace.prepared / FEATURES, {**FILES, "train.jsonl": "other"})
+    other_data = key(workspace)
+    write_json(workspace.prepared / FEATURES, FILES)
+    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"sha256": "other"}})
+    assert len({before, other_data, key(workspace)}) == 3
+
+
+def test_phase_2_starts_from_what_phase_1_left(workspace: Workspace) -> None:
+    keys = set()
+    for digest in ("best", "another best"):
+        write_json(workspace.model("phase1") / "model.json", {"sha256": digest})
+        found = identity_of(workspace, params(), "phase2")
+        assert found is not None
+        keys.add(found.key)
+    assert len(keys | {key(workspace)}) == 3
+
+
+def test_code_that_shapes_the_weights_does(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(workspace)
+    monkeypatch.setattr(identity, "code_digest", lambda: "newer")
+    assert key(workspace) != before
+
+
+@pytest.mark.parametrize("stage", ["train_phase1", "train_phase2"])
+def test_dvc_runs_a_phase_for_the_same_code(stage: str) -> None:
+    package = "src/xtts_finetune/"
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
+    assert [dep.removeprefix(package) for dep in deps if dep.startswith("src/")] == list(SOURCES)
+    assert all((ROOT / package / source).exists() for source in SOURCES)
+
+
+def test_what_changed_is_said() -> None:
+    before = Identity("phase1", {"data": "a", "seed": 42, "train_phase1.lr": 1e-5}, "old")
+    after = Identity("phase1", {"data": "b", "seed": 42, "train_phase1.lr": 5e-6}, "new")
+    assert after.changes(before) == ["data", "train_phase1.lr 1e-05 → 5e-06"]
+    assert Identity("phase1", before.trajectory, "new").changes(before) == ["the code"]
+    assert before.changes(before) == []
+
+
+def test_a_record_comes_back() -> None:
+    record = Record(Identity("phase1", {"seed": 42}, "old"), ((200, "new"), (300, "newer")))
+    assert Record.from_json(record.to_json()) == record
+    assert record.to_json()["key"] == record.identity.key
+    assert record.code == "newer"
+    assert Record(record.identity).code == "old"
+
+
+def test_the_fingerprint_of_format_1_is_the_same_trajectory(workspace: Workspace) -> None:
+    current = identity_of(workspace, params(), "phase1")
+    assert current is not None
+    order = ["train.codes.i16", "train.jsonl", "eval.codes.i16", "eval.jsonl"]
+    fingerprint = {
+        "phase": "phase1",
+        "seed": 42,
+        "data": sha256_json([FILES[name] for name in order]),
+        "initial_weights": "base",
+        **{f"train_phase1.{key}": value for key, value in params().train_phase1.model_dump().items()},
+    }
+    record = Record.from_json({"fingerprint": fingerprint, "position": {}})
+    assert record.identity.trajectory == current.trajectory
+    assert record.code == ""

@@ -1,0 +1,115 @@
+"""Runs moved aside and back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xtts_finetune.checkpoints.identity import Identity, Record
+from xtts_finetune.checkpoints.parking import continues, park, parked, record_of, take_back
+from xtts_finetune.core.files import write_json
+from xtts_finetune.core.layout import Workspace
+
+FIRST = Identity("phase1", {"seed": 42, "train_phase1.lr": 1e-5}, "code")
+OTHER = Identity("phase1", {"seed": 42, "train_phase1.lr": 5e-6}, "code")
+NEWER = Identity("phase1", FIRST.trajectory, "newer")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def state(record: Record, step: int, best_mel_ce: float) -> dict[str, Any]:
+    return {**record.to_json(), "position": {"step": step, "best_mel_ce": best_mel_ce}}
+
+
+def begin(workspace: Workspace, identity: Identity, *steps: int, best_mel_ce: float = 4.0) -> Path:
+    work = workspace.work(identity.phase)
+    for step in steps:
+        write_json(work / f"step-{step:08d}" / "state.json", state(Record(identity), step, best_mel_ce))
+    return work
+
+
+def end(workspace: Workspace, identity: Identity, step: int) -> None:
+    figures = {"last_step": step, "eval": {"mel_ce": 3.5}}
+    write_json(workspace.work(identity.phase) / "DONE", {**Record(identity).to_json(), "figures": figures})
+
+
+def test_a_parked_run_is_described(workspace: Workspace) -> None:
+    begin(workspace, FIRST, 100, 200)
+    folder = park(workspace, "phase1", FIRST.key)
+    assert folder == workspace.parked_work("phase1", FIRST.key)
+    assert not workspace.work("phase1").exists()
+    [found] = parked(workspace)
+    assert (found.phase, found.key, found.folder, found.step) == ("phase1", FIRST.key, folder, 200)
+    assert found.best_mel_ce == 4.0
+    assert found.params == {"train_phase1.lr": 1e-5}
+    assert found.bytes > 0
+
+
+def test_a_done_one_by_its_figures(workspace: Workspace) -> None:
+    begin(workspace, FIRST, 100)
+    end(workspace, FIRST, 100)
+    park(workspace, "phase1", FIRST.key)
+    assert [(found.step, found.best_mel_ce) for found in parked(workspace)] == [(100, 3.5)]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"position": 5, "format": 2}', '{"fingerprint": []}'])
+def test_a_damaged_one_is_listed_all_the_same(workspace: Workspace, content: str) -> None:
+    folder = workspace.parked_work("phase1", "0" * 16)
+    (folder / "step-00000100").mkdir(parents=True)
+    (folder / "step-00000100" / "state.json").write_text(content)
+    (workspace.root / "work" / "phase1.lock").touch()
+    (workspace.root / "work" / "phase1.tmp").mkdir()
+    [found] = parked(workspace)
+    assert (found.step, found.best_mel_ce, found.params) == (0, None, {})
+    assert take_back(workspace, FIRST) is None
+    assert folder.exists()
+
+
+def test_without_a_finite_evaluation_there_is_no_best(workspace: Workspace) -> None:
+    begin(workspace, FIRST, 100, best_mel_ce=float("inf"))
+    park(workspace, "phase1", FIRST.key)
+    assert [found.best_mel_ce for found in parked(workspace)] == [None]
+
+
+def test_it_comes_back_for_its_own_parameters_alone(workspace: Workspace) -> None:
+    begin(workspace, FIRST, 100)
+    folder = park(workspace, "phase1", FIRST.key)
+    assert take_back(workspace, OTHER) is None
+    workspace.work("phase1").mkdir()
+    assert take_back(workspace, FIRST) == folder
+    assert parked(workspace) == []
+    found = record_of(workspace.work("phase1"))
+    assert found is not None
+    assert found.identity == FIRST
+
+
+def test_an_unfinished_run_goes_on_under_newer_code_a_done_one_does_not(workspace: Workspace) -> None:
+    work = begin(workspace, FIRST, 100)
+    assert continues(work, FIRST)
+    assert continues(work, NEWER)
+    assert not continues(work, OTHER)
+    end(workspace, FIRST, 200)
+    assert continues(work, FIRST)
+    assert not continues(work, NEWER)
+    park(workspace, "phase1", FIRST.key)
+    assert take_back(workspace, NEWER) is None
+
+
+def test_of_several_the_one_of_this_code_else_the_furthest(workspace: Workspace) -> None:
+    for identity, step in ((FIRST, 100), (NEWER, 50), (OTHER, 300)):
+        begin(workspace, identity, step)
+        park(workspace, "phase1", identity.key)
+    assert take_back(workspace, NEWER) == workspace.parked_work("phase1", NEWER.key)
+    park(workspace, "phase1", NEWER.key)
+    newest = Identity("phase1", FIRST.trajectory, "newest")
+    assert take_back(workspace, newest) == workspace.parked_work("phase1", FIRST.key)
+
+
+def test_nothing_takes_the_place_of_a_parked_run(workspace: Workspace) -> None:
+    for step in (100, 200):
+        begin(workspace, FIRST, step)
+        park(workspace, "phase1", FIRST.key)
+    assert sorted((found.key, found.step) for found in parked(workspace)) == [(FIRST.key, 100), (FIRST.key, 200)]
