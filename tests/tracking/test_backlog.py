@@ -72,9 +72,10 @@ def test_a_delivered_phase_leaves_nothing(store: Store, workspace: Workspace) ->
     assert not workspace.undelivered.exists()
 
 
-def test_a_damaged_record_is_named(workspace: Workspace, store: Store) -> None:
+@pytest.mark.parametrize("content", ["{", '{"key": "../../models", "order": null, "dataset": null}'])
+def test_a_damaged_or_forged_record_is_named(workspace: Workspace, store: Store, content: str) -> None:
     (workspace.undelivered / KEY).mkdir(parents=True)
-    (workspace.undelivered / KEY / "delivery.json").write_text("{")
+    (workspace.undelivered / KEY / "delivery.json").write_text(content)
     assert waiting(workspace) == []
     with pytest.raises(UserError, match=KEY):
         deliver_backlog(workspace, lambda: store)

@@ -7,8 +7,8 @@ from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work,
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.tracking.backlog import deliver_backlog_aside
 from xtts_finetune.tracking.curve import Curve
-from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.outbox import set_aside, take_back
+from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_record, stage_tags, track
 from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals

@@ -11,10 +11,10 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import Store, is_local, load_mlflow, open_store
 from xtts_finetune.tracking.curve import Row
-from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.environment import environment_tags
 from xtts_finetune.tracking.outbox import Outbox, Record, new_record
 from xtts_finetune.tracking.registry import DATA_DESCRIPTION_TAG, DATA_TAG
+from xtts_finetune.tracking.run_tracker import RunTracker
 
 CODE = "code"  # the tag with the digest of the sources that shape the weights
 _COMMIT = "git_commit"
@@ -37,7 +37,8 @@ def stage_tags(workspace: Workspace, stage: str, data_md5: str) -> dict[str, str
 
 def stage_record(workspace: Workspace, key: str, params: Mapping[str, object], tags: Mapping[str, str]) -> Record:
     """The run of the work `key`; `tags` are those of `stage_tags`."""
-    name = " · ".join([tags["phase"], *(f"{name} {params[name]}" for name in ("lr",) if name in params), key[:6]])
+    lr = [f"lr {params['lr']}"] if "lr" in params else []
+    name = " · ".join([tags["phase"], *lr, key[:6]])
     return new_record(key, name, params, tags, ("data", workspace.data.name, tags["data_md5"]))
 
 
