@@ -8,8 +8,8 @@ from typing import Any
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.curve import Curve
-from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.outbox import new_record
+from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import track
 
 DATASET = ("data", "data/", "a" * 32 + ".dir")

@@ -12,7 +12,7 @@ import pytest
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.speech.speaker import SERVING_CODE
-from xtts_finetune.tracking import registry
+from xtts_finetune.tracking import logged_model, registry
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.registry import Registration, artifact_folder, find_champion, register_best, versions
 
@@ -142,7 +142,7 @@ def test_a_crash_while_linking_leaves_no_rest(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "link_tree", crash)
+        patch.setattr(logged_model, "link_tree", crash)
         with pytest.raises(OSError, match="No space"):
             register(store, run_id, model)
     assert [found.status for found in logged_models(store)] == ["PENDING"]

@@ -4,10 +4,10 @@ work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, curve segm
 work/phase1/curve.jsonl        every step and evaluation of the run so far
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
-work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
+work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
@@ -34,12 +34,12 @@ MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is
 # of a phase
 DONE = "DONE"
 DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve has got there
-# of prepared/
-FEATURES = "features.json"  # SHA-256 of every features file
 # of an ended run that is not delivered yet
 FIGURES = "artifacts"  # files for its page
 BUNDLE = "bundle"
 SERVING = "serving.py"  # the code that lets a bundle speak
+# of prepared/
+FEATURES = "features.json"  # SHA-256 of every features file
 # of an exported best
 MODEL_CARD = "model.json"
 # of a bundle, beside an exported best
@@ -135,11 +135,6 @@ class Workspace:
         return self.root / "base"
 
     @property
-    def base_checked(self) -> Path:
-        """What the stage check found the base to be: SHA-256 by file; what is made of the base depends on it."""
-        return self.base / "checked.json"
-
-    @property
     def prepared(self) -> Path:
         return self.root / "prepared"
 
@@ -175,7 +170,7 @@ class Workspace:
 
     @property
     def page_reserve(self) -> Path:
-        """Room for status.md, from the first stage on."""
+        """Room for status.md while a stage runs."""
         return reserve_of(self.root / "work" / "status")
 
     def checkpoints(self, phase: PhaseName) -> Path:
@@ -194,11 +189,6 @@ class Workspace:
     def status(self) -> Path:
         """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
         return self.reports / "status.md"
-
-    @property
-    def dataset_report(self) -> Path:
-        """What prepare made of the recordings, and what it rejected."""
-        return self.reports / "dataset.json"
 
     @property
     def evaluation(self) -> Path:

@@ -37,7 +37,8 @@ def sync_lines(workspace: Workspace) -> Iterator[str]:
         raise
     except Exception as error:
         raise _refused(tracking, error) from error
-    yield from map(_line, before)
+    still = {run.key for run in waiting(workspace)}  # a live trainer's own
+    yield from (_line(run) for run in before if run.key not in still)
     yield from map(str, registered)
 
 

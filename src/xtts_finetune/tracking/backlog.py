@@ -80,11 +80,10 @@ def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], Store]) ->
 
     def work() -> None:
         try:
-            registered = deliver_backlog(workspace, connect)
+            for registration in deliver_backlog(workspace, connect):
+                print(registration, file=sys.stderr)
         except Exception as error:  # noqa: BLE001 - no store, driver or network may end a training
             print(f"tracking: earlier runs still wait for MLflow: {reason(error)}", file=sys.stderr)
-        else:
-            print(*registered, sep="\n", file=sys.stderr)
 
     if any(ended_outboxes(workspace)):
         threading.Thread(target=work, name="mlflow-backlog", daemon=True).start()

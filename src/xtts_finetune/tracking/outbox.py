@@ -169,6 +169,8 @@ def _read(file: Path) -> Record:
     try:
         content = read_json(file)
         order, dataset = content.pop("order"), content.pop("dataset")
+        if Path(content["key"]).name != content["key"]:  # it names a folder
+            raise ValueError(f"no key: {content['key']}")
         return Record(**content, order=order and Order(**order), dataset=dataset and tuple(dataset))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         remedy = f"rm -r {file.parent}: MLflow then lacks the run; reports/ and models/ have its results"

@@ -4,35 +4,25 @@ A version's files are an MLflow logged model: a few lines of configuration, and 
 name (hard links) in its folder. mlflow takes seconds to import: only inside functions.
 """
 
-import importlib.metadata
 import json
-import os
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xtts_finetune.core.files import discard, fsync_path, link_tree, scratch_folder
 from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.logged_model import MODEL_FOLDER, WEIGHTS_TAG, log_model, whole_model
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-WEIGHTS_TAG = "model_sha256"
-PARAM = "param."  # begins the tags with what the model was trained with
 DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
-MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
 
-_SERVING_PACKAGES = ("coqui-tts", "mlflow", "pandas", "torch", "transformers")
 _WHAT_IT_IS = (
     "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
     "candidate is the latest, champion the one in use: move that alias when a candidate sounds better."
 )
-_UPLOAD_TIMEOUT = 600  # seconds that a server may take to store one file
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ def register_best(
     if same:
         number = same[0].version
     else:
-        model = _whole_model(store, run_id, model_name, model_sha256) or _log_model(
+        model = whole_model(store, run_id, model_name, model_sha256) or log_model(
             store, run_id, model_name, folder, serving_code, model_sha256, tags
         )
         number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics)
@@ -132,90 +122,6 @@ def artifact_folder(store: Store, version: Version) -> Path:
 
     uri = store.client.get_model_version_download_uri(version.name, str(version.version))
     return Path(download_artifacts(artifact_uri=f"{uri}/{MODEL_FOLDER}", tracking_uri=store.uri))
-
-
-def _whole_model(store: Store, run_id: str, model_name: str, model_sha256: str) -> "LoggedModel | None":
-    """A logged model of these weights that a crash left without its version; incomplete ones are removed."""
-    filter_string = f"tags.{WEIGHTS_TAG} = '{model_sha256}' AND name = '{model_name}' AND source_run_id = '{run_id}'"
-    whole = None
-    for model in store.client.search_logged_models([store.experiment_id], filter_string):
-        if model.status == "READY":
-            whole = model
-        else:  # no version ever refers to one that isn't ready
-            own = _own_folder(store, model)
-            if own and own.parent.exists():
-                discard(own.parent)
-            store.client.delete_logged_model(model.model_id)
-    return whole
-
-
-def _log_model(
-    store: Store,
-    run_id: str,
-    model_name: str,
-    folder: Path,
-    serving_code: Path,
-    model_sha256: str,
-    tags: Mapping[str, str],
-) -> "LoggedModel":
-    """Create the logged model and fill it; it is ready only when every file is on the disk.
-
-    Raises:
-        UserError: the store would have it written to a path of this machine that is not the workspace's own.
-    """
-    client = store.client
-    model = client.create_logged_model(
-        store.experiment_id,
-        name=model_name,
-        source_run_id=run_id,
-        tags={WEIGHTS_TAG: model_sha256},
-        params={name.removeprefix(PARAM): text for name, text in tags.items() if name.startswith(PARAM)},
-    )
-    own = _own_folder(store, model)
-    if own:
-        _save_pyfunc(own, model, run_id, folder, serving_code)
-    else:  # beside the weights, so that they are linked here, too
-        store.refuse_foreign_path(model.artifact_location)
-        with scratch_folder(folder.parent / "upload") as temporary:
-            _save_pyfunc(temporary, model, run_id, folder, serving_code)
-            with _patience():
-                client.log_model_artifacts(model.model_id, str(temporary))
-    return client.finalize_logged_model(model.model_id, "READY")
-
-
-def _own_folder(store: Store, model: "LoggedModel") -> Path | None:
-    """Where a logged model's files belong in this workspace's own store; None if the store names any other place."""
-    return store.own_folder(model.artifact_location, "models", model.model_id, "artifacts")
-
-
-def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path, serving_code: Path) -> None:
-    """Write MLflow's configuration into `target` and link the files of `folder` beside it."""
-    import mlflow.pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    inputs = Schema([ColSpec("string", "text"), ColSpec("string", "language", required=False)])
-    outputs = Schema([ColSpec("string", "audio_wav_base64"), ColSpec("long", "sample_rate")])
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks for an input example, and would run the model on it
-        empty = Path(scratch, Path(MODEL_FOLDER).name)
-        empty.mkdir()  # MLflow copies what is in it; the files are linked below
-        mlflow.pyfunc.save_model(
-            str(target),
-            python_model=str(serving_code),
-            artifacts={"model": str(empty)},
-            pip_requirements=[f"{name}=={_public_version(name)}" for name in _SERVING_PACKAGES],
-            signature=ModelSignature(inputs, outputs),
-            mlflow_model=Model(model_id=model.model_id, model_uuid=model.model_id, run_id=run_id),
-        )
-    link_tree(folder, target / MODEL_FOLDER)
-    for path in [*target.rglob("*"), target, *target.parents[:2]]:
-        fsync_path(path)
-
-
-def _public_version(package: str) -> str:
-    """The installed version, without a build's suffix (+cu128), which no index knows."""
-    return importlib.metadata.version(package).partition("+")[0]
 
 
 def _create_version(
@@ -273,15 +179,3 @@ def _set_aliases(store: Store, model_name: str, version: int) -> list[str]:
 def _aliases(store: Store, model_name: str) -> dict[str, int]:
     """Each alias and its version; versions found by a search come without them."""
     return {alias: int(version) for alias, version in store.client.get_registered_model(model_name).aliases.items()}
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    """Give a server time to store a file of gigabytes: metrics are bounded to seconds."""
-    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-    before = os.environ[name]
-    os.environ[name] = str(max(int(before), _UPLOAD_TIMEOUT))
-    try:
-        yield
-    finally:
-        os.environ[name] = before

@@ -1,0 +1,132 @@
+"""The MLflow run of a phase while it is trained: nothing waits for it, and no failure of a server ends the work."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from xtts_finetune.core.disk import is_disk_full
+from xtts_finetune.core.errors import DiskFull, Stopped
+from xtts_finetune.tracking.connection import TIMEOUT, Store, reason
+from xtts_finetune.tracking.delivery import Delivery
+from xtts_finetune.tracking.outbox import Outbox, now
+
+
+class RunTracker:
+    """The MLflow run of a phase that is being trained: its curve goes there on another thread, a flight at a time.
+
+    No failure of a server ends the work, or lets it wait longer than the server's timeout, at the start, in the
+    middle or at the end: what is not delivered waits in the outbox. The workspace's own database must take the run as
+    it starts; when its disk is full the work is stopped where it would end, and the next start brings all of it.
+    As a context manager it ends the run as FINISHED, KILLED (stopped, to be continued) or FAILED.
+    """
+
+    def __init__(self, outbox: Outbox, connect: Callable[[], Store], is_local: bool, flush_every_steps: int) -> None:
+        self._outbox = outbox
+        self._delivery = Delivery(outbox, connect)
+        self._is_local = is_local
+        self._flush_every_steps = flush_every_steps
+        self._next_flush = 0
+        self._failure: Exception | None = None  # why the latest flight came to nothing
+        self._flight: threading.Thread | None = None
+        self._ended = False
+
+    @classmethod
+    def start(cls, outbox: Outbox, connect: Callable[[], Store], is_local: bool, flush_every_steps: int) -> Self:
+        """Continue the run of the outbox's key, whatever its status, or create it.
+
+        Raises:
+            UserError: the workspace's own database is damaged or of another schema.
+            MlflowException: it refuses.
+        """
+        tracker = cls(outbox, connect, is_local, flush_every_steps)
+        outbox.save()
+        if is_local:
+            tracker._delivery.claim()
+        else:
+            tracker._fly(tracker._delivery.claim)
+        return tracker
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None until the store has answered."""
+        return self._outbox.record.run_id
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Every `flush_every_steps` steps, send what the curve has and the store lacks. The metrics stand in it."""
+        if metrics and step >= self._next_flush and not self._is_flying:
+            self._next_flush = step + self._flush_every_steps
+            self._fly(self._delivery.bring)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Add to the run's tags, which are sent when it ends."""
+        self._outbox.change(tags={**self._outbox.record.tags, **tags})
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Send what is left, and end the run. What a server does not take waits in the outbox.
+
+        Raises:
+            DiskFull: the workspace's disk has no room for it. Called again, it tries again.
+        """
+        self._outbox.change(status=status, ended=now())
+        self._land()
+        if not self._is_flying:  # else it hangs
+            self._fly(self._delivery.bring)
+            self._land()
+        self._outbox.save()
+        if not self._outbox.is_delivered:
+            self._report_the_rest()
+        self._ended = True
+
+    @property
+    def _is_flying(self) -> bool:
+        return self._flight is not None and self._flight.is_alive()
+
+    def _fly(self, work: Callable[[], object]) -> None:
+        self._flight = threading.Thread(target=self._try, args=(work,), name="mlflow", daemon=True)
+        self._flight.start()
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+            self._failure = None
+        except Exception as error:  # noqa: BLE001 - no store, driver or network may end a training
+            if self._failure is None:
+                print(f"tracking: MLflow takes no points, keeping them for later: {reason(error)}", file=sys.stderr)
+            self._failure = error
+
+    def _land(self) -> None:
+        """Wait for the flight: for the own database, or while a server takes batch after batch."""
+        patience = None if self._is_local else float(os.environ[TIMEOUT])
+        while self._flight and self._flight.is_alive():
+            before = self._outbox.record.delivered
+            self._flight.join(patience)
+            if self._outbox.record.delivered == before and self._flight.is_alive():
+                self._failure = TimeoutError(f"no answer in {patience:g} s")
+                return
+
+    def _report_the_rest(self) -> None:
+        points, failure = len(self._outbox.outstanding()), self._failure
+        why = reason(failure) if failure else "the disk is full"
+        print(
+            f"tracking: {points} points are not in MLflow: {why}\n"
+            "  nothing is lost: they wait in work/, and are delivered by the next stage, or by: xtts-finetune sync",
+            file=sys.stderr,
+        )
+        if self._is_local and failure and is_disk_full(failure):
+            raise DiskFull(f"MLflow's database has no room: {why}") from failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and not self._ended:
+            self.finish()
+        elif error is not None:
+            with suppress(DiskFull, OSError):  # `error` says why it ends
+                self.finish("KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED")
