@@ -308,7 +308,7 @@ def _outs(stage: Stage) -> list[str]:
     if stage[0] == "train":
         phase = stage[1]
         return [f"checkpoints/{phase}", f"models/{phase}", f"reports/train_{phase}.json", f"reports/curve_{phase}.csv"]
-    return ["reports/samples", "reports/evaluation.json", "reports/curves.png"]
+    return ["reports/samples", "reports/evaluation.json", "reports/curves.png", "reports/registration.json"]
 
 
 def _digest(file: Path) -> str:

@@ -112,13 +112,17 @@ def test_asked_to_stop_at_any_change(
         small.remove()
 
 
-def test_asked_to_stop_it_loses_no_step(before: Before, reference: Reference, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_it_loses_no_step(
+    before: Before, reference: Reference, number: signal.Signals, tmp_path: Path
+) -> None:
+    """SIGHUP: the ssh connection was dropped."""
     small = before[PHASE1].copy(tmp_path / "small")
     small.change_params(lambda params: params["checkpoints"].update(save_every_steps=100))
     fork = small.start(*PHASE1)
     while not (small.root / "work" / "phase1" / "step-00000000" / "manifest.json").exists():
         time.sleep(0.001)
-    fork.kill(signal.SIGTERM)
+    fork.kill(number)
     assert fork.wait() == RESUMABLE
     saved = small.states("phase1")[-1]
     assert saved > 0, "by the signal alone"

@@ -40,7 +40,8 @@ PAGE = 4096
 WEIGHTS, OPTIMIZER = 2_781_460, 5_565_392  # bytes, of the tiny model
 ENOUGH = 200_000_000
 STARTED = "phase1.lock#1"  # a phase is past its preflight, and its page has its room
-RESERVED = "phase1.reserve#4"  # just before the second save takes the reserve's place
+SECOND_SAVE = "step-00000001#1"  # it has begun
+FOURTH_SAVE = "phase1.reserve#10"  # wants the reserve's room, when the second and the third had none
 PLENTY = 3_000_000_000  # for a whole checkout; only what is used takes memory
 
 
@@ -125,7 +126,7 @@ def test_every_budget(before: Before, reference: Reference, tmp_path: Path) -> N
 def test_room_that_comes_back_during_the_run(before: Before, reference: Reference, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", ENOUGH) as disk:
         small = before[PHASE1].copy(disk.root / "small")
-        said = small.run(*PHASE1, at={RESERVED: f"fill {PAGE}", "step-00000005#1": "free"})
+        said = small.run(*PHASE1, at={SECOND_SAVE: f"fill {PAGE}", FOURTH_SAVE: "free"})
         assert said.count("disk full: the state of step") == 1
         assert small.states("phase1")[-1] == 6
         skipped = small.points("phase1")["disk/saves_skipped"]
@@ -148,7 +149,7 @@ def test_killed_on_a_full_disk(before: Before, reference: Reference, tmp_path: P
     for event in some(range(50, 130, 2), 4):
         with small_disk(tmp_path / "disk", ENOUGH) as disk:
             small = before[PHASE1].copy(disk.root / "small")
-            code = small.start(*PHASE1, at={RESERVED: "fill 0", event: "SIGKILL"}).wait()
+            code = small.start(*PHASE1, at={SECOND_SAVE: "fill 0", event: "SIGKILL"}).wait()
             assert code in (KILLED, RESUMABLE)
             reference.check_folders(small)
             fork = small.start(*PHASE1)  # still full
@@ -163,7 +164,7 @@ def test_its_log_on_the_full_disk(before: Before, reference: Reference, tmp_path
     """`dvc repro > log`"""
     with small_disk(tmp_path / "disk", ENOUGH) as disk:
         small = before[PHASE1].copy(disk.root / "small")
-        fork = small.start(*PHASE1, at={RESERVED: "fill 0", "step-00000005#1": "free"}, log=disk.root / "log")
+        fork = small.start(*PHASE1, at={SECOND_SAVE: "fill 0", FOURTH_SAVE: "free"}, log=disk.root / "log")
         assert fork.wait() == DONE, fork.said
         reference.check_stage(small, PHASE1)
 

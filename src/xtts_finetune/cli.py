@@ -65,6 +65,18 @@ def clean(
         typer.Option(metavar="REMOTE", help="As --best-only, when the states are safe in this DVC remote."),
     ] = None,
     restore: Annotated[bool, typer.Option("--restore", help="With --archive: bring the states back.")] = False,
+    parked: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Delete the parked run of that key. No other option touches one."),
+    ] = None,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history",
+            help="Also what git and `dvc exp list` name: the states of every run, and whole runs that only earlier "
+            "commits name. The best (models/) of HEAD, branches, tags, experiments and stashes stays.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Else only the plan is shown.")] = False,
     force: Annotated[
         bool,
@@ -77,13 +89,52 @@ def clean(
 ) -> None:
     """Show what can go and what that frees; with --yes, free it.
 
-    Every option also drops what DVC's cache holds for earlier runs (dvc gc), and what killed processes left behind.
-    The best of every phase, the registered models, the recordings and what a live trainer holds always stay.
+    Every option also drops from DVC's cache the runs that nothing names, and what killed processes left behind. A run
+    is named by the workspace's dvc.lock, by any commit that HEAD, a branch, a tag or a stash reaches, and by an
+    experiment of `dvc exp list`: all of it stays, listed with its Mel CE, so that `git checkout` (or `dvc exp apply`)
+    and `dvc checkout` bring it back. The run that lies here does lose states, unless a tag, an experiment or a stash
+    names it, too: commit dvc.lock afterwards. To let an experiment go: `dvc exp remove NAME`, then clean.
+
+    Plain `dvc gc -w` is not as careful: it knows the workspace alone, and takes every other commit's and experiment's
+    models with it. Its safe form is `dvc gc --all-commits --all-experiments --skip-failed`.
+
+    The best of every phase, the registered models, the recordings and what a live trainer holds always stay. So do
+    parked runs: their parameters were changed before they ended, and when these come back they go on.
     """
     from xtts_finetune.ops.clean import Choice, clean_text
 
-    choice = Choice(intermediates, best_only, archive, restore, yes, force)
+    choice = Choice(intermediates, best_only, archive, restore, yes, force, history, parked)
     for line in clean_text(Workspace.here(), choice):
+        typer.echo(line)
+
+
+@app.command()
+def restore(
+    version: Annotated[str, typer.Argument(help="Its number, or an alias: champion, candidate.", show_default=False)],
+) -> None:
+    """Put a registered version back into models/: its weights and model.json, checked against the registry.
+
+    Costs no room where MLflow's store is a folder here (hard links); from a server it is downloaded. Says whether
+    DVC agrees: dvc.lock names this model; or else which commit, branch, tag or experiment does, and what to type to
+    go back to that run whole. A model that is in models/ and nowhere else is not overwritten.
+    """
+    from xtts_finetune.ops.restore import restore_text
+
+    for line in restore_text(Workspace.here(), version):
+        typer.echo(line)
+
+
+@app.command()
+def sync() -> None:
+    """Deliver to MLflow what waits for it: points of the curves, figures, a model to be registered.
+
+    Training and evaluation never wait for an MLflow server (tracking.uri in params.yaml) that is down or hangs: what
+    it did not take is kept in work/, and every next stage tries again. This command delivers it now. `status` shows
+    how much waits. Nothing is stored twice, also when it is stopped and typed again.
+    """
+    from xtts_finetune.ops.sync import sync_lines
+
+    for line in sync_lines(Workspace.here()):
         typer.echo(line)
 
 

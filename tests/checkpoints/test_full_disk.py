@@ -30,7 +30,9 @@ def store(disk: SmallDisk) -> CheckpointStore:
     return store
 
 
-def save(store: CheckpointStore, step: int, is_best: bool = False, attempts: int | None = None) -> bool:
+def save(
+    store: CheckpointStore, step: int, is_best: bool = False, attempts: int | None = None, size: int = STATE
+) -> bool:
     def write(name: str, size: int) -> None:
         with (written[-1] / name).open("wb") as file:
             file.write(bytes([step % 256]) * size)
@@ -41,7 +43,7 @@ def save(store: CheckpointStore, step: int, is_best: bool = False, attempts: int
         written.append(folder)
         write(WEIGHTS, PART)
 
-    contents = Contents(write_weights, lambda folder: write("optimizer.safetensors", 2 * PART), {"step": step})
+    contents = Contents(write_weights, lambda folder: write("optimizer.safetensors", 2 * PART), size, {"step": step})
     saved = store.save(step, contents, is_best)
     assert attempts in (None, len(written))
     return saved
@@ -121,6 +123,34 @@ def test_without_room_a_state_is_left_out_and_the_rest_stays(store: CheckpointSt
     assert whole(store) == ([8], 0)
 
 
+def test_while_it_stays_full_a_save_costs_nothing(
+    store: CheckpointStore, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a write up to the last byte nor a look at all bytes of what is there."""
+    save(store, 0, is_best=True)
+    save(store, 2)
+    filler = disk.fill(leave=SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("xtts_finetune.checkpoints.checkpoint.sha256_file", lambda path: pytest.fail(str(path)))
+        assert not save(store, 4, attempts=0)
+        assert not save(store, 6, attempts=0)
+    filler.unlink()
+    assert save(store, 8, attempts=1)
+    assert whole(store) == ([8], 0)
+
+
+def test_a_quota_that_free_space_does_not_show(
+    store: CheckpointStore, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store, 0, is_best=True)
+    filler = disk.fill(leave=SMALL)
+    monkeypatch.setattr("xtts_finetune.checkpoints.store.free_bytes", lambda path: 10 * STATE)
+    assert not save(store, 2, attempts=2), "tried, and once more when room was made"
+    assert whole(store) == ([0], 0)
+    filler.unlink()
+    assert save(store, 4, attempts=1)
+
+
 @pytest.mark.parametrize("leave", [0, SMALL])
 def test_the_weights_of_a_best_always_fit(store: CheckpointStore, disk: SmallDisk, leave: int) -> None:
     save(store, 0, is_best=True)
@@ -145,15 +175,16 @@ def test_if_not_even_they_fit_all_stays_as_it_was(store: CheckpointStore, disk: 
     assert whole(store) == ([2], 0)
 
 
+@pytest.mark.parametrize("size", [STATE, 0], ids=["known", "quota"])
 @pytest.mark.parametrize("room", range(0, STATE + 9 * 4096, 97 * 4096))
-def test_wherever_the_room_ends(store: CheckpointStore, disk: SmallDisk, room: int) -> None:
+def test_wherever_the_room_ends(store: CheckpointStore, disk: SmallDisk, room: int, size: int) -> None:
     """Saved, left out or refused: what is there verifies, and the best is never the older one without need."""
     save(store, 0, is_best=True)
     save(store, 2)
     store.reserve.release()
     disk.fill(leave=room)
     try:
-        saved = save(store, 4, is_best=True)
+        saved = save(store, 4, is_best=True, size=size)
     except DiskFull:
         assert whole(store) == ([2], 0)
     else:
@@ -172,3 +203,16 @@ def test_the_lock_holds_on_a_full_disk(store: CheckpointStore, disk: SmallDisk) 
     disk.fill()
     with store.locked():
         assert os.listdir(store.folder) == []
+
+
+def test_without_any_weights_there_is_nothing_to_hold_room_for(store: CheckpointStore, disk: SmallDisk) -> None:
+    """The first evaluation gave NaN, so there is no best, and the disk had no room for a state."""
+    filler = disk.fill(leave=SMALL)
+    assert not save(store, 0)
+    assert (store.states(), store.best(), store.reserve.held) == ([], None, 0)
+    filler.unlink()
+    assert save(store, 2)
+    assert store.reserve.held > PART
+    (store.folder / "step-00000002" / WEIGHTS).unlink()
+    disk.fill(leave=SMALL)
+    assert not save(store, 4)

@@ -31,6 +31,7 @@ def contents_of(step: int, **state: Any) -> Contents:
     return Contents(
         lambda folder: write(folder / WEIGHTS, b"weights of %d" % step * 100),
         lambda folder: write(folder / "optimizer.safetensors", b"moments of %d" % step * 100),
+        2600,
         {"step": step, **state},
     )
 
@@ -197,6 +198,63 @@ def test_damage_is_found_and_passed_over(states: CheckpointStore, damage: Callab
     assert names(states) == ["step-00000200"]
 
 
+@pytest.fixture
+def bad_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A disk that holds other bytes than it was given, of files whose names are put in here, once each."""
+    real, bad = os.fsync, list[str]()
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.name in bad:
+            bad.remove(path.name)
+            _flip(path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return bad
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="names of open files are looked up in /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("name", [WEIGHTS, "optimizer.safetensors", STATE])
+def test_what_the_disk_holds_is_read_back_before_the_old_state_goes(
+    states: CheckpointStore, bad_disk: list[str], name: str
+) -> None:
+    states.keep_last = 1
+    save(states, 200, is_best=True)
+    bad_disk += [name] * 2
+    with pytest.raises(UserError, match=f"does not hold what is written to it\n.*\n *{name} has changed"):
+        save(states, 400, is_best=True)
+    assert names(states) == ["best-00000200", "step-00000200"]
+    assert states.latest(unheard) is not None
+    assert bad_disk == []
+
+
+@needs_proc
+def test_a_state_that_came_back_different_is_written_again(states: CheckpointStore, bad_disk: list[str]) -> None:
+    bad_disk.append(WEIGHTS)
+    save(states, 200, is_best=True)
+    latest, best = states.latest(unheard), states.best()
+    assert latest is not None
+    assert best is not None
+    assert best.damage() is None
+
+
+@needs_proc
+def test_a_best_that_cannot_be_a_link_is_read_back_too(
+    states: CheckpointStore, bad_disk: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(states, 200, is_best=True)
+    save(states, 400)
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(1, "Operation not permitted")))
+    bad_disk.append(WEIGHTS)
+    with pytest.raises(UserError, match="does not hold what is written to it"):
+        states.publish_best(states.states()[-1])
+    assert best_step(states) == 200
+
+
 def test_a_state_without_its_manifest_is_none(states: CheckpointStore) -> None:
     for step in (200, 400):
         save(states, step)
@@ -231,7 +289,7 @@ def test_nothing_is_published_when_writing_fails(states: CheckpointStore) -> Non
 
     for step in (200, 400):
         with pytest.raises(OSError, match="Input/output error"):
-            states.save(step, Contents(fail, fail, {}), is_best=True)
+            states.save(step, Contents(fail, fail, 0, {}), is_best=True)
     assert names(states) == ["step-00000200"]
     assert states.states()[0].damage() is None
 

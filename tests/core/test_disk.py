@@ -157,6 +157,20 @@ def test_a_reserve_takes_room_and_gives_it_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="NTFS takes the room at once")
+def test_a_reserve_takes_room_where_the_system_cannot_allocate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, where a file that is only made longer is a hole."""
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    reserve = Reserve(tmp_path / "reserve")
+    assert reserve.hold(3_000_000)
+    assert reserve.held == 3_000_000
+    assert reserve.path.stat().st_blocks * 512 >= 3_000_000
+    reserve.release()
+    with small_disk(tmp_path / "disk", 1_000_000) as disk:
+        assert not Reserve(disk.root / "reserve").hold(2_000_000)
+        assert list(disk.root.iterdir()) == []
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the limit of a process's file sizes is POSIX's")
 def test_a_reserve_without_room_holds_nothing(tmp_path: Path, limited: Callable[[int], None]) -> None:
     limited(1_000_000)

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import (
     contained,
     discard,
+    discard_leftovers,
     link_or_copy,
     published_file,
     published_folder,
@@ -23,6 +25,7 @@ from xtts_finetune.core.files import (
     write_json,
     write_text,
 )
+from xtts_finetune.core.processes import ProcessMark
 
 
 class Interrupted(BaseException):
@@ -119,24 +122,53 @@ def test_content_is_on_disk_before_it_has_its_name(
     assert done == ["fsync"] * inside + ["name", "fsync"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="which processes live is not looked up there")
+def mark_of(process: "subprocess.Popen[str]") -> str:
+    """What a child wrote down about itself."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def child() -> Iterator["subprocess.Popen[str]"]:
+    """A process that says who it is, and lives until it is killed."""
+    code = "import time; from xtts_finetune.core.processes import ProcessMark as M; print(M.own(), flush=True)"
+    command = [sys.executable, "-c", f"{code}; time.sleep(600)"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
 @pytest.mark.parametrize("publish", [published_file, published_folder])
 def test_what_a_kill_left_beside_it_goes(
-    tmp_path: Path, publish: Callable[[Path], AbstractContextManager[Path]]
+    tmp_path: Path, publish: Callable[[Path], AbstractContextManager[Path]], child: "subprocess.Popen[str]"
 ) -> None:
     """A dead process's; not what one that lives is writing, nor what only looks alike."""
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (tmp_path / f".out.{dead.pid}.tmp").write_text("half")
-    (tmp_path / f".out.{dead.pid}.1a2b.tmp").mkdir()
-    (tmp_path / f".out.{dead.pid}.1a2b.tmp" / "a").write_text("half")
-    others = [f".out.{os.getppid()}.tmp", ".out.1.tmp", ".out.csv.4711.tmp", "out.4711.tmp", ".other.4711.tmp"]
+    dead = mark_of(child)
+    child.kill()  # and not waited for: a zombie writes nothing any more
+    while ProcessMark.parse(dead).is_alive:  # type: ignore[union-attr]
+        pass
+    (tmp_path / f".out.{dead}.tmp").write_text("half")
+    (tmp_path / f".out.{dead}.1a2b.tmp").mkdir()
+    (tmp_path / f".out.{dead}.1a2b.tmp" / "a").write_text("half")
+    others = [".out.1.tmp", ".out.csv.4711.tmp", "out.4711.tmp", f".other.{dead}.tmp", f".out.csv.{dead}.tmp"]
     for name in others:
         (tmp_path / name).write_text("mine")
     with publish(tmp_path / "out") as temporary:
         (temporary / "a" if temporary.is_dir() else temporary).write_text("content")
     found = [name for name in names(tmp_path) if not name.startswith("out/")]
     assert found == sorted([*others, "out"])
+
+
+def test_whose_leftovers_stay(tmp_path: Path, child: "subprocess.Popen[str]") -> None:
+    """A number alone proves nothing: it is given again on this host, and means another process on another."""
+    alive = ProcessMark.parse(mark_of(child))
+    assert alive is not None
+    recycled, elsewhere = replace(alive, started=alive.started - 1), replace(alive, host="0" * 8, pid=2**22 + 1)
+    for mark in (alive, recycled, elsewhere):
+        (tmp_path / f".out.{mark}.1a2b.tmp").touch()
+    discard_leftovers(tmp_path / "out")
+    assert names(tmp_path) == sorted(f".out.{mark}.1a2b.tmp" for mark in (alive, elsewhere))
 
 
 def test_a_folder_that_cannot_take_its_place_leaves_the_one_before(

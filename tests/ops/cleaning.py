@@ -42,7 +42,8 @@ def digests(checkout: Checkout, *folders: str) -> dict[str, str]:
 
 
 def assert_nothing_to_do(checkout: Checkout) -> None:
-    assert "up to date" in checkout.run("dvc", "status").stdout
+    status = checkout.run("dvc", "status").stdout
+    assert "up to date" in status, status
     assert "Running stage" not in checkout.repro()
     assert checkout.leftovers() == []
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.diskspace.plans import Request
 from xtts_finetune.diskspace.reclaim import plan
 
 # What it shows.
@@ -125,7 +126,7 @@ def test_a_damaged_state_is_none_to_keep_for(own: Checkout) -> None:
     content[-1] ^= 1
     newest.unlink()
     newest.write_bytes(content)
-    found = plan(Workspace(own.root), "intermediates", verify=True)
+    found = plan(Workspace(own.root), Request("intermediates"), verify=True)
     going = [path.name for item in found.items for path in item.paths]
     assert going == [KEPT_STATE["phase1"], OLDER_STATE["phase2"]]
     assert f"work/phase1/{OLDER_STATE['phase1']}" in [kept.what for kept in found.kept]
@@ -141,7 +142,7 @@ def test_a_damaged_export_keeps_its_states(own: Checkout) -> None:
     assert "is modified" in said
     assert "dvc checkout" in said
     assert states(own, "phase1") == [OLDER_STATE["phase1"], KEPT_STATE["phase1"]]
-    found = plan(Workspace(own.root), "best_only", verify=True)
+    found = plan(Workspace(own.root), Request("best_only"), verify=True)
     assert ("checkpoints/phase1", "models/phase1 is missing or damaged, or dvc.lock does not name these states") in [
         (k.what, k.why) for k in found.kept
     ]
@@ -215,24 +216,25 @@ def test_what_a_trainer_holds_stays_even_by_force(own: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_earlier_recordings_stay(own: Checkout) -> None:
-    data = own.root / "data"
+def test_earlier_recordings_stay_and_by_force_those_that_nothing_names_go(own: Checkout) -> None:
+    data, name = own.root / "data", own.root / "data.dvc"
+    earlier = name.read_text(encoding="utf-8")
     dropped = sorted(data.glob("wavs/*.ogg"))[0]
     content = dropped.read_bytes()
-    own.run("git", "add", "--all")
-    own.run("git", "commit", "--quiet", "--message", "A run")
     dropped.unlink()
     own.run("dvc", "add", "--quiet", "data")
-    said = clean(own, "--intermediates", "--yes")
-    assert "earlier recordings in DVC's cache" in said
-    assert not (own.root / ".kept-recordings").exists()
-    own.run("git", "checkout", "--quiet", "data.dvc")
+    later = name.read_text(encoding="utf-8")
+    assert "named by HEAD" in clean(own, "--intermediates", "--force", "--yes")
+    own.run("git", "commit", "--quiet", "--all", "--amend", "--no-edit")
+    assert "earlier recordings in DVC's cache" in clean(own, "--intermediates", "--yes")
+    assert not (own.root / ".kept-by-clean").exists()
+    name.write_text(earlier, encoding="utf-8")
     own.run("dvc", "checkout", "data")
     assert dropped.read_bytes() == content
-    dropped.unlink()
-    own.run("dvc", "add", "--quiet", "data")
+    name.write_text(later, encoding="utf-8")
+    own.run("dvc", "checkout", "data")
     clean(own, "--intermediates", "--force", "--yes")
-    own.run("git", "checkout", "--quiet", "data.dvc")
+    name.write_text(earlier, encoding="utf-8")
     own.run("dvc", "checkout", "data", code=255)
 
 

@@ -163,7 +163,7 @@ MOMENTS: dict[str, Callable[[Checkout], bool]] = {
         not (here.root / "checkpoints/phase1/step-00000004/manifest.json").exists()
     ),
     "dvc.lock was written": lambda here: here.lock()["train_phase1"]["checkpoints/phase1"]["nfiles"] == 0,
-    "dvc gc is at work": lambda here: (here.root / ".kept-recordings" / "0.dvc").exists(),
+    "dvc gc is at work": lambda here: (here.root / ".kept-by-clean" / "kept.dvc").exists(),
 }
 
 
@@ -178,7 +178,7 @@ def test_killed_at_any_moment_it_goes_on(own: Checkout, moment: str) -> None:
         process.communicate()
     clean(own, "--best-only", "--yes")
     assert own.files("checkpoints") == []
-    assert not (own.root / ".kept-recordings").exists()
+    assert not (own.root / ".kept-by-clean").exists()
     assert "nothing to free" in clean(own, "--best-only")
     bring_recordings_back(own)
     assert clip.read_bytes() == content

@@ -90,3 +90,15 @@ def test_the_page_has_room_on_a_disk_full_to_the_last_byte(disk: SmallDisk) -> N
         assert "the disk is full" in workspace.status.read_text(encoding="utf-8")
         with pytest.raises(Stopped), explained_stops(workspace):
             raise DiskFull("again")
+
+
+def test_a_disk_that_is_full_before_the_stage_begins(disk: SmallDisk) -> None:
+    """The room for the page is left by the stage before, which had it to spare."""
+    workspace = Workspace(disk.root)
+    workspace.reports.mkdir(parents=True)
+    with explained_stops(workspace):
+        pass
+    disk.fill()
+    with pytest.raises(Stopped), explained_stops(workspace):
+        full()
+    assert "the disk is full" in workspace.status.read_text(encoding="utf-8")

@@ -13,12 +13,13 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import Store, open_store
-from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.registry import artifact_folder, find_champion, register_best
 
 
-def start(store: Store, key: str) -> RunTracker:
-    return RunTracker.start(store, "phase1", key, {}, {}, None, 5)
+def start(store: Store) -> str:
+    """A run that has files."""
+    run_id: str = store.client.create_run(store.experiment_id).info.run_id
+    return run_id
 
 
 def test_a_moved_workspace_finds_its_artifacts(
@@ -31,11 +32,9 @@ def test_a_moved_workspace_finds_its_artifacts(
 ) -> None:
     plain = store.client.create_experiment("by MLflow's UI", str(workspace.root / "mlruns" / "7"))
     elsewhere = store.client.create_experiment("elsewhere", str(tmp_path / "my vöice too"))
-    with start(store, "old") as tracker:
-        tracker.log_artifact_dir(model, "files")
-    registered = register_best(
-        store, tracker.run_id, "voice", model, SERVING_CODE, "f00d", {"phase": "phase1", "step": "7"}, {}
-    )
+    old = start(store)
+    store.client.log_artifacts(old, str(model), "files")
+    registered = register_best(store, old, "voice", model, SERVING_CODE, "f00d", {"phase": "phase1", "step": "7"}, {})
 
     moved = Workspace(tmp_path / "attic" / "new place")
     moved.root.parent.mkdir()
@@ -45,15 +44,15 @@ def test_a_moved_workspace_finds_its_artifacts(
     open_store(moved, tracking)
     assert capsys.readouterr().err == ""
 
-    assert [file.path for file in there.client.list_artifacts(tracker.run_id)] == ["files"]
+    assert [file.path for file in there.client.list_artifacts(old)] == ["files"]
     champion = find_champion(there, "voice")
     assert champion is not None and champion.version == registered.version
     assert artifact_folder(there, champion).is_relative_to(moved.root)
     assert there.client.get_experiment(plain).artifact_location == str(moved.root / "mlruns" / "7")
     assert there.client.get_experiment(elsewhere).artifact_location == str(tmp_path / "my vöice too")
-    with start(there, "new") as later:
-        later.log_artifact_dir(moved.root / "models" / "phase1", "files")
-    assert [file.path for file in there.client.list_artifacts(later.run_id)] == ["files"]
+    later = start(there)
+    there.client.log_artifacts(later, str(moved.root / "models" / "phase1"), "files")
+    assert [file.path for file in there.client.list_artifacts(later)] == ["files"]
     with closing(sqlite3.connect(moved.tracking_db)) as connection:
         dump = "\n".join(connection.iterdump())
     assert workspace.root.as_uri() + "/" not in dump
@@ -109,7 +108,7 @@ def test_a_damaged_database_is_named_and_left_alone(
 
     moved.tracking_db.rename(moved.tracking_db.with_suffix(".damaged"))  # the remedy
     later = Workspace(moved.root.rename(tmp_path / "later"))  # this process has the damaged file open by its address
-    assert start(open_store(later, tracking), "again").run_id
+    assert start(open_store(later, tracking))
 
 
 def test_another_schema_is_no_damage(workspace: Workspace, tracking: TrackingParams) -> None:

@@ -1,5 +1,6 @@
+import json
 import math
-import subprocess
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -8,52 +9,27 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from runs import DATASET, begin, history, line, through
 
 from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.tracking.connection import Store
-from xtts_finetune.tracking.delivery import RunTracker, environment_tags
-
-DATASET = ("data", "data/", "a" * 32 + ".dir")
-
-
-def start(store: Store, key: str = "key", flush_every_steps: int = 5, **params: object) -> RunTracker:
-    return RunTracker.start(store, "phase1", key, params, {"phase": "phase1"}, DATASET, flush_every_steps)
+from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.tracking.connection import Store, open_store
+from xtts_finetune.tracking.delivery import Delivery, waiting
+from xtts_finetune.tracking.outbox import Outbox
 
 
-def history(store: Store, run_id: str, key: str = "train/loss") -> list[tuple[int, float]]:
-    return sorted((point.step, point.value) for point in store.client.get_metric_history(run_id, key))
-
-
-def line(last: int, first: int = 1) -> list[tuple[int, float]]:
-    return [(step, step / 2) for step in range(first, last + 1)]
-
-
-class Client:
-    """The real client, but metrics pass a gate first."""
-
-    def __init__(self, store: Store, gate: Any) -> None:
-        self._client, self._gate = store.client, gate
-
-    def log_batch(self, run_id: str, metrics: Any = (), **others: Any) -> None:
-        if metrics:
-            self._gate(metrics)
-        self._client.log_batch(run_id, metrics=metrics, **others)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-
-def through(store: Store, gate: Any) -> Store:
-    client: Any = Client(store, gate)
-    return replace(store, client=client)
+@pytest.fixture
+def folder(workspace: Workspace) -> Path:
+    return workspace.work("phase1")
 
 
 # the run
 
 
-def test_a_run_carries_its_params_tags_and_data(store: Store) -> None:
-    with start(store, epochs=3, sentence="x" * 9000, target=None) as tracker:
+def test_a_run_carries_its_params_tags_and_data(store: Store, folder: Path) -> None:
+    training = begin(store, folder, epochs=3, sentence="x" * 9000, target=None)
+    with training.tracker as tracker:
         tracker.set_tags({"best_step": "7"})
     run = store.client.get_run(tracker.run_id)
     assert run.data.params == {"epochs": "3", "sentence": "x" * 6000, "target": "None"}
@@ -61,16 +37,6 @@ def test_a_run_carries_its_params_tags_and_data(store: Store) -> None:
     assert (run.info.run_name, run.info.status) == ("phase1", "FINISHED")
     [given] = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("data", DATASET[2])
-
-
-def test_artifacts_of_the_run_lie_in_the_workspace(store: Store, workspace: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "curve.svg").write_text("<svg/>")
-    with start(store) as tracker:
-        tracker.log_artifact_dir(tmp_path / "figures", "figures")
-        tracker.log_artifact(tmp_path / "figures" / "curve.svg")
-    stored = workspace.root / "mlruns" / "artifacts" / tracker.run_id / "artifacts"
-    assert (stored / "figures" / "curve.svg").read_text() == (stored / "curve.svg").read_text() == "<svg/>"
 
 
 @pytest.mark.parametrize(
@@ -82,33 +48,36 @@ def test_artifacts_of_the_run_lie_in_the_workspace(store: Store, workspace: Work
         (ValueError("bug"), "FAILED"),
     ],
 )
-def test_the_run_says_how_the_work_ended(store: Store, error: BaseException | None, status: str) -> None:
+def test_the_run_says_how_the_work_ended(store: Store, folder: Path, error: BaseException | None, status: str) -> None:
+    training = begin(store, folder)
+
     def work() -> None:
-        with tracker:
-            tracker.log(1, {"train/loss": 0.5})
+        with training.tracker:
+            training.log(1, train__loss=0.5)
             if error:
                 raise error
 
-    tracker = start(store)
     if error:
         with pytest.raises(type(error)):
             work()
     else:
         work()
-    assert store.client.get_run(tracker.run_id).info.status == status
-    assert history(store, tracker.run_id) == line(1)
+    assert store.client.get_run(training.tracker.run_id).info.status == status
+    assert history(store, training.tracker.run_id) == line(1)
 
 
-def test_nan_and_inf_are_stored(store: Store) -> None:
-    with start(store) as tracker:
-        tracker.log(1, {"train/loss": math.nan, "train/grad_norm": math.inf})
+def test_nan_and_inf_are_stored(store: Store, folder: Path) -> None:
+    training = begin(store, folder)
+    with training.tracker as tracker:
+        training.log(1, train__loss=math.nan, train__grad_norm=math.inf)
     assert math.isnan(history(store, tracker.run_id)[0][1])
     assert history(store, tracker.run_id, "train/grad_norm")[0][1] > 1e300
 
 
-def test_more_points_than_a_batch_holds(store: Store) -> None:
-    with start(store, flush_every_steps=10_000) as tracker:
-        tracker.backfill((step, {"train/loss": value}) for step, value in line(2500))
+def test_more_points_than_a_batch_holds(store: Store, folder: Path) -> None:
+    training = begin(store, folder, flush_every_steps=10_000)
+    with training.tracker as tracker:
+        training.curve.rows.extend({"step": step, "epoch": 0, "train/loss": value} for step, value in line(2500))
     assert history(store, tracker.run_id) == line(2500)
 
 
@@ -116,47 +85,118 @@ def test_more_points_than_a_batch_holds(store: Store) -> None:
 
 
 @pytest.mark.parametrize("ended", [None, Stopped("signal"), ValueError("bug"), "finished"])
-def test_the_same_work_continues_its_run_without_a_doubled_step(store: Store, ended: Any) -> None:
-    first = start(store, lr=0.1)
-    for step, value in line(8):
-        first.log(step, {"train/loss": value})
-    first.log(8, {"eval/mel_ce": 3.0})
+@pytest.mark.parametrize("cursor", ["kept", "lost", "behind"])
+def test_the_same_work_continues_its_run_without_a_doubled_step(
+    store: Store, folder: Path, ended: Any, cursor: str
+) -> None:
+    first = begin(store, folder, lr=0.1)
+    behind = (folder / "delivery.json").read_bytes()
+    first.line(8)
+    first.log(8, eval__mel_ce=3.0)
     if isinstance(ended, Exception):
-        first.__exit__(type(ended), ended, None)
+        first.tracker.__exit__(type(ended), ended, None)
     else:
-        first.finish()
+        first.tracker.finish()
     if ended is None:  # as a kill leaves it
-        store.client.update_run(first.run_id, status="RUNNING")
-    with start(store, lr=0.1) as second:
-        assert store.client.get_run(second.run_id).info.status == "RUNNING"
+        store.client.update_run(first.tracker.run_id, status="RUNNING")
+    if cursor == "behind":
+        (folder / "delivery.json").write_bytes(behind)
+    elif cursor == "lost":
+        (folder / "delivery.json").unlink()
+    second = begin(store, folder, lr=0.1)
+    second.curve.resume(4, "".join(json.dumps(row) + "\n" for row in second.curve.rows[:4]))
+    with second.tracker:
+        assert store.client.get_run(second.tracker.run_id).info.status == "RUNNING"
         for step, value in line(12, first=5):
-            second.log(step, {"train/loss": value})
-        second.log(8, {"eval/mel_ce": 3.0})
-        second.log(12, {"eval/mel_ce": 2.0})
-    assert second.run_id == first.run_id
-    assert history(store, first.run_id) == line(12)
-    assert history(store, first.run_id, "eval/mel_ce") == [(8, 3.0), (12, 2.0)]
-    assert len(store.client.get_run(first.run_id).inputs.dataset_inputs) == 1
+            second.log(step, time=1_800_000_000_000 + step, train__loss=value)
+        second.log(8, eval__mel_ce=3.0)
+        second.log(12, eval__mel_ce=2.0)
+    assert second.tracker.run_id == first.tracker.run_id
+    assert history(store, first.tracker.run_id) == line(12)
+    assert history(store, first.tracker.run_id, "eval/mel_ce") == [(8, 3.0), (12, 2.0)]
+    assert len(store.client.get_run(first.tracker.run_id).inputs.dataset_inputs) == 1
 
 
-def test_other_work_and_deleted_runs_get_a_new_run(store: Store) -> None:
-    with start(store) as first, start(store, key="other") as other:
-        assert first.run_id != other.run_id
-    store.client.delete_run(first.run_id)
-    with start(store) as again:
-        assert again.run_id != first.run_id
+def test_other_work_and_deleted_runs_get_a_new_run_with_all_points(store: Store, folder: Path) -> None:
+    """Another run had these points already: under retrained code that is another key."""
+    first = begin(store, folder)
+    first.line(8)
+    first.tracker.finish()
+    other = begin(store, folder, key="other")
+    other.tracker.finish()
+    assert other.tracker.run_id != first.tracker.run_id
+    assert history(store, other.tracker.run_id) == line(8)
+    store.client.delete_run(other.tracker.run_id)
+    again = begin(store, folder, key="other")
+    again.tracker.finish()
+    assert again.tracker.run_id not in (first.tracker.run_id, other.tracker.run_id)
+    assert history(store, again.tracker.run_id) == line(8)
 
 
-def test_a_key_that_misses_a_param_is_a_bug(store: Store) -> None:
-    start(store, lr=0.1).finish()
-    with pytest.raises(AssertionError):
-        start(store, lr=0.2)
+def test_in_a_new_database_the_run_is_made_anew_with_all_points(
+    store: Store, folder: Path, tracking: TrackingParams, tmp_path: Path
+) -> None:
+    first = begin(store, folder)
+    first.line(8)
+    first.tracker.finish()
+    elsewhere = Workspace(tmp_path / "elsewhere")
+    elsewhere.root.mkdir()
+    other = open_store(elsewhere, tracking)
+    second = begin(other, folder)
+    second.line(12, first=9)
+    second.tracker.finish()
+    assert history(other, second.tracker.run_id) == line(12)
+
+
+def test_a_run_that_vanishes_under_way_is_made_anew_with_all_points(store: Store, folder: Path) -> None:
+    training = begin(store, folder, flush_every_steps=1)
+    training.line(4)
+    before = training.tracker.run_id
+    store.client.delete_run(before)
+    training.line(8, first=5)
+    training.tracker.finish()
+    if not Outbox.read(folder).is_delivered:  # the last flight was the one that met it
+        training = begin(store, folder)
+        training.tracker.finish()
+    assert training.tracker.run_id != before
+    assert history(store, training.tracker.run_id) == line(8)
+
+
+def test_a_changed_stopping_rule_continues_the_run(store: Store, folder: Path) -> None:
+    begin(store, folder, epochs=3).tracker.finish()
+    with begin(store, folder, epochs=5).tracker as tracker:
+        pass
+    run = store.client.get_run(tracker.run_id)
+    assert (run.data.params["epochs"], run.data.tags["now.epochs"]) == ("3", "5")
+
+
+def test_tags_say_from_which_step_newer_code_trained(store: Store, folder: Path) -> None:
+    begin(store, folder, tags={"code": "old", "git_commit": "a"}).tracker.finish()
+    begin(store, folder, tags={"code": "new", "git_commit": "b"}, step=4).tracker.finish()
+    with begin(store, folder, tags={"code": "newer", "git_commit": "c"}, step=6).tracker as tracker:
+        pass
+    tags = store.client.get_run(tracker.run_id).data.tags
+    assert (tags["code"], tags["git_commit"]) == ("old", "a")
+    assert (tags["code_from_step_4"], tags["git_commit_from_step_4"]) == ("new", "b")
+    assert (tags["code_from_step_6"], tags["git_commit_from_step_6"]) == ("newer", "c")
+
+
+def test_a_damaged_record_costs_no_point(store: Store, folder: Path) -> None:
+    first = begin(store, folder)
+    first.line(8)
+    first.tracker.finish()
+    (folder / "delivery.json").write_text('{"key": "ke')
+    second = begin(store, folder)
+    second.line(12, first=9)
+    second.tracker.finish()
+    assert history(store, second.tracker.run_id) == line(12)
+    assert second.tracker.run_id == first.tracker.run_id
 
 
 # a store that is slow or fails
 
 
-def test_logging_does_not_wait_for_the_store(store: Store) -> None:
+def test_logging_does_not_wait_for_the_store(store: Store, folder: Path) -> None:
     opened = threading.Event()
     flushes: list[int] = []
 
@@ -164,16 +204,17 @@ def test_logging_does_not_wait_for_the_store(store: Store) -> None:
         flushes.append(len(metrics))
         assert opened.wait(60)
 
-    tracker = start(through(store, gate))
-    for step, value in line(100):
-        tracker.log(step, {"train/loss": value})
+    training = begin(through(store, gate), folder)
+    training.line(100)
     assert len(flushes) <= 1  # one in flight, and it has not come back
     opened.set()
-    tracker.finish()
-    assert history(store, tracker.run_id) == line(100)
+    training.tracker.finish()
+    assert history(store, training.tracker.run_id) == line(100)
 
 
-def test_a_failed_flush_keeps_its_points_and_says_so_once(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_flight_keeps_its_points_and_says_so_once(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     failures = 0
 
     def gate(metrics: Any) -> None:
@@ -182,48 +223,69 @@ def test_a_failed_flush_keeps_its_points_and_says_so_once(store: Store, capsys: 
             failures += 1
             raise ConnectionError("no route to host\nlong dump")
 
-    tracker = start(through(store, gate), flush_every_steps=1)
+    training = begin(through(store, gate), folder, flush_every_steps=1)
     last = 0
     while failures < 3:
         last += 1
-        tracker.log(last, {"train/loss": last / 2})
+        training.log(last, train__loss=last / 2)
         time.sleep(0.001)
-    tracker.finish()
-    assert history(store, tracker.run_id) == line(last)
+    training.tracker.finish()
+    assert history(store, training.tracker.run_id) == line(last)
     error = capsys.readouterr().err
     assert (error.count("no route to host"), "long dump" in error) == (1, False)
 
 
-def test_points_that_cannot_be_stored_are_counted_and_backfilled(
-    store: Store, capsys: pytest.CaptureFixture[str]
+def test_an_answer_that_was_lost_doubles_nothing(store: Store, folder: Path) -> None:
+    """The store took the batch, and the connection broke before it said so."""
+    broken = []
+
+    class Lost:
+        def log_batch(self, run_id: str, metrics: Any = (), **others: Any) -> None:
+            store.client.log_batch(run_id, metrics=metrics, **others)
+            if metrics and not broken:
+                broken.append(len(metrics))
+                raise ConnectionError("reset by peer")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store.client, name)
+
+    client: Any = Lost()
+    training = begin(replace(store, client=client), folder, flush_every_steps=1000)
+    with training.tracker:
+        training.line(7)
+        while not broken:
+            time.sleep(0.001)
+    assert history(store, training.tracker.run_id) == line(7)
+
+
+def test_points_that_cannot_be_stored_are_counted_and_wait(
+    store: Store, folder: Path, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls: list[int] = []
-
     def gate(metrics: Any) -> None:
-        calls.append(len(metrics))
-        raise ConnectionError("disk full")
+        raise ConnectionError("unplugged")
 
-    with start(through(store, gate), flush_every_steps=1000) as tracker:
-        tracker.backfill((step, {"train/loss": value}) for step, value in line(7))
-    assert calls == [7, 7]  # the flush at the end, and one retry
-    assert "7 points are not in MLflow: disk full" in capsys.readouterr().err
+    training = begin(through(store, gate), folder, flush_every_steps=1000)
+    with training.tracker as tracker:
+        training.line(7)
+    assert "7 points are not in MLflow: unplugged" in capsys.readouterr().err
     assert store.client.get_run(tracker.run_id).info.status == "RUNNING"
-    with start(store) as again:
-        again.backfill((step, {"train/loss": value}) for step, value in line(7))
-    assert again.run_id == tracker.run_id
+    [found] = waiting(workspace)
+    assert (found.key, found.points, found.registration) == ("key", 7, False)
+    Delivery(Outbox.read(folder), lambda: store).bring()
     assert history(store, tracker.run_id) == line(7)
+    assert store.client.get_run(tracker.run_id).info.status == "FINISHED"
 
 
 def full(*_: Any) -> None:
     raise MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: ...]")
 
 
-def test_a_full_disk_stops_the_work_at_its_end(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_stops_the_work_at_its_end(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """There is a next start then, which brings the points after. Until the end they wait."""
     gate = [full]
-    with start(through(store, lambda points: gate[0](points)), flush_every_steps=1) as tracker:
-        for step, value in line(5):
-            tracker.log(step, {"train/loss": value})
+    training = begin(through(store, lambda points: gate[0](points)), folder, flush_every_steps=1)
+    with training.tracker as tracker:
+        training.line(5)
         with pytest.raises(DiskFull, match=r"MLflow's database has no room: .*database or disk is full$"):
             tracker.finish()
         gate[0] = lambda points: None  # somebody made room
@@ -233,61 +295,44 @@ def test_a_full_disk_stops_the_work_at_its_end(store: Store, capsys: pytest.Capt
     assert capsys.readouterr().err.count("5 points are not in MLflow") == 1
 
 
-def test_a_full_disk_stops_what_is_no_point_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with start(store) as tracker:
-        with monkeypatch.context() as patch:
-            patch.setattr(store.client, "log_batch", lambda *_, **__: full())
-            patch.setattr(store.client, "set_terminated", full)
-            with pytest.raises(DiskFull):
-                tracker.set_tags({"best_step": "7"})
-            with pytest.raises(DiskFull):
-                tracker.finish()
-        tracker.set_tags({"best_step": "7"})
-    assert store.client.get_run(tracker.run_id).data.tags["best_step"] == "7"
-    assert store.client.get_run(tracker.run_id).info.status == "FINISHED"
-
-
-def test_a_full_disk_does_not_hide_why_the_work_ended(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), start(through(store, full)) as tracker:
-        tracker.log(1, {"train/loss": 0.5})
+def test_a_full_disk_does_not_hide_why_the_work_ended(store: Store, folder: Path) -> None:
+    training = begin(through(store, full), folder)
+    with pytest.raises(ZeroDivisionError), training.tracker:
+        training.log(1, train__loss=0.5)
         raise ZeroDivisionError
 
 
-def test_a_servers_full_disk_stops_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    with start(replace(through(store, full), uri="http://somewhere")) as tracker:
-        tracker.log(1, {"train/loss": 0.5})
+def test_a_servers_full_disk_stops_nothing(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training = begin(lambda: replace(through(store, full), uri="http://somewhere"), folder, uri="http://somewhere")
+    with training.tracker:
+        training.log(1, train__loss=0.5)
     assert "1 points are not in MLflow" in capsys.readouterr().err
 
 
-def test_a_failure_beside_the_points_ends_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    with start(store) as tracker:
-        store.client.delete_run(tracker.run_id)
-        tracker.set_tags({"best_step": "7"})
-    assert "tracking: tags not stored in MLflow" in capsys.readouterr().err
+def test_a_server_that_hangs_at_the_start_keeps_nobody_waiting(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.05")
+    answered = threading.Event()
+
+    def connect() -> Store:
+        assert answered.wait(60)
+        return store
+
+    training = begin(connect, folder, uri="http://somewhere", flush_every_steps=1)
+    training.line(5)
+    training.tracker.finish()
+    assert "5 points are not in MLflow: no answer in 0.05 s" in capsys.readouterr().err
+    answered.set()
 
 
-# the environment
+def test_a_parked_runs_record_moves_with_its_folder(store: Store, folder: Path, workspace: Workspace) -> None:
+    def gate(metrics: Any) -> None:
+        raise ConnectionError("unplugged")
 
-
-def test_environment_tags_of_a_repository(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "code").write_text("1")
-    git("add", "code")
-    git("commit", "-m", "x")
-    tags = environment_tags(tmp_path)
-    assert len(tags["git_commit"]) == 40
-    assert tags["mlflow.source.git.commit"] == tags["git_commit"]
-    assert (tags["git_dirty"], tags["mlflow"]) == ("false", "3.17.2")
-    (tmp_path / "code").write_text("2")
-    assert environment_tags(tmp_path)["git_dirty"] == "true"
-
-
-def test_environment_tags_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert environment_tags(tmp_path)["git_commit"] == "unknown"
-    monkeypatch.setenv("PATH", "")
-    tags = environment_tags(Path.cwd())
-    assert (tags["git_commit"], tags["git_dirty"]) == ("unknown", "unknown")
+    training = begin(through(store, gate), folder, key="0123456789abcdef")
+    with training.tracker:
+        training.line(3)
+    shutil.move(folder, folder.with_name("phase1.0123456789abcdef"))
+    [found] = waiting(workspace)
+    assert (found.key, found.points) == ("0123456789abcdef", 3)

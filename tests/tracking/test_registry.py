@@ -1,5 +1,6 @@
 import base64
 import io
+import re
 import sys
 import types
 import wave
@@ -36,7 +37,7 @@ def logged_models(store: Store) -> list[Any]:
 
 def test_a_version_says_what_it_is(store: Store, run_id: str, model: Path) -> None:
     done = register(store, run_id, model)
-    assert done == Registration("voice", 1, ["candidate", "champion"], created=True)
+    assert done == Registration("voice", 1, ["candidate", "champion"], created=True, champion=1, note=None)
     [version] = versions(store, "voice")
     assert version.aliases == ["candidate", "champion"]
     assert version.tags == {
@@ -80,7 +81,7 @@ def test_the_same_weights_keep_their_version(store: Store, run_id: str, model: P
     register(store, run_id, model, "one")
     register(store, run_id, model, "two")
     again = register(store, run_id, model, "one")
-    assert again == Registration("voice", 1, ["candidate", "champion"], created=False)
+    assert again == Registration("voice", 1, ["candidate", "champion"], created=False, champion=1, note=None)
     assert [version.version for version in versions(store, "voice")] == [2, 1]
     assert len(logged_models(store)) == 2
 
@@ -90,6 +91,26 @@ def test_later_versions_leave_the_champion_alone(store: Store, run_id: str, mode
     assert register(store, run_id, model, "two").aliases == ["candidate"]
     champion = find_champion(store, "voice")
     assert champion is not None and champion.version == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "whose"), [("a.dir", "of the same recordings"), ("b.dir", r"of OTHER recordings \(24 clips\)")]
+)
+def test_a_version_says_whose_voice_the_champion_is(
+    store: Store, run_id: str, model: Path, data: str, whose: str
+) -> None:
+    def of(sha256: str, data_md5: str) -> Registration:
+        tags = {"phase": "phase2", "step": "420", "data_md5": data_md5, "data": "24 clips", "param.lr": "0.1"}
+        return register_best(store, run_id, "voice", model, SERVING_CODE, sha256, tags, METRICS)
+
+    of("one", "a.dir")
+    second = of("two", data)
+    assert second.champion == 1
+    assert re.search(rf"champion stays version 1, {whose}; .*\(\"voice\", \"champion\", \"2\"\)", str(second))
+    store.client.set_registered_model_alias("voice", "champion", "2")  # as it says
+    assert of("two", data).note is None
+    assert "candidate is the latest" in store.client.get_registered_model("voice").description
+    assert {each.params["lr"] for each in logged_models(store)} == {"0.1"}
 
 
 def test_nothing_registered(store: Store) -> None:
@@ -138,7 +159,7 @@ def test_a_crash_before_the_aliases_is_made_up_for(
         with pytest.raises(TypeError):
             register(store, run_id, model)
     done = register(store, run_id, model)
-    assert done == Registration("voice", 1, ["candidate", "champion"], created=False)
+    assert done == Registration("voice", 1, ["candidate", "champion"], created=False, champion=1, note=None)
 
 
 # serving

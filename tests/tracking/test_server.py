@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from runs import begin, history, line
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.registry import artifact_folder, find_champion, register_best
 
 
@@ -66,17 +66,19 @@ def test_a_server_that_dies_and_comes_back(
     remote = TrackingParams(experiment="voices", uri=f"http://127.0.0.1:{port}", flush_every_steps=1)
     with server(folder, port):
         store = open_store(Workspace(tmp_path), remote)
-        tracker = RunTracker.start(store, "phase1", "key", {}, {}, None, 1)
-        tracker.log(1, {"train/loss": 0.5})
-    for step in range(2, 22):  # down: training goes on
-        tracker.log(step, {"train/loss": step / 2})
+        training = begin(lambda: store, tmp_path / "work", flush_every_steps=1, uri=remote.uri)
+        training.line(1)
+        while not training.tracker.run_id:
+            time.sleep(0.1)
+    training.line(21, first=2)  # down: training goes on
     while "MLflow takes no points" not in capsys.readouterr().err:
-        tracker.log(21, {})  # asks for a flush again, should the first still have been under way
+        training.tracker.log(22, {"": 0})  # asks for a flight again, should the first still have been under way
         time.sleep(0.1)
     with server(folder, port):
-        tracker.finish()
-        points = store.client.get_metric_history(tracker.run_id, "train/loss")
-        assert sorted((point.step, point.value) for point in points) == [(step, step / 2) for step in range(1, 22)]
+        training.tracker.finish()
+        tracker = training.tracker
+        assert tracker.run_id
+        assert history(store, tracker.run_id) == line(21)
         tags = {"phase": "phase1", "step": "21"}
         first = register_best(store, tracker.run_id, "voice", model, SERVING_CODE, "f00d", tags, {"eval/mel_ce": 2.5})
         again = register_best(store, tracker.run_id, "voice", model, SERVING_CODE, "f00d", tags, {"eval/mel_ce": 2.5})

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xtts_finetune.core.files import published_folder, read_json, sha256_file, write_json
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import forget_cached, fsync_path, published_folder, read_json, sha256_file, write_json
 from xtts_finetune.core.layout import MANIFEST, STATE, WEIGHTS
 
 
@@ -15,6 +16,7 @@ class Contents:
 
     write_weights: Callable[[Path], None]  # model.safetensors, and nothing else
     write_rest: Callable[[Path], None]  # what resuming needs beside it
+    size: int  # bytes of all these files, but for headers and the like
     state: dict[str, Any]  # JSON values that `Checkpoint.state` gives back
 
 
@@ -56,13 +58,44 @@ class Checkpoint:
         return None
 
 
+class NotAsWritten(UserError):
+    """The disk gives back other bytes than were written."""
+
+
 def publish(place: Path, contents: Contents) -> None:
-    """Write a checkpoint's files, and the manifest that vouches for them last."""
+    """Write a checkpoint's files, and the manifest that vouches for them; it has its name when all were read back.
+
+    Raises:
+        NotAsWritten: the disk does not hold what is written to it, at the second try, either.
+    """
+    try:
+        _publish(place, contents)
+    except NotAsWritten:
+        _publish(place, contents)
+
+
+def _publish(place: Path, contents: Contents) -> None:
     with published_folder(place) as folder:
         contents.write_weights(folder)
         contents.write_rest(folder)
         write_json(folder / STATE, contents.state)
-        files = {
+        files = {  # read from memory, where it was just written
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in sorted(folder.iterdir())
         }
         write_json(folder / MANIFEST, {"files": files})
+        prove(folder)
+
+
+def prove(folder: Path) -> None:
+    """Force a checkpoint to the disk and read it back from there, where the system lets go of its copy in memory.
+
+    Raises:
+        NotAsWritten: by its manifest.
+    """
+    for file in sorted(folder.iterdir()):
+        fsync_path(file)
+        forget_cached(file)
+    damage = Checkpoint(folder, 0).damage()
+    if damage:
+        remedy = "look at the health of this disk (smartctl, dmesg); then dvc repro resumes from the state before"
+        raise NotAsWritten("the disk does not hold what is written to it", [Problem(str(folder), damage, remedy)])

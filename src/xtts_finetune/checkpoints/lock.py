@@ -1,17 +1,20 @@
 """The phases' locks: one trainer at a time, and none while its files are being cleared away."""
 
 import json
-import os
+import platform
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, holder_of, lock_of
+from xtts_finetune.core.processes import ProcessMark
 
 TRAINER = "another trainer"
 CLEAN = "xtts-finetune clean"
@@ -32,7 +35,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def trained_now(workspace: Workspace) -> set[PhaseName]:
-    """The phases that a live process holds. Leaves no lock file where there is none."""
+    """The phases that a process of this host holds.
+
+    By what holders write down, and never by trying to lock: a trainer that starts meanwhile would be refused. For a
+    reader; who is to delete something asks `trainers_kept_out`.
+    """
     return {phase for phase in PHASES if _is_held(workspace.work(phase))}
 
 
@@ -40,15 +47,13 @@ def trained_now(workspace: Workspace) -> set[PhaseName]:
 def trainers_kept_out(workspace: Workspace) -> Iterator[set[PhaseName]]:
     """Hold the locks of all phases that no trainer holds; yields the phases that one does."""
     with ExitStack() as stack:
-        yield {
-            phase for phase in PHASES if not stack.enter_context(_hold(workspace.work(phase), "xtts-finetune clean"))
-        }
+        yield {phase for phase in PHASES if not stack.enter_context(_hold(workspace.work(phase), CLEAN))}
 
 
 @contextmanager
 def _hold(folder: Path, who: str) -> Iterator[bool]:
     """Whether the lock could be had; then it is held."""
-    lock, holder = FileLock(lock_of(folder)), holder_of(folder)
+    lock = FileLock(lock_of(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=0)
@@ -56,40 +61,54 @@ def _hold(folder: Path, who: str) -> Iterator[bool]:
         yield False
         return
     try:
-        _name(holder, who)
+        _Holder(ProcessMark.own(), platform.node(), who).write(folder)
         yield True
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(PermissionError):  # on Windows, while someone reads it
+            holder_of(folder).unlink(missing_ok=True)
         lock.release()
 
 
 def _is_held(folder: Path) -> bool:
-    lock = lock_of(folder)
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    holder = _Holder.read(folder)
+    return holder is not None and holder.mark.is_of_this_host and holder.mark.is_alive
 
 
-def _name(holder: Path, who: str) -> None:
-    """For the message alone: on a full disk the lock holds without."""
-    try:
-        holder.write_text(json.dumps({"process": os.getpid(), "who": who}), encoding="utf-8")
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
+@dataclass(frozen=True)
+class _Holder:
+    """Who holds a lock, as it wrote down. A killed one's stays until the next."""
+
+    mark: ProcessMark
+    host: str
+    who: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "_Holder | None":
+        """None where nobody holds it, or had room to say so."""
+        try:
+            content = read_json(holder_of(folder))
+            mark = ProcessMark.parse(content["process"])
+            return None if mark is None else cls(mark, content["host"], content["who"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        """For those who look: on a full disk the lock holds without."""
+        try:
+            content = {"process": str(self.mark), "host": self.host, "who": self.who}
+            holder_of(folder).write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
 
 
 def _problem(folder: Path) -> Problem:
-    try:
-        found = json.loads(holder_of(folder).read_text(encoding="utf-8"))
-        pid, who = found["process"], found["who"]
-    except (OSError, ValueError):  # it had no room for it
+    holder = _Holder.read(folder)
+    if holder is None or (holder.mark.is_of_this_host and not holder.mark.is_alive):  # of a killed one
         find = "tasklist" if sys.platform == "win32" else "pgrep -af xtts_finetune"
         return Problem(str(folder), f"{TRAINER} is at work here", f"wait for it, or find it ({find}) and stop it")
+    pid, who, place = holder.mark.pid, holder.who, "" if holder.mark.is_of_this_host else f" on {holder.host}"
     stop = f"taskkill /PID {pid}" if sys.platform == "win32" else f"kill {pid} (a trainer saves first)"
     left = ", perhaps left behind when its dvc was killed" if who == TRAINER else ""
-    return Problem(str(folder), f"{who} is at work here: process {pid}{left}", f"wait for it, or stop it: {stop}")
+    what = f"{who} is at work here: process {pid}{place}{left}"
+    return Problem(str(folder), what, f"wait for it, or stop it{place}: {stop}")

@@ -1,26 +1,27 @@
 """The checkpoint store of one phase: resumable states and the best weights, published whole or not at all.
 
 The store knows names and bytes, not tensors: the caller writes the files of a state. A folder is filled beside its
-place, checksummed, fsynced and renamed; without a manifest that holds for every file it is not a checkpoint.
+place, fsynced, read back from the disk and renamed; without a manifest that holds for every file it is no checkpoint.
 """
 
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, publish
+from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, prove, publish
 from xtts_finetune.checkpoints.lock import locked
-from xtts_finetune.checkpoints.retention import expendable
-from xtts_finetune.core.disk import Reserve, full_disk_raises
+from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.checkpoints.retention import Rule, Stored, best_weights, newest, retain, stored
+from xtts_finetune.core.disk import Reserve, files_below, free_bytes, full_disk_raises
 from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import (
     discard,
     link_or_copy,
     link_tree,
     published_folder,
-    read_json,
     write_json,
 )
 from xtts_finetune.core.layout import (
@@ -30,7 +31,6 @@ from xtts_finetune.core.layout import (
     WEIGHTS,
     CheckpointKind,
     checkpoint_name,
-    checkpoint_step,
     is_checkpoint_name,
     reserve_of,
 )
@@ -40,11 +40,11 @@ _BESIDE = 256 * 1024  # bytes: a best's folder and JSON files, and what curve an
 T = TypeVar("T")
 
 
-class CheckpointStore:
-    """The states and the best of one phase, in one folder."""
+class CheckpointStore(CheckpointReader):
+    """The states and the best of one phase, in one folder, as the trainer that holds its lock sees them."""
 
     def __init__(self, folder: Path, keep_last: int) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.keep_last = keep_last
         self.reserve = Reserve(reserve_of(folder))
 
@@ -61,14 +61,10 @@ class CheckpointStore:
 
         Raises:
             DiskFull: the best has no room, either. What was published before is as it was.
+            NotAsWritten: the disk does not hold what is written to it. Likewise.
         """
         state = Checkpoint(self._place("step", step), step)
-        self.reserve.release()
-        try:
-            self.with_room(lambda: publish(state.folder, contents))
-            saved = True
-        except DiskFull:
-            saved = False
+        saved = self._publish_state(state, contents)
         if is_best:
             self.with_room(lambda: self.publish_best(state) if saved else self._publish_best_alone(step, contents))
         self.prune()
@@ -92,38 +88,26 @@ class CheckpointStore:
     def make_room(self) -> None:
         """Keep only what a run cannot do without: its best, and the newest state that verifies."""
         self.reserve.release()
-        newest = self.latest(lambda state, damage: None)
-        steps = [state.step for state in self.states()]
-        self._delete([] if newest is None else [step for step in steps if step != newest.step])
-        self._delete_leftovers()
+        self._retain(newest(1, holds=lambda state: Checkpoint(self.folder / state.name, state.step).damage() is None))
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
-        """Make the weights of `checkpoint` the best; those before are removed when they are in place."""
-        best = self.best()
-        if best is None or best.step != checkpoint.step or best.damage():
-            with published_folder(self._place("best", checkpoint.step)) as folder:
+        """Make the weights of `checkpoint` the best. Those before go when no state is left that counts on them."""
+        place = Checkpoint(self._place("best", checkpoint.step), checkpoint.step)
+        if not place.folder.exists() or place.damage():
+            with published_folder(place.folder) as folder:
                 link_or_copy(checkpoint.weights, folder / WEIGHTS)
                 link_or_copy(checkpoint.folder / STATE, folder / STATE)
                 files = {name: checkpoint.manifest[name] for name in (WEIGHTS, STATE)}
                 write_json(folder / MANIFEST, {"files": files})
-        self._delete_other_bests(checkpoint.step)
+                if not (folder / WEIGHTS).samefile(checkpoint.weights):
+                    prove(folder)
+        self._prune_bests()
 
-    def states(self) -> list[Checkpoint]:
-        """The complete states, oldest first; by name and manifest, without reading the weights."""
-        return self._complete("step")
-
-    def latest(self, on_damage: Callable[[Checkpoint, str], None]) -> Checkpoint | None:
-        """The newest state whose every byte verifies; `on_damage` hears of the ones passed over."""
-        for checkpoint in reversed(self.states()):
-            damage = checkpoint.damage()
-            if damage is None:
-                return checkpoint
-            on_damage(checkpoint, damage)
-        return None
-
-    def best(self) -> Checkpoint | None:
-        found = self._complete("best")
-        return found[-1] if found else None
+    def keep_best(self, step: int) -> None:
+        """Delete all best weights but those of `step`: the run is done, and counts on no others."""
+        for best in self.bests():
+            if best.step != step:
+                discard(best.folder)
 
     def discard_newer(self, step: int) -> None:
         """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept.
@@ -131,22 +115,24 @@ class CheckpointStore:
         Goes with them what a crash left half-written or half-deleted.
         """
         self._delete([state.step for state in self.states() if state.step > step])
-        self._delete_leftovers()
+        self.discard_leftovers()
+
+    def discard_leftovers(self) -> None:
+        """Delete what a crash left half-written or half-deleted."""
+        for leftover in self.folder.iterdir():
+            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
+            if nothing or _TEMPORARY.fullmatch(leftover.name):
+                discard(leftover)
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
-        self._delete(expendable([state.step for state in self.states()], self.keep_last, protected=()))
-        self._delete_leftovers()
+        self._retain(newest(self.keep_last))
 
     def clear(self) -> None:
         """Forget everything: another run starts here."""
         self.reserve.release()
         discard(self.folder)
         self.folder.mkdir(parents=True)
-
-    @property
-    def done(self) -> bool:
-        return (self.folder / DONE).exists()
 
     def mark_done(self, summary: dict[str, Any]) -> None:
         """Record that the phase is complete. It needs no reserve from here on."""
@@ -157,48 +143,80 @@ class CheckpointStore:
         """Take `mark_done` back: the run is to go on."""
         (self.folder / DONE).unlink(missing_ok=True)
 
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What `mark_done` was given."""
-        content: dict[str, Any] = read_json(self.folder / DONE)
-        return content
-
     def link_to(self, target: Path) -> None:
         """Give all that the store holds a second name under `target`, as one whole folder: no bytes are copied."""
-        names = [checkpoint.folder.name for checkpoint in (*self.states(), *self._complete("best"))]
+        names = [checkpoint.folder.name for checkpoint in (*self.states(), *self.bests())]
         with published_folder(target) as folder:
             for name in names:
                 link_tree(self.folder / name, folder / name)
             link_or_copy(self.folder / DONE, folder / DONE)
 
+    def _publish_state(self, state: Checkpoint, contents: Contents) -> bool:
+        """Whether it was published. Where it is sure not to fit, nothing is written."""
+        if not self._is_room_for(contents.size):
+            return False
+        try:
+            self.with_room(lambda: publish(state.folder, contents))
+        except DiskFull:  # a quota, or others who write
+            return False
+        return True
+
+    def _is_room_for(self, size: int) -> bool:
+        """Whether so many bytes are free; for them the reserve is given up first, then what a run can do without."""
+        for give_up in (self.reserve.release, self.make_room):
+            if free_bytes(self.folder) >= size:
+                return True
+            give_up()
+        return free_bytes(self.folder) >= size
+
     def _publish_best_alone(self, step: int, contents: Contents) -> None:
         """Make the weights the best without a state to share them with."""
-        publish(self._place("best", step), Contents(contents.write_weights, lambda folder: None, contents.state))
-        self._delete_other_bests(step)
+        publish(self._place("best", step), replace(contents, write_rest=lambda folder: None))
+        self._prune_bests()
 
     def _hold_reserve(self) -> None:
         """Room for the weights of the next best. Without it they may still fit, and a DiskFull says if not."""
-        newest = (self._complete("best") or self.states())[-1]
-        self.reserve.hold(newest.weights.stat().st_size + _BESIDE)
+        weights = [checkpoint.weights for checkpoint in (*self.states(), *self.bests()) if checkpoint.weights.is_file()]
+        if not weights:
+            return
+        size = weights[-1].stat().st_size + _BESIDE
+        if not self.reserve.hold(size) and len(self.bests()) > 1:  # room for the next is worth more than an earlier one
+            self.keep_best(self.bests()[-1].step)
+            self.reserve.hold(size)
 
     def _place(self, kind: CheckpointKind, step: int) -> Path:
         return self.folder / checkpoint_name(kind, step)
-
-    def _complete(self, kind: CheckpointKind) -> list[Checkpoint]:
-        steps = ((folder, checkpoint_step(folder.name, kind)) for folder in sorted(self.folder.glob(f"{kind}-*")))
-        return [Checkpoint(folder, at) for folder, at in steps if at is not None and (folder / MANIFEST).is_file()]
 
     def _delete(self, steps: list[int]) -> None:
         for step in steps:
             discard(self._place("step", step))
 
-    def _delete_other_bests(self, step: int) -> None:
-        for best in self._complete("best"):
-            if best.step != step:
+    def _retain(self, states: Rule[Stored]) -> None:
+        names = (file.relative_to(self.folder).as_posix() for file in files_below(self.folder))
+        for going in retain(stored(names), states, best_weights).delete:
+            discard(self.folder / going.name)
+        self._prune_bests()
+        self.discard_leftovers()
+
+    def _prune_bests(self) -> None:
+        """Delete the best weights that later ones have replaced: a state is there that has passed those.
+
+        A state goes on from the best of its time, which stays as long as it. Weights later than every state stay, too:
+        what comes before them is replayed, and is no better.
+        """
+        states, bests = self.states(), self.bests()
+        newest_step = states[-1].step if states else -1
+        counted_on = {_best_step_of(state) for state in states}
+        for best in bests:
+            later = [each.step for each in bests if each.step > best.step]
+            is_replaced = any(step <= newest_step or best.step > newest_step for step in later)
+            if is_replaced and best.step not in counted_on:
                 discard(best.folder)
 
-    def _delete_leftovers(self) -> None:
-        for leftover in self.folder.iterdir():
-            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
-            if nothing or _TEMPORARY.fullmatch(leftover.name):
-                discard(leftover)
+
+def _best_step_of(state: Checkpoint) -> int | None:
+    """The step of the best weights when it was saved; None where it does not say."""
+    try:
+        return int(state.state["position"]["best_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

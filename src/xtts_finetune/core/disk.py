@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import discard_leftovers, temporary_name
@@ -179,10 +180,7 @@ class Reserve:
         self.release()
         try:
             with self.path.open("wb") as file:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)
-                else:  # NTFS takes the clusters at once
-                    file.truncate(size)
+                _allocate(file, size)
         except OSError as error:
             self.release()
             if is_disk_full(error):
@@ -192,6 +190,20 @@ class Reserve:
 
     def release(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _allocate(file: BinaryIO, size: int) -> None:
+    """Have a new file take `size` bytes on disk."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    elif os.name == "nt":
+        file.truncate(size)  # NTFS takes the clusters at once
+    else:  # macOS would leave a hole
+        for start in range(0, size, len(_ZEROS)):
+            file.write(_ZEROS[: size - start])
+
+
+_ZEROS = bytes(1 << 20)
 
 
 def _stats(files: Iterable[Path]) -> Iterator[os.stat_result]:

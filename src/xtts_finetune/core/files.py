@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.processes import ProcessMark
 
 
 def fsync_path(path: Path) -> None:
@@ -28,12 +29,22 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def forget_cached(path: Path) -> None:
+    """Have the next read of a file that was fsynced come from the disk, where the system can be told so."""
+    if hasattr(os, "posix_fadvise"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
 @contextmanager
 def published_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write to; on success it is fsynced and renamed over `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_leftovers(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = temporary_name(path)
     try:
         yield temporary
         fsync_path(temporary)
@@ -97,7 +108,7 @@ def _take_place(temporary: Path, path: Path) -> None:
 
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no other has; once this process is dead, `discard_leftovers` deletes what has it."""
-    return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    return path.parent / f".{path.name}.{ProcessMark.own()}.{secrets.token_hex(4)}.tmp"
 
 
 def _remove(path: Path) -> None:
@@ -108,24 +119,15 @@ def _remove(path: Path) -> None:
 
 
 def discard_leftovers(path: Path) -> None:
-    """Delete what processes that are dead left half-written or half-deleted beside `path`."""
+    """Delete what processes of this host that are dead left half-written or half-deleted beside `path`.
+
+    What those of another host left on a shared disk stays: they may be at work.
+    """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        pid = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
-        if pid.isdecimal() and not _is_at_work(int(pid)):
+        writer = ProcessMark.parse(leftover.name.removeprefix(f".{path.name}.").split(".")[0])
+        # of our own: it writes a path once at a time, and failed to remove it
+        if writer and writer.is_of_this_host and (writer == ProcessMark.own() or not writer.is_alive):
             _remove(leftover)
-
-
-def _is_at_work(pid: int) -> bool:
-    """Whether the process of that number may be writing. Our own writes a path once at a time: it was another's."""
-    if os.name == "nt":  # os.kill would end it there
-        return pid != os.getpid()
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,9 @@ work/phase1/curve.jsonl        every step and evaluation of the run so far
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
+work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
+work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
+                               FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
@@ -30,8 +33,13 @@ STATE = "state.json"
 MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is no checkpoint
 # of a phase
 DONE = "DONE"
+DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve has got there
 # of prepared/
 FEATURES = "features.json"  # SHA-256 of every features file
+# of an ended run that is not delivered yet
+FIGURES = "artifacts"  # files for its page
+BUNDLE = "bundle"
+SERVING = "serving.py"  # the code that lets a bundle speak
 # of an exported best
 MODEL_CARD = "model.json"
 # of a bundle, beside an exported best
@@ -138,6 +146,11 @@ class Workspace:
     def tracking_db(self) -> Path:
         return self.root / "mlruns" / "mlflow.db"
 
+    @property
+    def artifacts(self) -> Path:
+        """What MLflow's runs and models keep as files, models/<id>/artifacts each."""
+        return self.tracking_db.parent / "artifacts"
+
     def work(self, phase: PhaseName) -> Path:
         """The running phase's states; known to neither git nor DVC, so that a crash never costs them."""
         return self.root / "work" / phase
@@ -151,8 +164,13 @@ class Workspace:
         return self.work(phase) / CURVE
 
     @property
+    def undelivered(self) -> Path:
+        """Runs that ended before MLflow had all of them, a folder each."""
+        return self.root / "work" / "undelivered"
+
+    @property
     def page_reserve(self) -> Path:
-        """Room for status.md while a stage runs."""
+        """Room for status.md, from the first stage on."""
         return reserve_of(self.root / "work" / "status")
 
     def checkpoints(self, phase: PhaseName) -> Path:

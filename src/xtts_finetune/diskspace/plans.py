@@ -17,6 +17,21 @@ _FLAGS: dict[Option, str] = {
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is wanted."""
+
+    option: Option
+    force: bool = False
+    history: bool = False
+
+    @property
+    def command(self) -> str:
+        """What to type."""
+        flags = [_FLAGS[self.option], *(["--history"] if self.history else []), *(["--force"] if self.force else [])]
+        return f"xtts-finetune clean {' '.join(flags)} --yes"
+
+
+@dataclass(frozen=True)
 class Item:
     """Something that goes."""
 
@@ -45,17 +60,11 @@ class Kept:
 class Plan:
     """What goes and what stays."""
 
-    option: Option
-    force: bool
+    request: Request
     items: list[Item]
     kept: list[Kept]
     outs: dict[str, Listing]  # what dvc.lock is to name instead, by the out's path
-    recordings: list[str]  # objects of the earlier versions that stay
-
-    @property
-    def command(self) -> str:
-        """What to type."""
-        return f"xtts-finetune clean {_FLAGS[self.option]}{' --force' if self.force else ''} --yes"
+    safe: list[str]  # objects that stay with what they list, though nothing in the workspace names them
 
     @property
     def bytes(self) -> int:

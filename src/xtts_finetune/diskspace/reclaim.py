@@ -7,59 +7,72 @@ cache: the first is deleted, the second goes in `dvc gc -w`, once dvc.lock names
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from xtts_finetune.checkpoints import states
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.exported import is_whole_model
 from xtts_finetune.checkpoints.lock import trained_now
+from xtts_finetune.checkpoints.retention import Stored, Verdict, best_weights, newest, retain, stored
 from xtts_finetune.core.disk import files_below, held_bytes
-from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace, reserve_of
-from xtts_finetune.diskspace.plans import Item, Kept, Option, Plan, counted
-from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
-from xtts_finetune.dvcio.outs import is_committed
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import DONE, MANIFEST, PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.diskspace.earlier import EarlierRuns
+from xtts_finetune.diskspace.parked import parked_runs
+from xtts_finetune.diskspace.plans import Item, Kept, Plan, Request, counted
+from xtts_finetune.dvcio.cache import Cache, Listing
+from xtts_finetune.dvcio.outs import is_committed, out_path
 from xtts_finetune.tracking.registered import registered
-
-_RECORDINGS = "metadata.csv"  # what a folder of recordings has, and no other
 
 
 def plan(
-    workspace: Workspace,
-    option: Option,
-    force: bool = False,
-    verify: bool = False,
-    live: Collection[PhaseName] | None = None,
+    workspace: Workspace, request: Request, verify: bool = False, live: Collection[PhaseName] | None = None
 ) -> Plan:
-    """What `option` lets go.
+    """What the request lets go.
 
     Args:
-        option: `intermediates` keeps the best and the newest state of every phase. `best_only` keeps of finished
-            phases the exported best alone; so does `archive`, when their states are safe elsewhere.
-        force: resume points of unfinished phases, earlier versions of recordings and objects in a cache that other
-            projects may share go as well.
+        request: `intermediates` keeps the best and the newest state of every phase. `best_only` keeps of finished
+            phases the exported best alone; so does `archive`, when their states are safe elsewhere. With `history`,
+            of the runs that the tips of branches, tags, experiments and stashes name only the best stays, and of
+            those that only earlier commits name nothing. By `force` resume points of unfinished phases, earlier
+            versions of recordings and objects in a cache that other projects may share go as well.
         verify: read every byte of a state before others go for its sake; else its files' sizes are believed.
         live: the phases that a trainer holds, which are left alone; None: look.
+
+    Raises:
+        UserError: DVC's configuration cannot be read, or git cannot say what it names.
     """
-    look = _Look(workspace, option, force, verify, trained_now(workspace) if live is None else live)
+    look = _Look(workspace, request, verify, trained_now(workspace) if live is None else live)
     found = [
         *(part for phase in PHASES for part in look.phase(phase)),
         *look.leftovers(),
         *look.cache_objects(),
+        *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in parked_runs(workspace)),
         *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(workspace)),
     ]
     items = counted(part for part in found if isinstance(part, Item))
-    return Plan(option, force, items, [part for part in found if isinstance(part, Kept)], look.outs, look.recordings())
+    kept = [part for part in found if isinstance(part, Kept)]
+    return Plan(request, items, kept, look.outs, look.earlier.safe(look.own))
+
+
+def ways_to_make_room(workspace: Workspace) -> list[Plan]:
+    """A plan of each, those that take less first; runs that somebody names only where they free more."""
+    sparing, best_only, history = (
+        plan(workspace, request)
+        for request in (Request("intermediates"), Request("best_only"), Request("best_only", history=True))
+    )
+    return [sparing, best_only, *([history] if history.bytes > best_only.bytes else [])]
 
 
 class _Look:
-    """The workspace as an option sees it."""
+    """The workspace as a request sees it."""
 
-    def __init__(
-        self, workspace: Workspace, option: Option, force: bool, verify: bool, live: Collection[PhaseName]
-    ) -> None:
-        self.workspace, self.option, self.force, self.verify, self.live = workspace, option, force, verify, live
+    def __init__(self, workspace: Workspace, request: Request, verify: bool, live: Collection[PhaseName]) -> None:
+        self.workspace, self.request, self.verify, self.live = workspace, request, verify, live
         self.cache = Cache(workspace)
-        self.frozen = self.cache.is_shared and not force
-        self.named = named_outs(workspace)
+        self.frozen = self.cache.is_shared and not request.force
+        self.earlier = EarlierRuns(workspace, request, self.cache)
+        self.named = self.earlier.named
         self.going = {phase: self._going(phase) for phase in PHASES}  # names in checkpoints/<phase>/
         self.outs = dict(self._relisted())
-        self.staying = self._staying()
+        self.own = self._own()
 
     def phase(self, phase: PhaseName) -> Iterator[Item | Kept]:
         work = self.workspace.work(phase)
@@ -89,36 +102,25 @@ class _Look:
             yield self._item(found, "left half-written by a process that was killed")
 
     def cache_objects(self) -> Iterator[Item | Kept]:
-        """What the cache holds for earlier runs; earlier recordings stay."""
+        """What the cache holds for other runs than the workspace's."""
         gone = {oid for out in self.outs for oid in self._dropped(out)}
-        unnamed = self.cache.objects() - self.staying - gone
-        recordings = self.cache.below(self.recordings()) & unnamed
-        for what, oids in ("earlier runs", unnamed - recordings), ("earlier recordings", recordings):
-            paths = self.cache.paths(oids)
-            label = f"{what} in DVC's cache"
-            if not paths:
-                continue
-            if self.frozen:
-                why = f"{self.cache.folder} is not in this folder: other projects may keep theirs there (--force)"
-                yield Kept(label, why, held_bytes(paths))
-            elif what == "earlier recordings":
-                yield Kept(label, "nothing can make them again (--force)", held_bytes(paths))
-            else:
-                yield Item(label, "neither dvc.lock nor a .dvc file names them", [], paths)
+        yield from self.earlier.parts(self.own | gone)
 
-    def recordings(self) -> list[str]:
-        """The earlier versions of recordings, which are in the cache and nowhere else."""
-        unnamed = self.cache.objects() - self.staying
-        return [] if self.force else sorted(oid for oid in unnamed if _RECORDINGS in self.cache.listing(oid))
+    @property
+    def _thins(self) -> bool:
+        """Whether finished phases keep a state."""
+        return self.request.option == "intermediates"
 
     def _unfinished(self, work: Path) -> Iterator[Item | Kept]:
-        going, resume_point = states.dispensable(work, self.verify)
-        if going:
+        verdict = _thinned(work, self.verify)
+        resume_point = next((work / each.name for each in reversed(verdict.keep) if not each.is_best), None)
+        if verdict.delete:
+            going = [work / each.name for each in verdict.delete]
             yield self._item(going, "the newest state is enough to resume from")
-        if resume_point and self.force and self.option != "intermediates":
+        if resume_point and self.request.force and not self._thins:
             yield self._item([resume_point], "the resume point, by force: the phase will start over")
         elif resume_point:
-            force = "" if self.option == "intermediates" else " (--force)"
+            force = "" if self._thins else " (--force)"
             yield self._keep([resume_point], f"the unfinished phase resumes here{force}")
 
     def _finished(self, phase: PhaseName) -> Iterator[Item | Kept]:
@@ -127,13 +129,15 @@ class _Look:
         out = self._name(folder)
         going = [folder / name for name in sorted(self.going[phase]) if (folder / name).exists()]
         objects = self.cache.paths(self._dropped(out))
-        if self.option == "intermediates":
+        if self._thins:
             why = "the newest state and the best are kept"
         else:
             why = "models/ keeps the best; more epochs will start this phase afresh"
         if going or objects:
             yield Item(self._shown(going) or f"{out} of the run before", why, going, objects)
-        elif self.option != "intermediates" and folder.is_dir() and any(folder.iterdir()) and not self.frozen:
+        elif folder.is_dir() and self._claimant(phase):
+            yield self._keep([folder], f"named by {self._claimant(phase)} (--history)")
+        elif not self._thins and folder.is_dir() and any(folder.iterdir()) and not self.frozen:
             yield self._keep([folder], f"models/{phase} is missing or damaged, or dvc.lock does not name these states")
 
     def _relisted(self) -> Iterator[tuple[str, Listing]]:
@@ -148,15 +152,20 @@ class _Look:
 
     def _going(self, phase: PhaseName) -> set[str]:
         folder, listing = self.workspace.checkpoints(phase), self._listing(phase)
-        if phase in self.live or self.frozen or not listing:
+        if phase in self.live or self.frozen or not listing or self._claimant(phase):
             return set()
-        if self.option == "intermediates":
-            if folder.is_dir():
-                return {path.name for path in states.dispensable(folder, self.verify)[0]}
-            return states.dispensable_of(listing)
+        if self._thins:
+            verdict = (
+                _thinned(folder, self.verify) if folder.is_dir() else retain(stored(listing), newest(1), best_weights)
+            )
+            return {each.name for each in verdict.delete}
         if not self._is_exported(phase):
             return set()
         return {path.name for path in folder.iterdir()} if folder.is_dir() else {path.split("/")[0] for path in listing}
+
+    def _claimant(self, phase: PhaseName) -> str | None:
+        """Who else needs the same states."""
+        return self.earlier.claims.get(self.named.get(self._name(self.workspace.checkpoints(phase)), ""))
 
     def _listing(self, phase: PhaseName) -> Listing:
         """What dvc.lock names as the phase's states."""
@@ -166,18 +175,19 @@ class _Look:
         """Whether the phase's best weights are safe: in models/, or in the cache if DVC cleared it for a new run."""
         model = self.workspace.model(phase)
         if model.is_dir():
-            return states.is_whole_model(model, self.verify)
+            return is_whole_model(model, self.verify)
         named = self.cache.below([oid for out, oid in self.named.items() if out == self._name(model)])
         return len(named) > 1 and len(self.cache.paths(named)) == len(named)
 
-    def _staying(self) -> set[str]:
-        """The objects that something will still name."""
+    def _own(self) -> set[str]:
+        """The objects that the workspace will still name."""
         whole = {oid for out, oid in self.named.items() if out not in self.outs}
         return self.cache.below(whole) | {oid for listing in self.outs.values() for oid in listing.values()}
 
     def _dropped(self, out: str) -> set[str]:
-        """The objects that only this out named, and will no longer."""
-        return self.cache.below([self.named[out]]) - self.staying if out in self.outs else set()
+        """The objects that this out alone named, and will no longer."""
+        dropped = self.cache.below([self.named[out]]) if out in self.outs else set[str]()
+        return dropped - self.own - self.earlier.claims.keys()
 
     def _item(self, paths: list[Path], why: str) -> Item:
         return Item(self._shown(paths), why, paths)
@@ -192,4 +202,23 @@ class _Look:
         return ", ".join(sorted(map(self._name, paths)))
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.workspace.root).as_posix()
+        return out_path(self.workspace, path)
+
+
+def _thinned(folder: Path, verify: bool) -> Verdict[Stored]:
+    """Of a phase's folder: the best, and the newest state that holds, by every byte of it or by its files' sizes."""
+    check = _verifies if verify else _has_its_sizes
+    listing = [file.relative_to(folder).as_posix() for file in files_below(folder)]
+    return retain(stored(listing), newest(1, lambda state: check(folder / state.name)), best_weights)
+
+
+def _verifies(state: Path) -> bool:
+    return Checkpoint(state, 0).damage() is None
+
+
+def _has_its_sizes(state: Path) -> bool:
+    try:
+        files = read_json(state / MANIFEST)["files"]
+        return all((state / name).stat().st_size == file["bytes"] for name, file in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

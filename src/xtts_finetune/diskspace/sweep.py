@@ -13,15 +13,15 @@ from typing import Protocol
 import yaml
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
-from xtts_finetune.core.disk import file_system, free_bytes, shown
-from xtts_finetune.core.layout import MANIFEST, PhaseName, Workspace
-from xtts_finetune.diskspace.plans import Option, Plan
+from xtts_finetune.core.disk import Reserve, file_system, free_bytes, shown
+from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.diskspace.plans import Plan, Request
 from xtts_finetune.diskspace.reclaim import plan
 from xtts_finetune.dvcio.cache import Cache, rename_outs
 from xtts_finetune.dvcio.command import ROOM, dvc
 from xtts_finetune.dvcio.named_run import refuse_unless_named
 
-_SAFE = ".kept-recordings"  # holds .dvc files while `dvc gc` runs, so that it keeps what they name
+_SAFE = ".kept-by-clean"  # a folder, while `dvc gc` runs: with a .dvc file, so that it keeps what that names
 
 
 class Keeper(Protocol):
@@ -34,8 +34,8 @@ class Keeper(Protocol):
         """Write down what dvc.lock names, which is about to be forgotten; now there is room for it."""
 
 
-def sweep(workspace: Workspace, option: Option, force: bool, keeper: Keeper | None = None) -> Iterator[str]:
-    """Free what the option lets go, and tell what is done.
+def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) -> Iterator[str]:
+    """Free what the request lets go, and tell what is done.
 
     Raises:
         UserError: the workspace is not as dvc.lock names it, or DVC fails or is at work. Nothing was deleted then,
@@ -44,7 +44,7 @@ def sweep(workspace: Workspace, option: Option, force: bool, keeper: Keeper | No
     with trainers_kept_out(workspace) as live:
         shutil.rmtree(workspace.root / _SAFE, ignore_errors=True)  # of a run that was killed
         before = free_by_place(workspace)
-        going = plan(workspace, option, force, verify=True, live=live)
+        going = plan(workspace, request, verify=True, live=live)
         _release_reserves(workspace, live)
         refuse_unless_named(workspace, pruned_is_fine=True)
         if keeper:
@@ -57,11 +57,13 @@ def sweep(workspace: Workspace, option: Option, force: bool, keeper: Keeper | No
         _collect(workspace, going)
         yield ""
         yield from _gained(workspace, before, going)
+        if going.outs:
+            yield "commit dvc.lock: it names what is left (git commit -m 'Fewer states' dvc.lock)"
 
 
 def plan_lines(found: Plan) -> Iterator[str]:
     """The plan for a reader."""
-    title = found.option.replace("_", "-")
+    title = found.request.option.replace("_", "-")
     yield f"{title}: frees {shown(found.bytes)}" if found.items else f"{title}: nothing to free"
     for item in found.items:
         yield f"  {shown(item.bytes):>9}  {item.what}: {item.why}"
@@ -78,9 +80,8 @@ def free_by_place(workspace: Workspace) -> dict[Path, int]:
 
 def _release_reserves(workspace: Workspace, live: Collection[PhaseName]) -> None:
     """First of all: on a full disk DVC has no room to say whether the workspace is as it names it."""
-    for reserve in workspace.work("phase1").parent.glob("*.reserve"):
-        if reserve.stem not in live:
-            reserve.unlink()
+    for phase in set(PHASES) - set(live):
+        Reserve(reserve_of(workspace.work(phase))).release()
 
 
 def _delete(going: Plan) -> None:
@@ -101,7 +102,7 @@ def _collect(workspace: Workspace, going: Plan) -> None:
     if going.outs:
         rename_outs(workspace, {out: cache.add(listing) for out, listing in going.outs.items()})
     refuse_unless_named(workspace, pruned_is_fine=False)
-    with _safe(workspace, going.recordings):
+    with _safe(workspace, going.safe):
         dvc(workspace, "gc", "--workspace", "--force")
 
 
@@ -115,14 +116,13 @@ def _make_room(workspace: Workspace, going: Plan) -> None:
 
 
 @contextmanager
-def _safe(workspace: Workspace, recordings: Iterable[str]) -> Iterator[None]:
+def _safe(workspace: Workspace, objects: Iterable[str]) -> Iterator[None]:
     """Have `dvc gc` keep these objects, which nothing else in the workspace names."""
     folder = workspace.root / _SAFE
     folder.mkdir()
     try:
-        for number, oid in enumerate(recordings):
-            outs = [{"md5": oid, "hash": "md5", "path": str(number)}]
-            (folder / f"{number}.dvc").write_text(yaml.safe_dump({"outs": outs}), encoding="utf-8")
+        outs = [{"md5": oid, "hash": "md5", "path": oid} for oid in objects]
+        (folder / "kept.dvc").write_text(yaml.safe_dump({"outs": outs}), encoding="utf-8")
         yield
     finally:
         shutil.rmtree(folder)

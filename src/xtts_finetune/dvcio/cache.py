@@ -61,17 +61,24 @@ class Cache:
         Raises:
             FileNotFoundError: an object that it lists is not there.
         """
-        entries = [{"md5": oid, "relpath": path} for path, oid in sorted(listing.items())]
-        content = json.dumps(entries, sort_keys=True)
-        oid = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest() + ".dir"
+        oid = listing_object(listing)
         if not self.path(oid).exists():
-            write_text(self.path(oid), content)
+            write_text(self.path(oid), _as_written(listing))
             self.path(oid).chmod(0o444)
         return {"md5": oid, "size": self.size(listing.values()), "nfiles": len(listing)}
 
     def size(self, oids: Iterable[str]) -> int:
         """Bytes of these objects' content, each as often as it is named."""
         return sum(self.path(oid).stat().st_size for oid in oids)
+
+
+def listing_object(listing: Listing) -> str:
+    """How DVC calls a folder with these files."""
+    return hashlib.md5(_as_written(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _as_written(listing: Listing) -> str:
+    return json.dumps([{"md5": oid, "relpath": path} for path, oid in sorted(listing.items())], sort_keys=True)
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
@@ -91,6 +98,12 @@ def named_entries(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """dvc.lock's outs: path → md5, size, nfiles."""
     stages = _read(workspace.dvc_lock).get("stages", {}).values()
     return {out["path"]: out for stage in stages for out in stage.get("outs", [])}
+
+
+def named_dependencies(workspace: Workspace, stage: str) -> dict[str, str]:
+    """What a stage used when it last ran, by dvc.lock: path → md5."""
+    used = _read(workspace.dvc_lock).get("stages", {}).get(stage, {}).get("deps", [])
+    return {dep["path"]: dep["md5"] for dep in used if "md5" in dep}
 
 
 def rename_outs(workspace: Workspace, entries: dict[str, dict[str, Any]]) -> None:

@@ -3,11 +3,14 @@
 import filecmp
 from pathlib import Path
 
-import yaml
-
 from xtts_finetune.core.files import contained, discard, discard_leftovers, link_or_copy, published_folder
 from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace
-from xtts_finetune.dvcio.cache import Cache, named_outs
+from xtts_finetune.dvcio.cache import Cache, named_dependencies, named_outs
+
+
+def out_path(workspace: Workspace, place: Path) -> str:
+    """How dvc.yaml and dvc.lock call a place in the workspace."""
+    return place.relative_to(workspace.root).as_posix()
 
 
 def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
@@ -66,8 +69,8 @@ def remove_finished_work(workspace: Workspace) -> None:
 
 
 def data_digest(workspace: Workspace) -> str:
-    """DVC's digest of data/, from data.dvc (at most 36 characters); "untracked" where there is none."""
-    if not workspace.data_dvc.exists():
-        return "untracked"
-    outs = yaml.safe_load(workspace.data_dvc.read_text(encoding="utf-8"))["outs"]
-    return str(outs[0]["md5"])
+    """DVC's digest of the data/ that `prepare` used, by dvc.lock (at most 36 characters).
+
+    data.dvc may be ahead of it: recordings that were added since. "untracked" where dvc.lock does not say.
+    """
+    return named_dependencies(workspace, "prepare").get(out_path(workspace, workspace.data), "untracked")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
-from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.disk import file_system, free_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.diskspace.plans import Plan
+from xtts_finetune.diskspace.plans import Plan, Request
 from xtts_finetune.diskspace.reclaim import plan
 from xtts_finetune.diskspace.sweep import plan_lines, sweep
 from xtts_finetune.dvcio.cache import Cache, named_entries, rename_outs
@@ -56,17 +56,17 @@ class Archive:
             remedy = f"mount its disk, or if it is to be new: mkdir -p {self.url}"
             raise UserError("no archive", [Problem(f"DVC remote {remote}: {self.url}", "is not there", remedy)])
 
-    def store_plan(self, force: bool) -> Iterator[str]:
+    def store_plan(self, request: Request) -> Iterator[str]:
         """What would be pushed and what would go then."""
-        found = plan(self.workspace, "archive", force)
+        found = plan(self.workspace, request)
         yield from self._pushing(found)
         yield from plan_lines(found)
         if found.items:
-            yield from ["", f"do it: {found.command.replace('REMOTE', self.remote)}"]
+            yield from ["", f"do it: {request.command.replace('REMOTE', self.remote)}"]
 
-    def store(self, force: bool) -> Iterator[str]:
+    def store(self, request: Request) -> Iterator[str]:
         """Push the states, prove that they are there, drop them here."""
-        yield from sweep(self.workspace, "archive", force, keeper=self)
+        yield from sweep(self.workspace, request, keeper=self)
 
     def restore_plan(self) -> Iterator[str]:
         """What would be brought back."""
@@ -192,7 +192,7 @@ class Archive:
     def _verify_here(self, entries: dict[str, Entry]) -> None:
         problems = []
         for phase in (phase for phase in PHASES if f"checkpoints/{phase}" in entries):
-            for state in CheckpointStore(self.workspace.checkpoints(phase), keep_last=1).states():
+            for state in CheckpointReader(self.workspace.checkpoints(phase)).states():
                 damage = state.damage()
                 if damage:
                     problems.append(Problem(str(state.folder), damage, "look for another copy of the archive"))

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xtts_finetune.core.disk import shown
+from xtts_finetune.core.disk import freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.diskspace.plans import Option
+from xtts_finetune.diskspace.parked import delete_parked, find_parked
+from xtts_finetune.diskspace.plans import Option, Request
 from xtts_finetune.diskspace.reclaim import plan
 from xtts_finetune.diskspace.sweep import free_by_place, plan_lines, sweep
 from xtts_finetune.dvcio.command import give_dvc_room
@@ -23,10 +24,12 @@ class Choice:
     restore: bool
     yes: bool
     force: bool
+    history: bool = False
+    parked: str | None = None
 
     @property
-    def option(self) -> Option | None:
-        """The one option chosen; None: none.
+    def request(self) -> Request | None:
+        """What the one option chosen asks for; None: none was.
 
         Raises:
             UserError: several, or flags that do not go together.
@@ -39,11 +42,13 @@ class Choice:
         chosen = [option for option, is_chosen in flags.items() if is_chosen]
         if len(chosen) > 1:
             raise _mistake("--intermediates, --best-only and --archive exclude each other", "choose one of them")
+        if self.parked is not None and (chosen or self.restore or self.force or self.history):
+            raise _mistake("--parked deletes one run, and goes with --yes alone", "run the other command by itself")
         if self.restore and chosen != ["archive"]:
             raise _mistake("--restore needs to know from where", "add --archive REMOTE")
-        if self.yes and not chosen:
-            raise _mistake("--yes to what?", "choose --intermediates, --best-only or --archive REMOTE")
-        return chosen[0] if chosen else None
+        if self.yes and not chosen and self.parked is None:
+            raise _mistake("--yes to what?", "choose --intermediates, --best-only or --archive REMOTE, or --parked KEY")
+        return Request(chosen[0], self.force, self.history) if chosen else None
 
 
 def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
@@ -52,37 +57,49 @@ def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
     Raises:
         UserError: it makes no sense, or it is not safe; then nothing is lost.
     """
-    option = choice.option
+    request = choice.request
     if not (workspace.root / "dvc.yaml").is_file() or not (workspace.root / ".dvc").is_dir():
         problem = Problem(str(workspace.root), "is no checkout of the project", "run this in the project's root")
         raise UserError("nothing to clean here", [problem])
+    if choice.parked is not None:
+        yield from _clean_parked(workspace, choice.parked, choice.yes)
+        return
     give_dvc_room()
-    if choice.archive is not None:
+    if request is None:
+        yield from _overview(workspace, choice)
+    elif choice.archive is not None:
         archive = Archive(workspace, choice.archive)
         if choice.restore:
             yield from archive.restore() if choice.yes else archive.restore_plan()
         else:
-            yield from archive.store(choice.force) if choice.yes else archive.store_plan(choice.force)
-    elif option is None:
-        yield from _overview(workspace, choice.force)
+            yield from archive.store(request) if choice.yes else archive.store_plan(request)
     elif choice.yes:
-        yield from sweep(workspace, option, choice.force)
+        yield from sweep(workspace, request)
     else:
-        found = plan(workspace, option, choice.force)
+        found = plan(workspace, request)
         yield from plan_lines(found)
-        yield from ["", f"do it: {found.command}"] if found.items else []
+        yield from ["", f"do it: {request.command}"] if found.items else []
 
 
-def _overview(workspace: Workspace, force: bool) -> Iterator[str]:
+def _clean_parked(workspace: Workspace, key: str, yes: bool) -> Iterator[str]:
+    if yes:
+        yield delete_parked(workspace, key)
+        return
+    found = find_parked(workspace, key)
+    yield f"{found}: frees {shown(freed_bytes(found.files))}"
+    yield from ["", f"do it: {found.command}"]
+
+
+def _overview(workspace: Workspace, choice: Choice) -> Iterator[str]:
     for place, free in free_by_place(workspace).items():
         yield f"{shown(free)} free at {place}"
     commands = []
     options: tuple[Option, ...] = ("intermediates", "best_only")
     for option in options:
-        found = plan(workspace, option, force)
+        request = Request(option, choice.force, choice.history)
         yield ""
-        yield from plan_lines(found)
-        commands.append(found.command)
+        yield from plan_lines(plan(workspace, request))
+        commands.append(request.command)
     known = ", ".join(remotes(workspace)) or "none yet: dvc remote add NAME /where"
     yield from ["", f"archive: as best-only, once the states are safe in a DVC remote ({known})"]
     commands.append("xtts-finetune clean --archive REMOTE [--restore] --yes")

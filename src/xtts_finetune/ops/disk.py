@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, mount_point, shown
+from xtts_finetune.core.disk import files_below, free_bytes, freed_bytes, held_bytes, mount_point, shown
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
-from xtts_finetune.diskspace.preflight import CLEAN_OPTIONS
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.parked import parked_runs
+from xtts_finetune.diskspace.reclaim import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
 Held = dict[Path, dict[str, int]]  # by file system (where it is mounted) and part: bytes
@@ -23,7 +23,14 @@ def disk_text(workspace: Workspace) -> str:
         UserError: params.yaml or DVC's configuration cannot be used.
     """
     budget = Budget(workspace, load_params(workspace.params), Cache(workspace))
-    return "\n".join([*_held_lines(workspace, budget.cache), *_phase_lines(budget), *_clean_lines(workspace)])
+    return "\n".join(
+        [
+            *_held_lines(workspace, budget.cache),
+            *_phase_lines(budget),
+            *_parked_lines(workspace),
+            *_clean_lines(workspace),
+        ]
+    )
 
 
 def _parts(workspace: Workspace, cache: Cache) -> list[tuple[str, Path]]:
@@ -77,7 +84,7 @@ def _held_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
 
 
 def _phase_lines(budget: Budget) -> Iterator[str]:
-    ahead = unfinished(budget.workspace)
+    ahead = unfinished(budget.workspace, budget.params)
     if not ahead:
         yield "no phase is left to be trained"
     for at, phase in enumerate(ahead):
@@ -91,13 +98,24 @@ def _phase_lines(budget: Budget) -> Iterator[str]:
     yield ""
 
 
+def _parked_lines(workspace: Workspace) -> Iterator[str]:
+    runs = parked_runs(workspace)
+    if not runs:
+        return
+    yield "parked runs, of other parameters: each comes back with them, and goes only by its command"
+    for parked in runs:
+        yield _row(parked.command, freed_bytes(parked.files))
+        yield f"        {parked}"
+    yield ""
+
+
 def _clean_lines(workspace: Workspace) -> Iterator[str]:
-    plans = [plan(workspace, option) for option in CLEAN_OPTIONS]
-    if not any(found.bytes for found in plans):
+    freed = {found.request.command: found.bytes for found in ways_to_make_room(workspace)}
+    if not any(freed.values()):
         yield "nothing can go"
         return
     yield "what can go (without --yes the command shows it piece by piece)"
-    yield from (f"    {found.command:<47}{shown(found.bytes):>11}" for found in plans if found.bytes)
+    yield from (_row(command, size) for command, size in freed.items() if size)
 
 
 def _row(part: str, size: int) -> str:

@@ -11,6 +11,7 @@ from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.diskspace.preflight import preflight
 from xtts_finetune.stages.output import speak_on_unheard
 from xtts_finetune.stages.stops import explained_stops
+from xtts_finetune.training.interrupts import stop_signals
 
 
 def main() -> None:
@@ -18,7 +19,8 @@ def main() -> None:
     # Threads that wait must not spin: on a busy machine steps took four times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     speak_on_unheard()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half-written is removed
+    for number in stop_signals():
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: what is half-written is removed
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load for ten seconds
     with explained_stops(workspace):

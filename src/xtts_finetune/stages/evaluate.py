@@ -1,9 +1,10 @@
 """Compare base and phases, let them speak, register only the best."""
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,16 @@ from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import SERVING_CODE, Speaker, unspeakable
 from xtts_finetune.stages.figures import draw_curves
-from xtts_finetune.tracking.connection import Store, open_store
-from xtts_finetune.tracking.registry import Registration, register_best
-from xtts_finetune.tracking.stage_runs import stage_tags, start_stage_run
+from xtts_finetune.tracking.backlog import Files, deliver_backlog, put
+from xtts_finetune.tracking.connection import Store, is_local, reason
+from xtts_finetune.tracking.outbox import Order, now, set_aside
+from xtts_finetune.tracking.registry import PARAM
+from xtts_finetune.tracking.stage_runs import connection, stage_record, stage_tags
 from xtts_finetune.training import loss
 from xtts_finetune.training.phases import with_weighted
+
+# What a version's tags say of its origin; the rest of a stage's tags stands on its run.
+VERSION_TAGS = ("data_md5", "data", "split_digest", "git_commit", "git_dirty")
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,13 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     """Write reports/evaluation.json, samples and curves; register the best of the phases' models.
 
     Raises:
-        UserError: what the stages before left cannot be used, or there is no tracking store.
+        UserError: what the stages before left cannot be used, or MLflow's own database.
     """
     job = Evaluation(workspace, params)
     make_deterministic()
+    set_aside(workspace)
     remove_finished_work(workspace)
-    store = open_store(workspace, job.params.tracking)
+    connect = connection(workspace, params.tracking)
     figures: dict[str, Any] = {}
     with published_folder(workspace.reports / "samples") as samples:
         for model in ("base", *PHASES):
@@ -82,11 +89,9 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     target = job.params.phase(PHASES[-1]).target_mel_ce
     draw_curves(workspace.reports / "curves.png", curves, figures["base"], target)
     write_json(workspace.evaluation, {**figures, "best": best})
-    registration = _record(job, store, figures, best)
-    write_json(workspace.registration, registration.__dict__)
-    verb = "registered" if registration.created else "already registered"
-    version = f"{registration.name} version {registration.version}"
-    print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}; {verb}: {version}")
+    _put(job, figures, best)
+    print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}")
+    _register(workspace, connect, is_local(params.tracking))
 
 
 def _examine(job: Evaluation, model: str, folder: Path) -> dict[str, float]:
@@ -117,30 +122,43 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
         write_wav(folder / f"{number + 1}.wav", sound, rate)
 
 
-def _record(job: Evaluation, store: Store, figures: dict[str, Any], best: PhaseName) -> Registration:
-    """One MLflow run with the figures, samples and curves, and the best model's version in the registry."""
+def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
+    """Keep for MLflow: one run with the figures, samples and curves, and the best model for the registry."""
     workspace, params, card = job.workspace, job.params, job.card(best)
-    cards = {phase: job.card(phase) for phase in PHASES}
     settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
     tags = stage_tags(workspace, "evaluate", data_digest(workspace))
-    key = sha256_json([tags["data_md5"], settings, cards])
-    with start_stage_run(store, workspace, key, settings, tags, flush_every_steps=1) as tracker:
-        tracker.backfill([(card["step"], _named(figures[best]))])  # the registered point of the curve
-        tracker.log_artifact_dir(workspace.reports / "samples", "samples")
-        tracker.log_artifact(workspace.reports / "curves.png")
-        trained = {f"param.{name}": str(value) for name, value in card["params"].items()}
-        version_tags = {**tags, **trained, "phase": best, "step": str(card["step"]), "base": params.base}
-        with _self_contained(job, best) as folder:
-            return register_best(
-                store,
-                tracker.run_id,
-                params.registry.model_name,
-                folder,
-                SERVING_CODE,
-                card["sha256"],
-                version_tags,
-                _named(figures[best]),
-            )
+    trained = {f"{PARAM}{name}": str(value) for name, value in card["params"].items()}
+    of_version = {name: tags[name] for name in VERSION_TAGS} | trained
+    of_version |= {"phase": best, "step": str(card["step"]), "base": params.base}
+    order = Order(params.registry.model_name, card["sha256"], of_version, _named(figures[best]))
+    cards = {phase: job.card(phase) for phase in PHASES}
+    key = sha256_json([tags["data_md5"], settings, cards, figures])[:16]
+    record = replace(stage_record(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
+    point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
+    with _self_contained(job, best) as folder:
+        shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
+        put(workspace, record, [point], Files(shown, folder, SERVING_CODE))
+
+
+def _register(workspace: Workspace, connect: Callable[[], Store], must: bool) -> None:
+    """Deliver what waits for MLflow, this evaluation last. A server that takes nothing leaves it waiting.
+
+    Raises:
+        Exception: what keeps the workspace's own database from taking it (`must`).
+    """
+    try:
+        done = deliver_backlog(workspace, connect)
+    except Exception as error:
+        if must:
+            raise
+        print(
+            f"MLflow takes nothing: {reason(error)}\n"
+            "the evaluation is done; its model is registered by the next stage that meets MLflow, or by: "
+            "xtts-finetune sync",
+            file=sys.stderr,
+        )
+        return
+    print(*done, sep="\n")
 
 
 def _named(figures: dict[str, float]) -> dict[str, float]:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.reclaim import ways_to_make_room
 
 _PAGE = 4096  # bytes; a block of most file systems
 
@@ -25,8 +25,8 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
     try:
         with full_disk_raises(), _interrupts_stop():
             workspace.status.unlink(missing_ok=True)
-            with _page_held(workspace):
-                yield
+            _hold_page(workspace)
+            yield
     except Stopped as stop:
         text = "\n".join(_lines(workspace, stop))
         _write(workspace, text)
@@ -60,7 +60,7 @@ def _in_the_way(error: Exception) -> Path | None:
 
 @contextmanager
 def _interrupts_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wherever no phase is at work that would save first."""
+    """Ctrl-C, SIGTERM and SIGHUP wherever no phase is at work that would save first."""
     try:
         yield
     except KeyboardInterrupt:
@@ -75,14 +75,17 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
     yield "Nothing that was saved is lost:"
     yield from (f"  {line}" for phase in PHASES for line in _saved(workspace, phase))
     yield "Make room, then type dvc repro: it resumes there."
-    plans = [plan(workspace, option) for option in ("intermediates", "best_only")]
-    yield from (f"  {each.command:<46} frees {shown(each.bytes)}" for each in plans)
+    try:
+        for found in ways_to_make_room(workspace):
+            yield f"  {found.request.command:<46} frees {shown(found.bytes)}"
+    except UserError as error:  # git or DVC cannot be asked: that is no reason to end otherwise than by this stop
+        yield f"  (what can be freed is not known: {error.title})"
     yield "  xtts-finetune disk                             shows what holds the rest"
 
 
 def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
     """What of an unfinished phase is safe."""
-    store = CheckpointStore(workspace.work(phase), 1)
+    store = CheckpointReader(workspace.work(phase))
     if store.done:
         yield f"{phase} is trained; only its results have still to be written"
     elif store.folder.exists():
@@ -103,15 +106,8 @@ def _write(workspace: Workspace, text: str) -> None:
             raise
 
 
-@contextmanager
-def _page_held(workspace: Workspace) -> Iterator[None]:
-    """Room for the page while the stage runs, if there is any: the disk may be full to the last byte when it is due."""
+def _hold_page(workspace: Workspace) -> None:
+    """Room for the page, if there is any. For the stages to come, too: each may find the disk full to the last byte."""
     reserve = Reserve(workspace.page_reserve)
     reserve.path.parent.mkdir(exist_ok=True)
-    is_anothers = reserve.held > 0  # a trainer's that is at work, or was killed
     reserve.hold(_PAGE)
-    try:
-        yield
-    finally:
-        if not is_anothers:
-            reserve.release()

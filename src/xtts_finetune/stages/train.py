@@ -1,15 +1,15 @@
 """Train one phase, from wherever it was left."""
 
-from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
-from xtts_finetune.tracking.connection import open_store
+from xtts_finetune.tracking.backlog import deliver_backlog_aside
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.delivery import RunTracker
-from xtts_finetune.tracking.stage_runs import stage_tags, start_stage_run
+from xtts_finetune.tracking.outbox import set_aside, take_back
+from xtts_finetune.tracking.stage_runs import CODE, connection, stage_record, stage_tags, track
 from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
@@ -26,6 +26,7 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
         DiskFull: not even the weights of the best, or the reports, have room; what was saved before is whole.
     """
     make_deterministic()
+    set_aside(workspace)
     remove_finished_work(workspace)
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
@@ -38,8 +39,9 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
 
 
 def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:
-    with store.with_room(lambda: _tracker(job, claimed.record)) as tracker:
-        curve = Curve(job.workspace.running_curve(job.name))
+    take_back(job.workspace, job.name, claimed.record.identity.key)
+    curve = Curve(job.workspace.running_curve(job.name))
+    with store.with_room(lambda: _tracker(job, claimed, curve)) as tracker:
         run = Run(job.inputs(), claimed.record, store, curve, tracker, job.params.checkpoints.save_every_steps)
         end = fit(run, claimed.state, stop)
         store.with_room(lambda: _conclude(tracker, run, end.reason))
@@ -51,9 +53,12 @@ def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
     tracker.finish()
 
 
-def _tracker(job: Job, record: Record) -> RunTracker:
+def _tracker(job: Job, claimed: Claim, curve: Curve) -> RunTracker:
     workspace, params = job.workspace, job.params
     settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
-    key = record.identity.key
-    store, tags = open_store(workspace, params.tracking), stage_tags(workspace, job.name, data_digest(workspace))
-    return start_stage_run(store, workspace, key, settings, tags, params.tracking.flush_every_steps)
+    tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: claimed.record.code}
+    record = stage_record(workspace, claimed.record.identity.key, settings, tags)
+    step = claimed.state.step if claimed.state else job.start_step
+    connect = connection(workspace, params.tracking)
+    deliver_backlog_aside(workspace, connect)
+    return track(connect, params.tracking, workspace.work(job.name), record, lambda: curve.rows, step)

@@ -3,6 +3,7 @@
 mlflow takes seconds to import: only inside functions.
 """
 
+import importlib
 import os
 import sqlite3
 import sys
@@ -21,13 +22,14 @@ from xtts_finetune.core.params import TrackingParams
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _ENVIRONMENT = {  # read by mlflow when it is imported; the user's own values win
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # at ERROR it prints a traceback for every write that a full disk refuses
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is down blocks for 4 minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    # The outbox tries again, and looks first: a server that hung would make each repeated request come true.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    TIMEOUT: "20",  # seconds
 }
 _ARTIFACTS = "/mlruns/artifacts"  # below the workspace's root
 _ADDRESS_COLUMNS = (  # where MLflow stores absolute addresses of artifacts
@@ -48,11 +50,42 @@ class Store:
     client: "MlflowClient"
     experiment_id: str
     uri: str
+    artifacts: Path | None  # where the workspace's own database keeps files; None: another's store keeps them
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a database in this workspace, on its disk."""
+        """Whether it is a database on a disk of this machine."""
         return self.uri.startswith(_SQLITE)
+
+    def own_folder(self, address: str, *parts: str) -> Path | None:
+        """The folder `parts` of this workspace's own store, if `address` means just that; None: any other place."""
+        if self.artifacts is None:
+            return None
+        place, path = self.artifacts.resolve().joinpath(*parts), local_path(address)
+        return place if path and path.resolve() == place else None
+
+    def refuse_foreign_path(self, address: str) -> None:
+        """Refuse an artifact address, no own folder, that MLflow's client would write to on this machine.
+
+        Raises:
+            UserError: a server or a database chose that path, not the user.
+        """
+        if local_path(address):
+            what = f"keeps files at {address}: a folder of this machine that is not mlruns/artifacts"
+            remedy = "choose another tracking.experiment, or let a server keep them (mlflow server --serve-artifacts)"
+            raise UserError("nothing is stored there", [Problem(f"tracking: {self.uri}", what, remedy)])
+
+
+def load_mlflow() -> None:
+    """Import mlflow with the settings that it reads then; takes seconds."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    importlib.import_module("mlflow")
+
+
+def is_local(tracking: TrackingParams) -> bool:
+    """Whether MLflow's store is a database on a disk of this machine, which answers without a server."""
+    return tracking.uri is None or tracking.uri.startswith(_SQLITE)
 
 
 def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
@@ -63,8 +96,7 @@ def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
     Raises:
         UserError: the store does not answer, is damaged or of another MLflow's schema, or its experiment was deleted.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    load_mlflow()
     root = workspace.root.resolve()
     uri = tracking.uri or _SQLITE + Workspace(root).tracking_db.as_posix()
     with _refused_if_damaged(uri):
@@ -76,13 +108,14 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
     from mlflow.exceptions import MlflowException
 
     location = None if tracking.uri else workspace.root.as_uri() + _ARTIFACTS
+    artifacts = None if tracking.uri else workspace.artifacts
     try:
         if location:
             workspace.tracking_db.parent.mkdir(exist_ok=True)
         client = MlflowClient(uri, registry_uri=uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
-            return Store(client, client.create_experiment(tracking.experiment, location), uri)
+            return Store(client, client.create_experiment(tracking.experiment, location), uri, artifacts)
     except MlflowException as error:
         remedy = "start the server, or set tracking.uri: null" if tracking.uri else f"mlflow db upgrade {uri}"
         raise UserError("no tracking", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
@@ -92,7 +125,11 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
         raise UserError("no tracking", [Problem(where, "this experiment was deleted", remedy)])
     if location and experiment.artifact_location != location:
         _follow_move(workspace.tracking_db, experiment.artifact_location, location)
-    return Store(client, experiment.experiment_id, uri)
+        experiment = client.get_experiment(experiment.experiment_id)
+    store = Store(client, experiment.experiment_id, uri, artifacts)
+    if location and not store.own_folder(experiment.artifact_location):
+        store.refuse_foreign_path(experiment.artifact_location)
+    return store
 
 
 @contextmanager
@@ -115,19 +152,22 @@ def _refused_if_damaged(uri: str) -> Iterator[None]:
 
 
 def _follow_move(database: Path, before: str, now: str) -> None:
-    """Correct every artifact address below the root that the workspace had before it was moved."""
-    if not before.endswith(_ARTIFACTS):
+    """Correct every artifact address below the mlruns/ that the workspace had before it was moved."""
+    stores = [address.removesuffix("/artifacts") for address in (before, now)]
+    paths = [local_path(store) for store in stores]
+    if not before.endswith(_ARTIFACTS) or not all(paths):
         return  # someone gave the experiment another place on purpose
-    roots = [before.removesuffix(_ARTIFACTS), now.removesuffix(_ARTIFACTS)]
-    paths = [local_path(root) for root in roots]
     with closing(sqlite3.connect(database)) as connection, connection:
-        for old, new in (f"{roots[0]}/", f"{roots[1]}/"), (f"{paths[0]}{os.sep}", f"{paths[1]}{os.sep}"):
+        for old, new in (f"{stores[0]}/", f"{stores[1]}/"), (f"{paths[0]}{os.sep}", f"{paths[1]}{os.sep}"):
             for table, column in _ADDRESS_COLUMNS:
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                     (new, len(old) + 1, len(old), old),
                 )
-    print(f"mlruns: moved here from {paths[0]}; MLflow's artifact addresses are corrected", file=sys.stderr)
+    print(
+        f"mlruns: moved here from {paths[0] and paths[0].parent}; MLflow's artifact addresses are corrected",
+        file=sys.stderr,
+    )
 
 
 def local_path(uri: str) -> Path | None:
@@ -135,7 +175,14 @@ def local_path(uri: str) -> Path | None:
     scheme = urlsplit(uri).scheme
     if scheme == "file":
         return Path(url2pathname(urlsplit(uri).path))
-    return None if scheme else Path(uri)
+    is_drive = len(scheme) == 1  # C:\voices
+    return None if scheme and not is_drive else Path(uri)
+
+
+def path_in(store: Path, address: str) -> Path | None:
+    """The path that an artifact address means, if it lies below `store` when links and ".." are followed."""
+    path = local_path(address)
+    return path.resolve() if path and store.resolve() in path.resolve().parents else None
 
 
 def reason(error: Exception) -> str:

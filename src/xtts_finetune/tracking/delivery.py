@@ -1,210 +1,261 @@
-"""MLflow runs that a killed training continues: one run per unit of work, points buffered and never doubled.
+"""The way of a run's points to MLflow: in order, none lost, none doubled, and nothing waits for it.
 
 mlflow takes seconds to import: only inside functions.
 """
 
-import importlib.metadata
 import json
-import platform
-import subprocess
+import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from xtts_finetune.core.disk import is_disk_full
-from xtts_finetune.core.errors import DiskFull, Stopped
-from xtts_finetune.tracking.connection import Store, reason
+from xtts_finetune.core.errors import DiskFull, Stopped, UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.tracking.connection import TIMEOUT, Store, reason
+from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, Record, ended_outboxes, now, running_outboxes
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 RUN_KEY = "run_key"  # the tag that names a run's unit of work
 BATCH_POINTS = 1000  # what MLflow takes in one log_batch
 PARAM_CHARACTERS = 6000  # what MLflow takes in one param
-
-
-def environment_tags(root: Path) -> dict[str, str]:
-    """Code and software that a run used: git commit of `root`, python, platform, package versions, or "unknown"."""
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return {
-        "mlflow.source.git.commit": commit or "unknown",
-        "git_commit": commit or "unknown",
-        "git_dirty": "unknown" if changes is None else str(bool(changes)).lower(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    } | {name: _version(name) for name in ("torch", "coqui-tts", "transformers", "mlflow", "dvc")}
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints; None without git or outside a repository."""
-    try:
-        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+_SAVE_SECONDS = 30  # the cursor on disk is behind by so much at most; who starts anew asks the store itself
 
 
 @dataclass(frozen=True)
-class _Point:
+class Waiting:
+    """A run of which MLflow lacks something."""
+
     key: str
-    value: float
-    timestamp: int  # ms since the epoch; fixed when the point is made, so that sending it twice stores it once
-    step: int
+    name: str
+    points: int
+    registration: bool  # whether its model has yet to be registered
+
+
+def waiting(workspace: Workspace) -> list[Waiting]:
+    """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server."""
+    found = []
+    for folder in (*ended_outboxes(workspace), *(folder for _, folder in running_outboxes(workspace))):
+        with suppress(UserError):  # sync names what is damaged
+            outbox = Outbox.read(folder)
+            points, record = len(outbox.outstanding()), outbox.record
+            if points or record.order:
+                found.append(Waiting(record.key, record.name, points, record.order is not None))
+    return found
+
+
+class Delivery:
+    """One outbox on its way to a store. Raises whatever the store raises; asked again, it goes on from there."""
+
+    def __init__(self, outbox: Outbox, connect: Callable[[], Store]) -> None:
+        self.outbox = outbox
+        self._connect = connect
+        self._claimed: tuple[Store, str] | None = None
+        self._saved = time.monotonic()
+
+    def claim(self) -> tuple[Store, str]:
+        """The store, and the id in it of the run of this work, which is made if it is not there or was deleted.
+
+        What the store has of the run is the cursor's truth: a kill may have come between a batch and its record,
+        an answer may have been lost, or the database may be another one.
+        """
+        if self._claimed is None:
+            store, record = self._connect(), self.outbox.record
+            run = _find_or_create(store, record)
+            histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+            delivered = {name: max(point.step for point in history) for name, history in histories.items()}
+            _describe(store, run, record)
+            self.outbox.change(run_id=run.info.run_id, delivered=delivered, told="")
+            self._claimed = store, run.info.run_id
+        return self._claimed
+
+    def bring(self) -> None:
+        """Deliver the description and all points up to now; of a run that has ended, its end."""
+        try:
+            store, run_id = self.claim()
+            self._bring_points(store, run_id)
+            self._tell(store, run_id)
+        except Exception:
+            self._claimed = None  # it may have vanished, or a lost answer have been a success
+            raise
+
+    def _bring_points(self, store: Store, run_id: str) -> None:
+        from mlflow.entities import Metric
+
+        points = self.outbox.outstanding()
+        for batch in _batches(points):
+            metrics = [Metric(point.metric, point.value, point.timestamp, point.step) for point in batch]
+            store.client.log_batch(run_id, metrics=metrics)
+            last = {point.metric: point.step for point in batch}
+            self.outbox.change(delivered=self.outbox.record.delivered | last)
+            if time.monotonic() - self._saved > _SAVE_SECONDS:
+                with suppress(OSError):  # a full disk: the next one, or who starts anew, makes up for it
+                    self.outbox.save()
+                self._saved = time.monotonic()
+
+    def _tell(self, store: Store, run_id: str) -> None:
+        from mlflow.entities import RunTag
+
+        record = self.outbox.record
+        if record.told == record.description:
+            return
+        tags = [RunTag(name, text) for name, text in record.tags.items()]
+        store.client.log_batch(run_id, tags=tags)
+        if record.status != RUNNING:
+            store.client.set_terminated(run_id, record.status, record.ended)
+        self.outbox.change(told=record.description)
+
+
+def _batches(points: list[Point]) -> Iterator[list[Point]]:
+    for start in range(0, len(points), BATCH_POINTS):
+        yield points[start : start + BATCH_POINTS]
+
+
+def _find_or_create(store: Store, record: Record) -> "Run":
+    """The run of the record's key; should a lost answer have made two, the older."""
+    client = store.client
+    query = f"tags.{RUN_KEY} = '{record.key}'"
+    found = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
+    if found:
+        run: Run = found[0]
+        return run
+    return client.create_run(store.experiment_id, record.created, {RUN_KEY: record.key}, record.name)
+
+
+def _describe(store: Store, run: "Run", record: Record) -> None:
+    """Give a new or continued run its status, params and data set. Repeating it changes nothing.
+
+    MLflow never changes a param: a stopping rule that did change since the run began becomes a tag.
+    """
+    from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+
+    run_id, client = run.info.run_id, store.client
+    texts = {name: text[:PARAM_CHARACTERS] for name, text in record.params.items()}
+    changed = {name: text for name, text in texts.items() if run.data.params.get(name, text) != text}
+    if run.info.status != RUNNING:
+        client.update_run(run_id, status=RUNNING)
+    client.log_batch(
+        run_id,
+        params=[Param(name, text) for name, text in texts.items() if name not in changed],
+        tags=[RunTag(f"now.{name}", text) for name, text in changed.items()]
+        + [RunTag(name, text) for name, text in record.tags.items()],
+    )
+    if record.dataset and not (run.inputs and run.inputs.dataset_inputs):
+        name, source, digest = record.dataset
+        described = Dataset(name, digest, source_type="local", source=json.dumps({"uri": source}))
+        client.log_inputs(run_id, datasets=[DatasetInput(described)])
 
 
 class RunTracker:
-    """One MLflow run for one unit of work: a phase, or the evaluation.
+    """The MLflow run of a phase that is being trained: its curve goes there on another thread, a flight at a time.
 
-    Once started, no failure of the store ends the work: points wait in order for the next flush, anything else is
-    reported on stderr. Only a database in the workspace whose disk is full has the work stopped, where it would end
-    or when something beside points is to be stored: there is a next start that brings all of it after.
+    No failure of a server ends the work, or lets it wait longer than the server's timeout, at the start, in the
+    middle or at the end: what is not delivered waits in the outbox. The workspace's own database must take the run as
+    it starts; when its disk is full the work is stopped where it would end, and the next start brings all of it.
     As a context manager it ends the run as FINISHED, KILLED (stopped, to be continued) or FAILED.
     """
 
-    def __init__(self, store: Store, run_id: str, last_steps: dict[str, int], flush_every_steps: int) -> None:
-        self.run_id = run_id
-        self._client = store.client
-        self._on_this_disk = store.is_local
-        self._last_steps = last_steps  # of each metric: logged or buffered
+    def __init__(self, outbox: Outbox, connect: Callable[[], Store], is_local: bool, flush_every_steps: int) -> None:
+        self._outbox = outbox
+        self._delivery = Delivery(outbox, connect)
+        self._is_local = is_local
         self._flush_every_steps = flush_every_steps
-        self._next_flush = 0  # the first point goes at once, so that a broken store is seen early
-        self._pending: list[_Point] = []
-        self._failure: Exception | None = None  # why the latest flush stopped
+        self._next_flush = 0
+        self._failure: Exception | None = None  # why the latest flight came to nothing
+        self._flight: threading.Thread | None = None
         self._ended = False
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow-flush")
-        self._flight: Future[None] | None = None
 
     @classmethod
-    def start(
-        cls,
-        store: Store,
-        name: str,
-        key: str,
-        params: Mapping[str, object],
-        tags: Mapping[str, str],
-        dataset: tuple[str, str, str] | None,
-        flush_every_steps: int,
-    ) -> Self:
-        """Continue the run of the work `key`, whatever its status, or create it.
-
-        `key` is the work's fingerprint, so equal keys have equal `params`. `dataset` is (name, source, digest of at
-        most 36 characters).
+    def start(cls, outbox: Outbox, connect: Callable[[], Store], is_local: bool, flush_every_steps: int) -> Self:
+        """Continue the run of the outbox's key, whatever its status, or create it.
 
         Raises:
-            MlflowException: the store refuses.
+            UserError: the workspace's own database is damaged or of another schema.
+            MlflowException: it refuses.
         """
-        client = store.client
-        found = client.search_runs([store.experiment_id], f"tags.{RUN_KEY} = '{key}'", max_results=1)
-        run = found[0] if found else client.create_run(store.experiment_id, tags={RUN_KEY: key}, run_name=name)
-        _describe(client, run, params, tags, dataset)
-        histories = {metric: client.get_metric_history(run.info.run_id, metric) for metric in run.data.metrics}
-        last_steps = {metric: max(point.step for point in history) for metric, history in histories.items()}
-        return cls(store, run.info.run_id, last_steps, flush_every_steps)
+        tracker = cls(outbox, connect, is_local, flush_every_steps)
+        outbox.save()
+        if is_local:
+            tracker._delivery.claim()
+        else:
+            tracker._fly(tracker._delivery.claim)
+        return tracker
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None until the store has answered."""
+        return self._outbox.record.run_id
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Buffer one step's metrics (microseconds); those at steps already logged are dropped.
-
-        Every `flush_every_steps` steps the buffer goes to the store on another thread, one flush at a time.
-        """
-        self.backfill([(step, metrics)])
-        if step >= self._next_flush and (self._flight is None or self._flight.done()):
+        """Every `flush_every_steps` steps, send what the curve has and the store lacks. The metrics stand in it."""
+        if metrics and step >= self._next_flush and not self._is_flying:
             self._next_flush = step + self._flush_every_steps
-            self._flight = self._worker.submit(self._flush)
-
-    def backfill(self, curve: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Buffer every point of a curve, steps ascending, that is not logged yet: what a kill or a dead server cost."""
-        now = int(time.time() * 1000)
-        for step, metrics in curve:
-            for key, value in metrics.items():
-                if step > self._last_steps.get(key, -1):
-                    self._last_steps[key] = step
-                    self._pending.append(_Point(key, value, now, step))
+            self._fly(self._delivery.bring)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Add to the run's tags.
-
-        Raises:
-            DiskFull: the workspace's disk has no room for them.
-        """
-        from mlflow.entities import RunTag
-
-        entities = [RunTag(key, value) for key, value in tags.items()]
-        self._report("tags", lambda: self._client.log_batch(self.run_id, tags=entities))
-
-    def log_artifact_dir(self, local: Path, artifact_path: str) -> None:
-        """Copy a folder's files (figures, samples; never weights) into the run's artifacts. Raises as `set_tags`."""
-        self._report(artifact_path, lambda: self._client.log_artifacts(self.run_id, str(local), artifact_path))
-
-    def log_artifact(self, file: Path) -> None:
-        """Copy one file into the run's artifacts. Raises as `set_tags`."""
-        self._report(file.name, lambda: self._client.log_artifact(self.run_id, str(file)))
+        """Add to the run's tags, which are sent when it ends."""
+        self._outbox.change(tags={**self._outbox.record.tags, **tags})
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Flush and end the run.
-
-        Points that still can't be stored are counted on stderr and the run stays open: the next start with the same
-        key can `backfill` them from the curve.
+        """Send what is left, and end the run. What a server does not take waits in the outbox.
 
         Raises:
-            DiskFull: the workspace's disk has no room for them. Called again, it tries again.
+            DiskFull: the workspace's disk has no room for it. Called again, it tries again.
         """
-        self._worker.shutdown()
-        self._flush()
-        if self._pending:
-            self._flush()
-        if self._pending and self._failure:
-            print(
-                f"tracking: {len(self._pending)} points are not in MLflow: {reason(self._failure)}\n"
-                "  nothing is lost: the curve in reports/ has them, and they are logged when this stage runs again",
-                file=sys.stderr,
-            )
-            self._refuse_full_disk(self._failure)
-        else:
-            self._report("run status", lambda: self._client.set_terminated(self.run_id, status))
+        self._outbox.change(status=status, ended=now())
+        self._land()
+        if not self._is_flying:  # else it hangs
+            self._fly(self._delivery.bring)
+            self._land()
+        self._outbox.save()
+        if not self._outbox.is_delivered:
+            self._report_the_rest()
         self._ended = True
 
-    def _flush(self) -> None:
-        """Store the buffered points in order; from the first failure on they stay. Runs on one thread at a time,
-        while `log` appends: slicing, deleting and appending are atomic.
-        """
-        from mlflow.entities import Metric
+    @property
+    def _is_flying(self) -> bool:
+        return self._flight is not None and self._flight.is_alive()
 
+    def _fly(self, work: Callable[[], object]) -> None:
+        self._flight = threading.Thread(target=self._try, args=(work,), name="mlflow", daemon=True)
+        self._flight.start()
+
+    def _try(self, work: Callable[[], object]) -> None:
         try:
-            while points := self._pending[:BATCH_POINTS]:
-                metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in points]
-                self._client.log_batch(self.run_id, metrics=metrics)
-                del self._pending[: len(points)]
+            work()
             self._failure = None
         except Exception as error:  # noqa: BLE001 - no store, driver or network may end a training
             if self._failure is None:
                 print(f"tracking: MLflow takes no points, keeping them for later: {reason(error)}", file=sys.stderr)
             self._failure = error
 
-    def _report(self, what: str, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - as in _flush
-            print(f"tracking: {what} not stored in MLflow: {reason(error)}", file=sys.stderr)
-            self._refuse_full_disk(error)
+    def _land(self) -> None:
+        """Wait for the flight: for the own database, or while a server takes batch after batch."""
+        patience = None if self._is_local else float(os.environ[TIMEOUT])
+        while self._flight and self._flight.is_alive():
+            before = self._outbox.record.delivered
+            self._flight.join(patience)
+            if self._outbox.record.delivered == before and self._flight.is_alive():
+                self._failure = TimeoutError(f"no answer in {patience:g} s")
+                return
 
-    def _refuse_full_disk(self, error: Exception) -> None:
-        if self._on_this_disk and is_disk_full(error):
-            raise DiskFull(f"MLflow's database has no room: {reason(error)}") from error
+    def _report_the_rest(self) -> None:
+        points, failure = len(self._outbox.outstanding()), self._failure
+        why = reason(failure) if failure else "the disk is full"
+        print(
+            f"tracking: {points} points are not in MLflow: {why}\n"
+            "  nothing is lost: they wait in work/, and are delivered by the next stage, or by: xtts-finetune sync",
+            file=sys.stderr,
+        )
+        if self._is_local and failure and is_disk_full(failure):
+            raise DiskFull(f"MLflow's database has no room: {why}") from failure
 
     def __enter__(self) -> Self:
         return self
@@ -215,30 +266,5 @@ class RunTracker:
         if error is None and not self._ended:
             self.finish()
         elif error is not None:
-            with suppress(DiskFull):  # `error` says why it ends
+            with suppress(DiskFull, OSError):  # `error` says why it ends
                 self.finish("KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED")
-
-
-def _describe(
-    client: "MlflowClient",
-    run: "Run",
-    params: Mapping[str, object],
-    tags: Mapping[str, str],
-    dataset: tuple[str, str, str] | None,
-) -> None:
-    """Give a new or continued run its status, params, tags and data set. Repeating it changes nothing."""
-    from mlflow.entities import Dataset, DatasetInput, Param, RunTag
-
-    texts = {name: str(value)[:PARAM_CHARACTERS] for name, value in params.items()}
-    assert all(run.data.params.get(name, text) == text for name, text in texts.items()), "the key misses a param"
-    run_id = run.info.run_id
-    client.update_run(run_id, status="RUNNING")
-    client.log_batch(
-        run_id,
-        params=[Param(name, text) for name, text in texts.items()],
-        tags=[RunTag(name, text) for name, text in tags.items()],
-    )
-    if dataset and not (run.inputs and run.inputs.dataset_inputs):
-        name, source, digest = dataset
-        described = Dataset(name, digest, source_type="local", source=json.dumps({"uri": source}))
-        client.log_inputs(run_id, datasets=[DatasetInput(described)])

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.tracking.connection import local_path
+from xtts_finetune.tracking.connection import path_in
 
 _VERSIONS = """
     SELECT v.name, v.version, v.source, GROUP_CONCAT(a.alias, ', ')
@@ -16,13 +16,13 @@ _VERSIONS = """
 
 
 def registered(workspace: Workspace) -> Iterator[tuple[str, str, Path]]:
-    """Each version: what it is, why it stays, and its folder."""
+    """Each version whose files lie in this workspace's own store: what it is, why it stays, and its folder."""
     if not workspace.tracking_db.is_file():
         return
     address = f"{workspace.tracking_db.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as connection:
         rows = connection.execute(_VERSIONS).fetchall()
     for name, version, source, aliases in rows:
-        folder = local_path(source or "")
+        folder = path_in(workspace.artifacts, source or "")
         if folder and folder.is_dir():
             yield f"{name} version {version}", f"registered ({aliases})" if aliases else "registered, no alias", folder

@@ -7,7 +7,6 @@ name (hard links) in its folder. mlflow takes seconds to import: only inside fun
 import importlib.metadata
 import json
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,17 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xtts_finetune.core.files import fsync_path, link_tree, scratch_folder
-from xtts_finetune.tracking.connection import Store, local_path
+from xtts_finetune.core.files import discard, fsync_path, link_tree, scratch_folder
+from xtts_finetune.tracking.connection import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 WEIGHTS_TAG = "model_sha256"
+PARAM = "param."  # begins the tags with what the model was trained with
+DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
 MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
 
 _SERVING_PACKAGES = ("coqui-tts", "mlflow", "pandas", "torch", "transformers")
+_WHAT_IT_IS = (
+    "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
+    "candidate is the latest, champion the one in use: move that alias when a candidate sounds better."
+)
 _UPLOAD_TIMEOUT = 600  # seconds that a server may take to store one file
 
 
@@ -49,6 +54,13 @@ class Registration:
     version: int
     aliases: list[str]
     created: bool
+    champion: int
+    note: str | None  # what the user should know of the champion
+
+    def __str__(self) -> str:
+        verb = "registered" if self.created else "already registered"
+        note = f"\n{self.note}" if self.note else ""
+        return f"{verb}: {self.name} version {self.version} ({', '.join(self.aliases)}){note}"
 
 
 def register_best(
@@ -68,7 +80,7 @@ def register_best(
 
     Args:
         serving_code: the source file of a pyfunc model that loads `folder`.
-        tags: name `phase` and `step`.
+        tags: name `phase` and `step`, and should tell the data by DATA_TAG and DATA_DESCRIPTION_TAG.
         metrics: in nats per token; they become tags, `eval/mel_ce` as `eval_mel_ce`.
 
     Raises:
@@ -79,10 +91,14 @@ def register_best(
         number = same[0].version
     else:
         model = _whole_model(store, run_id, model_name, model_sha256) or _log_model(
-            store, run_id, model_name, folder, serving_code, model_sha256
+            store, run_id, model_name, folder, serving_code, model_sha256, tags
         )
         number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics)
-    return Registration(model_name, number, _set_aliases(store, model_name, number), created=not same)
+    aliases = _set_aliases(store, model_name, number)
+    champion = find_champion(store, model_name)
+    assert champion  # it was set, if there was none
+    note = None if champion.version == number else _of_the_champion(champion, number, tags)
+    return Registration(model_name, number, aliases, not same, champion.version, note)
 
 
 def versions(store: Store, model_name: str) -> list[Version]:
@@ -126,30 +142,50 @@ def _whole_model(store: Store, run_id: str, model_name: str, model_sha256: str) 
         if model.status == "READY":
             whole = model
         else:  # no version ever refers to one that isn't ready
-            local = local_path(model.artifact_location)
-            if local:
-                shutil.rmtree(local.parent, ignore_errors=True)
+            own = _own_folder(store, model)
+            if own and own.parent.exists():
+                discard(own.parent)
             store.client.delete_logged_model(model.model_id)
     return whole
 
 
 def _log_model(
-    store: Store, run_id: str, model_name: str, folder: Path, serving_code: Path, model_sha256: str
+    store: Store,
+    run_id: str,
+    model_name: str,
+    folder: Path,
+    serving_code: Path,
+    model_sha256: str,
+    tags: Mapping[str, str],
 ) -> "LoggedModel":
-    """Create the logged model and fill it; it is ready only when every file is on the disk."""
+    """Create the logged model and fill it; it is ready only when every file is on the disk.
+
+    Raises:
+        UserError: the store would have it written to a path of this machine that is not the workspace's own.
+    """
     client = store.client
     model = client.create_logged_model(
-        store.experiment_id, name=model_name, source_run_id=run_id, tags={WEIGHTS_TAG: model_sha256}
+        store.experiment_id,
+        name=model_name,
+        source_run_id=run_id,
+        tags={WEIGHTS_TAG: model_sha256},
+        params={name.removeprefix(PARAM): text for name, text in tags.items() if name.startswith(PARAM)},
     )
-    local = local_path(model.artifact_location)
-    if local:
-        _save_pyfunc(local, model, run_id, folder, serving_code)
+    own = _own_folder(store, model)
+    if own:
+        _save_pyfunc(own, model, run_id, folder, serving_code)
     else:  # beside the weights, so that they are linked here, too
+        store.refuse_foreign_path(model.artifact_location)
         with scratch_folder(folder.parent / "upload") as temporary:
             _save_pyfunc(temporary, model, run_id, folder, serving_code)
             with _patience():
                 client.log_model_artifacts(model.model_id, str(temporary))
     return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _own_folder(store: Store, model: "LoggedModel") -> Path | None:
+    """Where a logged model's files belong in this workspace's own store; None if the store names any other place."""
+    return store.own_folder(model.artifact_location, "models", model.model_id, "artifacts")
 
 
 def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path, serving_code: Path) -> None:
@@ -193,7 +229,7 @@ def _create_version(
     if not (outputs and any(output.model_id == model.model_id for output in outputs.model_outputs)):
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=int(tags["step"]))])
     try:
-        client.create_registered_model(model_name)
+        client.create_registered_model(model_name, description=_WHAT_IT_IS)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -214,6 +250,16 @@ def _description(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     figures = [f"{name.replace('/', ' ').replace('_', ' ')} {value:.4f}" for name, value in sorted(metrics.items())]
     measured = f"; {', '.join(figures)} nats per token" if figures else ""
     return f"The best of {tags['phase']}, step {tags['step']}{measured}. Weights {tags[WEIGHTS_TAG][:12]}."
+
+
+def _of_the_champion(champion: Version, number: int, tags: Mapping[str, str]) -> str:
+    """Whose voice the champion is, and how another becomes it."""
+    same = champion.tags.get(DATA_TAG) == tags.get(DATA_TAG)
+    whose = (
+        "of the same recordings" if same else f"of OTHER recordings ({champion.tags.get(DATA_DESCRIPTION_TAG, '?')})"
+    )
+    call = f'MlflowClient().set_registered_model_alias("{champion.name}", "{CHAMPION}", "{number}")'
+    return f"champion stays version {champion.version}, {whose}; to move it: the model's page in mlflow ui, or {call}"
 
 
 def _set_aliases(store: Store, model_name: str, version: int) -> list[str]:

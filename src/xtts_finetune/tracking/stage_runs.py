@@ -1,38 +1,92 @@
 """The MLflow run of a stage: its name, its data set, and what its tags say of code, data and split."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.tracking.connection import Store
-from xtts_finetune.tracking.delivery import RunTracker, environment_tags
+from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.tracking.connection import Store, is_local, load_mlflow, open_store
+from xtts_finetune.tracking.curve import Row
+from xtts_finetune.tracking.delivery import RunTracker
+from xtts_finetune.tracking.environment import environment_tags
+from xtts_finetune.tracking.outbox import Outbox, Record, new_record
+from xtts_finetune.tracking.registry import DATA_DESCRIPTION_TAG, DATA_TAG
+
+CODE = "code"  # the tag with the digest of the sources that shape the weights
+_OF_THE_CODE = (CODE, "git_commit", "git_dirty", "mlflow.source.git.commit")
 
 
 def stage_tags(workspace: Workspace, stage: str, data_md5: str) -> dict[str, str]:
     """What a stage's result comes from: code and software, data, split."""
+    dataset = read_json(workspace.reports / "dataset.json")
+    clips = dataset.get("clips")
+    described = f"{clips['train']} clips to train on, {clips['eval']} to evaluate" if clips else "unknown"
     return {
         **environment_tags(workspace.root),
         "phase": stage,
-        "data_md5": data_md5,
-        "split_digest": read_json(workspace.reports / "dataset.json")["split_digest"],
+        DATA_TAG: data_md5,
+        DATA_DESCRIPTION_TAG: described,
+        "split_digest": dataset["split_digest"],
     }
 
 
-def start_stage_run(
-    store: Store,
-    workspace: Workspace,
-    key: str,
-    params: Mapping[str, object],
-    tags: Mapping[str, str],
-    flush_every_steps: int,
+def stage_record(workspace: Workspace, key: str, params: Mapping[str, object], tags: Mapping[str, str]) -> Record:
+    """The run of the work `key`; `tags` are those of `stage_tags`."""
+    name = " · ".join([tags["phase"], *(f"{name} {params[name]}" for name in ("lr",) if name in params), key[:6]])
+    return new_record(key, name, params, tags, ("data", workspace.data.name, tags["data_md5"]))
+
+
+def track(
+    connect: Callable[[], Store],
+    tracking: TrackingParams,
+    folder: Path,
+    record: Record,
+    rows: Callable[[], list[Row]],
+    step: int,
 ) -> RunTracker:
-    """Continue or create the run of the work `key`; `tags` are those of `stage_tags`."""
-    return RunTracker.start(
-        store,
-        name=f"{tags['phase']}-{key[:6]}",
-        key=key,
-        params=params,
-        tags=tags,
-        dataset=("data", workspace.data.name, tags["data_md5"]),
-        flush_every_steps=flush_every_steps,
+    """Continue or begin the run of a phase whose curve lies in `folder`.
+
+    Args:
+        connect: as `connection` gives it.
+        rows: of the curve, as it stands now.
+        step: where the phase goes on, for the tags that tell of newer code.
+
+    Raises:
+        MlflowException: the workspace's own database refuses.
+    """
+    outbox = Outbox(folder, _continued(folder, record, step), rows)
+    return RunTracker.start(outbox, connect, is_local(tracking), tracking.flush_every_steps)
+
+
+def connection(workspace: Workspace, tracking: TrackingParams) -> Callable[[], Store]:
+    """How to reach the store: the own database now, a server when it is needed.
+
+    Raises:
+        UserError: the own database is damaged or of another schema.
+    """
+    if is_local(tracking):
+        store = open_store(workspace, tracking)
+        return lambda: store
+    load_mlflow()  # not on another thread
+    return lambda: open_store(workspace, tracking)
+
+
+def _continued(folder: Path, record: Record, step: int) -> Record:
+    """The record, as what it is if the folder has it already: begun then, and delivered so far."""
+    before = None
+    with suppress(UserError, FileNotFoundError):  # a damaged one is made anew: MLflow itself knows the rest
+        before = Outbox.read(folder).record
+    if before is None or before.key != record.key:
+        return record
+    tags = record.tags
+    if before.tags.get(CODE) != tags.get(CODE):
+        newer = {f"{name}_from_step_{step}": tags[name] for name in _OF_THE_CODE[:2] if name in tags}
+        tags = tags | newer | {name: before.tags[name] for name in _OF_THE_CODE if name in before.tags}
+    earlier = {name: text for name, text in before.tags.items() if "_from_step_" in name}
+    return replace(
+        record, created=before.created, run_id=before.run_id, delivered=before.delivered, tags=earlier | tags
     )

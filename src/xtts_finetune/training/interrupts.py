@@ -1,6 +1,7 @@
-"""SIGTERM and Ctrl-C as a request: the loop finishes its step, saves and ends."""
+"""SIGTERM, Ctrl-C and a dropped ssh connection as a request: the loop finishes its step, saves and ends."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,11 +17,19 @@ class StopRequest:
         return self.signal is not None
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those that ask a process to stop; SIGHUP only where it is not ignored, as under nohup."""
+    wanted = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
+    return wanted
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGINT while the block runs; a second one acts as it would have without us."""
+    """Catch `stop_signals` while the block runs; a second one acts as it would have without us."""
     request = StopRequest()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.getsignal(number) for number in stop_signals()}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         request.signal = signal.Signals(number)

@@ -20,7 +20,8 @@ from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
 from xtts_finetune.model import xtts
-from xtts_finetune.tracking.curve import Curve, Row, stored_rows
+from xtts_finetune.tracking.curve import Curve, stored_rows
+from xtts_finetune.tracking.outbox import logged
 from xtts_finetune.training import loss
 from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.loss import TokenSums
@@ -234,8 +235,3 @@ class Run:
             "beginning; what was trained is kept beside it, and goes on when the value is set back"
         )
         raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])
-
-
-def logged(row: Row) -> dict[str, float]:
-    """The part of a curve's row that MLflow is given: `mean/…` and `lr` are the CSV's alone."""
-    return {name: value for name, value in row.items() if name.startswith(("train/", "eval/", "disk/"))}

@@ -46,6 +46,7 @@ class Saver:
 
         Raises:
             DiskFull: in the save before this one not even the weights of a best had room.
+            UserError: its disk did not hold what was written to it.
             OSError: it failed for another reason.
         """
         self.finish()
@@ -56,7 +57,7 @@ class Saver:
             _write_curve(folder, rows, self._store.states())
 
         state = {**self._record.to_json(), "position": asdict(position)}
-        contents = Contents(self._snapshot.write_weights, write_rest, state)
+        contents = Contents(self._snapshot.write_weights, write_rest, self._snapshot.size, state)
         is_best = position.best_step == position.step
         self._flight = _Flight(position, self._worker.submit(self._store.save, position.step, contents, is_best))
 

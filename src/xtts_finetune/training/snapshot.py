@@ -38,6 +38,11 @@ class Snapshot:
         if self._gpt.mel_head.weight.is_cuda:
             torch.cuda.synchronize()  # copies into pinned memory are only begun
 
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in (*self.weights.values(), *self.state.values()))
+
     def write_weights(self, folder: Path) -> None:
         """Write model.safetensors. Other threads run meanwhile: safetensors releases the interpreter's lock.
 

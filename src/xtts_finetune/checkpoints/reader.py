@@ -1,0 +1,52 @@
+"""What the store of a phase holds, for whoever only looks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import DONE, MANIFEST, CheckpointKind, checkpoint_step
+
+
+class CheckpointReader:
+    """The states and the best of one phase, in one folder, which need not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def states(self) -> list[Checkpoint]:
+        """The complete states, oldest first; by name and manifest, without reading the weights."""
+        return self._complete("step")
+
+    def latest(self, on_damage: Callable[[Checkpoint, str], None]) -> Checkpoint | None:
+        """The newest state whose every byte verifies; `on_damage` hears of the ones passed over."""
+        for checkpoint in reversed(self.states()):
+            damage = checkpoint.damage()
+            if damage is None:
+                return checkpoint
+            on_damage(checkpoint, damage)
+        return None
+
+    def bests(self) -> list[Checkpoint]:
+        """The complete best weights, oldest first: of every state's time, and later ones that are replayed."""
+        return self._complete("best")
+
+    def best(self, step: int | None = None) -> Checkpoint | None:
+        """The best weights of `step`, or the latest."""
+        bests = [best for best in self.bests() if step in (None, best.step)]
+        return bests[-1] if bests else None
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / DONE).exists()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `mark_done` was given."""
+        content: dict[str, Any] = read_json(self.folder / DONE)
+        return content
+
+    def _complete(self, kind: CheckpointKind) -> list[Checkpoint]:
+        steps = ((folder, checkpoint_step(folder.name, kind)) for folder in sorted(self.folder.glob(f"{kind}-*")))
+        return [Checkpoint(folder, at) for folder, at in steps if at is not None and (folder / MANIFEST).is_file()]

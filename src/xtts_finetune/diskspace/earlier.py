@@ -1,0 +1,144 @@
+"""What DVC's cache holds beside the workspace's own run: whose it is, run by run, and what of it can go.
+
+What HEAD, a branch, a tag, an experiment, a stash or a commit before them names is somebody's. But the run that lies
+here is the workspace's to thin out: its branch has no claim on its states, dvc.lock goes on to name what is left.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from xtts_finetune.checkpoints.retention import needed, retain
+from xtts_finetune.core.disk import held_bytes
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, Workspace, checkpoint_step
+from xtts_finetune.diskspace.plans import Item, Kept, Request
+from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
+from xtts_finetune.dvcio.history import Snapshot, snapshots
+from xtts_finetune.dvcio.outs import out_path
+
+_RECORDINGS = "metadata.csv"  # what a folder of recordings has, and no other
+
+
+class EarlierRuns:
+    """The cache as a request to free room sees it."""
+
+    def __init__(self, workspace: Workspace, request: Request, cache: Cache) -> None:
+        self.workspace, self.request, self.cache = workspace, request, cache
+        self.states = {out_path(workspace, workspace.checkpoints(phase)) for phase in PHASES}
+        self.models = {out_path(workspace, workspace.model(phase)) for phase in PHASES}
+        self.named = named_outs(workspace)
+        self.snapshots = snapshots(workspace)
+        self.claims: dict[str, str] = {}  # object → who names it
+        for snapshot in self.snapshots:
+            for oid in cache.below(self._claimed(snapshot)):
+                self.claims.setdefault(oid, snapshot.who)
+
+    def parts(self, own: set[str]) -> Iterator[Item | Kept]:
+        """What goes and what stays of the objects that are not the workspace's `own`."""
+        others, recordings = self.cache.objects() - own, self.cache.below(self._recordings(own))
+        if self.cache.is_shared and not self.request.force:
+            why = f"{self.cache.folder} is not in this folder: other projects may keep theirs there (--force)"
+            yield from self._kept("other objects", others, why)
+            return
+        irreplaceable = dict.fromkeys(recordings, "nothing can make them again (--force)")
+        verdict = retain(others, needed(self.claims), needed(irreplaceable))
+        yield from self._going(set(verdict.delete))
+        for who, what in {snapshot.who: self._figures(snapshot) for snapshot in self.snapshots}.items():
+            oids = {oid for oid, why in verdict.keep.items() if why == who}
+            yield from self._kept(what or "what", oids, f"named by {who}")
+        for why in set(irreplaceable.values()):
+            yield from self._kept("earlier recordings", {oid for oid in verdict.keep if verdict.keep[oid] == why}, why)
+
+    def safe(self, own: set[str]) -> list[str]:
+        """The objects to tell `dvc gc` of, which knows the workspace alone: they and what they list stay."""
+        claimed = {oid for snapshot in self.snapshots for oid in self._claimed(snapshot)}
+        listed = {oid for oid in claimed - own if self.cache.path(oid).is_file()}
+        return sorted(listed | set(self._recordings(own)))
+
+    def _claimed(self, snapshot: Snapshot) -> set[str]:
+        """The outs that it keeps from going."""
+        if self.request.history and not snapshot.is_tip:
+            return set()
+        may_thin = self.request.history or (self._is_here(snapshot) and not snapshot.is_pinned)
+        return {oid for path, oid in snapshot.outs.items() if not (may_thin and path in self.states)}
+
+    def _is_here(self, snapshot: Snapshot) -> bool:
+        """Whether it names the run that lies in the workspace: of every phase the same model."""
+        models = {model: self.named.get(model) for model in self.models}
+        lie_here = all((self.workspace.root / model).is_dir() for model, oid in models.items() if oid)
+        return lie_here and all(snapshot.outs.get(model) == oid for model, oid in models.items())
+
+    def _recordings(self, own: set[str]) -> set[str]:
+        """The earlier versions of recordings, which are in the cache and nowhere else."""
+        if self.request.force:
+            return set()
+        return {oid for oid in self.cache.objects() - own if _RECORDINGS in self.cache.listing(oid)}
+
+    def _going(self, oids: set[str]) -> Iterator[Item]:
+        """A run each, and what is of none."""
+        for snapshot in self.snapshots:
+            mine = self.cache.below(snapshot.outs.values()) & oids
+            why = "its best stays" if snapshot.is_tip else "only an earlier commit names it"
+            yield from self._item(f"{snapshot.who}: {self._figures(snapshot) or 'a run'}", mine, why)
+            oids = oids - mine
+        for what, mine in self._runs(oids).items():
+            yield from self._item(
+                f"{what} in DVC's cache", mine, "no commit, branch, tag, experiment or stash names it"
+            )
+            oids = oids - mine
+        yield from self._item("other files of earlier runs in DVC's cache", oids, "nothing names them")
+
+    def _runs(self, oids: set[str]) -> dict[str, set[str]]:
+        """These objects by the best weights that they belong to, as far as they belong to any."""
+        runs: dict[str, set[str]] = {}
+        labels: dict[str, str] = {}
+        listings = {oid: listing for oid in sorted(oids) if (listing := self.cache.listing(oid))}
+        for oid, listing in listings.items():
+            best = _best_weights(listing)
+            if best:
+                runs.setdefault(best, set()).update({oid, *listing.values()} & oids)
+                label = self._label(listing)
+                if MODEL_CARD in listing or best not in labels:
+                    labels[best] = label
+        return {labels[best]: mine for best, mine in runs.items()}
+
+    def _figures(self, snapshot: Snapshot) -> str:
+        """Of the phases that it names."""
+        cards = (
+            self._read(self.cache.listing(snapshot.outs.get(model, "")), MODEL_CARD) for model in sorted(self.models)
+        )
+        return ", ".join(f"{card['phase']} Mel CE {card['eval']['mel_ce']:.3f}" for card in cards if card)
+
+    def _label(self, listing: Listing) -> str:
+        content = self._read(listing, MODEL_CARD) or self._read(listing, DONE)
+        figures = content.get("figures", content)
+        what = f"{content['phase']} of an earlier run" if "phase" in content else "states of an earlier run"
+        return f"{what}, Mel CE {figures['eval']['mel_ce']:.3f} at step {figures['step']}" if figures else what
+
+    def _read(self, listing: Listing, name: str) -> dict[str, Any]:
+        """A JSON file of a listing; nothing where the cache has lost it."""
+        oid = listing.get(name)
+        content: dict[str, Any] = read_json(self.cache.path(oid)) if oid and self.cache.path(oid).is_file() else {}
+        return content
+
+    def _item(self, what: str, oids: set[str], why: str) -> Iterator[Item]:
+        paths = self.cache.paths(oids)
+        if paths:
+            yield Item(what, why, [], paths)
+
+    def _kept(self, what: str, oids: set[str], why: str) -> Iterator[Kept]:
+        paths = self.cache.paths(oids)
+        if paths:
+            yield Kept(f"{what} in DVC's cache", why, held_bytes(paths))
+
+
+def _best_weights(listing: Listing) -> str | None:
+    """The object of the best weights, if it lists an exported model or the states of a finished phase."""
+    if MODEL_CARD in listing:
+        return listing.get(WEIGHTS)
+    bests = (
+        oid
+        for path, oid in listing.items()
+        if checkpoint_step(path.split("/")[0], "best") is not None and path.endswith(f"/{WEIGHTS}")
+    )
+    return next(bests, None) if DONE in listing else None

@@ -1,0 +1,89 @@
+"""Parked runs as something that holds the disk: nothing but `clean --parked KEY` deletes one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xtts_finetune.checkpoints.lock import trainers_kept_out
+from xtts_finetune.checkpoints.parking import Parked, parked
+from xtts_finetune.core.disk import files_below, freed_bytes, shown
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import discard
+from xtts_finetune.core.layout import Workspace
+
+
+@dataclass(frozen=True)
+class ParkedRun:
+    """A run that was moved aside, and how to be rid of it."""
+
+    run: Parked
+    differs: dict[str, Any]  # its settings that params.yaml has otherwise
+
+    @property
+    def key(self) -> str:
+        """As it is typed: two runs of one key are numbered."""
+        return self.run.folder.name.removeprefix(f"{self.run.phase}.")
+
+    @property
+    def command(self) -> str:
+        return f"xtts-finetune clean --parked {self.key} --yes"
+
+    @property
+    def files(self) -> list[Path]:
+        return list(files_below(self.run.folder))
+
+    def __str__(self) -> str:
+        best = "no evaluation" if self.run.best_mel_ce is None else f"best Mel CE {self.run.best_mel_ce:.3f}"
+        settings = [f"{name.partition('.')[2]} {value}" for name, value in sorted(self.differs.items())]
+        return ", ".join([f"parked {self.run.phase} {self.key} at step {self.run.step}", best, *settings])
+
+
+def parked_runs(workspace: Workspace) -> list[ParkedRun]:
+    """Every parked run, by phase and key."""
+    now = _settings(workspace.params)
+    return [
+        ParkedRun(run, {name: value for name, value in run.params.items() if now.get(name) != value})
+        for run in parked(workspace)
+    ]
+
+
+def find_parked(workspace: Workspace, key: str) -> ParkedRun:
+    """The parked run of that key.
+
+    Raises:
+        UserError: there is none; it names those that there are.
+    """
+    runs = parked_runs(workspace)
+    for run in runs:
+        if run.key == key:
+            return run
+    known = "; ".join(map(str, runs)) or "no run is parked"
+    raise UserError("no such run", [Problem(f"--parked {key}", f"is not there: {known}", "xtts-finetune clean")])
+
+
+def delete_parked(workspace: Workspace, key: str) -> str:
+    """Delete a parked run; what that freed.
+
+    Raises:
+        UserError: there is none, or a trainer of its phase is at work, which may be about to take it back.
+    """
+    with trainers_kept_out(workspace) as live:
+        found = find_parked(workspace, key)
+        if found.run.phase in live:
+            what = f"{found.run.phase} is being trained, and could be taking it back"
+            raise UserError("not now", [Problem(str(found.run.folder), what, "wait for the trainer, or stop it")])
+        freed = freed_bytes(found.files)
+        discard(found.run.folder)
+    return f"{found}: gone, {shown(freed)} freed"
+
+
+def _settings(params: Path) -> dict[str, Any]:
+    """Of params.yaml, flat; nothing where it cannot be read, which is no matter here."""
+    try:
+        content = yaml.safe_load(params.read_text(encoding="utf-8"))
+        sections = {name: section for name, section in content.items() if isinstance(section, dict)}
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return {}
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

@@ -1,0 +1,175 @@
+"""What git's commits, branches, tags and stashes, and DVC's experiments, name in DVC's cache.
+
+`git log` says which contents dvc.lock and the .dvc files ever had, `git ls-tree` which of them the tips of branches,
+tags, experiments and stashes have now. What DVC's experiments keep for their own use is nobody's (refs/exps/exec,
+apply, temp; the queue has no results yet).
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import Workspace
+
+_OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery"))
+_OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
+_FILES = ("dvc.lock", "*.dvc")  # as git matches paths
+_SHOWN = 4  # names of those that have the same content
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the same commits have in dvc.lock and in .dvc files."""
+
+    who: str  # for a reader: "HEAD, branch main", "experiment tipsy-lamb", "commit 1a2b3c4d5 of 2026-11-24 (Lower lr)"
+    is_tip: bool  # of HEAD, a branch, a tag, an experiment or a stash, or staged; else only a commit before names it
+    is_pinned: bool  # by a tag, an experiment or a stash: it names this content for good, a branch moves on
+    way_back: str  # to type
+    outs: dict[str, str]  # path → object
+
+
+def snapshots(workspace: Workspace) -> list[Snapshot]:
+    """All that git has of dvc.lock and the .dvc files, each content once: of tips first, then the newest first.
+
+    Nothing outside of a git repository.
+
+    Raises:
+        UserError: git is there, and cannot say.
+    """
+    root = workspace.root.resolve()
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return []
+    tips, commits = _tips(root), _commits(root)
+    found: dict[str, Snapshot] = {}
+    for blob, content in _contents(root, list(dict.fromkeys((*tips, *commits)))).items():
+        refs = tips.get(blob, [])
+        who = _listed([ref.name for ref in refs]) or commits[blob].name
+        way_back = (refs or [commits[blob]])[0].way_back
+        outs = {**(found[who].outs if who in found else {}), **_outs(content)}
+        found[who] = Snapshot(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class _Ref:
+    commit: str
+    name: str
+    way_back: str
+    pins: bool = False
+
+
+def _tips(root: Path) -> dict[str, list[_Ref]]:
+    """Who has a blob now."""
+    found: dict[str, list[_Ref]] = {}
+    for ref in dict.fromkeys(_refs(root)):
+        for line in _git(root, "ls-tree", "-r", ref.commit).splitlines():
+            about, _, path = line.partition("\t")
+            if _is_ours(path):
+                found.setdefault(about.split()[2], []).append(ref)
+    for line in _git(root, "ls-files", "--stage", "--", *_FILES).splitlines():
+        found.setdefault(line.split()[1], [_Ref("", "staged for a commit", "git checkout -- . && dvc checkout")])
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= _SHOWN else f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"
+
+
+def _refs(root: Path) -> Iterator[_Ref]:
+    """HEAD (of every worktree), branches, tags, experiments, every stash."""
+    for line in _git(root, "worktree", "list", "--porcelain").splitlines():
+        kind, _, commit = line.partition(" ")
+        if kind == "HEAD" and commit.strip("0"):  # only zeros: there is no commit yet
+            yield _Ref(commit, "HEAD", "git checkout HEAD -- . && dvc checkout")
+    for line in _git(root, "for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)").splitlines():
+        name, *types = line.split()
+        if "commit" in types and not name.startswith((*_OWN_REFS, "refs/stash")):
+            yield _called(name)
+    for line in _git(root, "stash", "list", "--format=%H %gd").splitlines():
+        commit, _, name = line.partition(" ")
+        yield _Ref(commit, f"git's {name}", f"git stash apply '{name}' && dvc checkout", pins=True)
+
+
+def _called(ref: str) -> _Ref:
+    if ref.startswith("refs/exps/"):
+        name = ref.rpartition("/")[2]
+        return _Ref(ref, f"experiment {name}", f"dvc exp apply {name}", pins=True)
+    kind, prefix = ("tag", "refs/tags/") if ref.startswith("refs/tags/") else ("branch", "refs/heads/")
+    name = ref.removeprefix(prefix).removeprefix("refs/remotes/")
+    return _Ref(ref, f"{kind} {name}", f"git checkout {name} && dvc checkout", pins=kind == "tag")
+
+
+def _commits(root: Path) -> dict[str, _Ref]:
+    """Of every blob that can be reached the newest commit that brought it."""
+    found: dict[str, _Ref] = {}
+    stashes = _git(root, "stash", "list", "--format=%H").split()
+    skipped = [f"--exclude={prefix}*" for prefix in _OWN_REFS]
+    how = ("--full-history", "-m", "--raw", "--no-abbrev", "--no-renames", "--format=commit %H %cs %s")
+    commit = _Ref("", "", "")
+    for line in _git(root, "log", *how, *skipped, "--all", *stashes, "--", *_FILES).splitlines():
+        if line.startswith("commit "):
+            _, digits, day, subject = line.split(" ", 3)
+            short = digits[:9]
+            commit = _Ref(digits, f"commit {short} of {day} ({subject})", f"git checkout {short} && dvc checkout")
+        elif line.startswith(":"):  # :100644 100644 <blob before> <blob> M\t<path>; of a deleted file only zeros
+            blob = line.split()[3]
+            if blob.strip("0"):
+                found.setdefault(blob, commit)
+    return found
+
+
+def _contents(root: Path, blobs: list[str]) -> dict[str, str]:
+    """The text of each blob."""
+    stream = _git_bytes(root, "cat-file", "--batch", given="".join(f"{blob}\n" for blob in blobs).encode())
+    found, at = {}, 0
+    for blob in blobs:  # <blob> blob <bytes>\n<content>\n
+        end = stream.index(b"\n", at)
+        size = int(stream[at:end].split()[2])
+        found[blob] = stream[end + 1 : end + 1 + size].decode("utf-8", errors="replace")
+        at = end + size + 2
+    return found
+
+
+def _outs(content: str) -> dict[str, str]:
+    """Path → object. Of a text that is no dvc.lock (left with the marks of a merge), everything that looks like one."""
+    try:
+        parsed: Any = yaml.load(content, yaml.CSafeLoader)
+        stages: Iterable[Any] = (parsed["stages"].values()) if "stages" in parsed else [parsed]
+        return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", []) if "md5" in out}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return {oid: oid for oid in _OBJECT.findall(content)}
+
+
+def _is_ours(path: str) -> bool:
+    name = PurePosixPath(path.strip('"')).name
+    return path == _FILES[0] or name.endswith(".dvc")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return _git_bytes(root, *arguments).decode("utf-8", errors="replace")
+
+
+def _git_bytes(root: Path, *arguments: str, given: bytes = b"") -> bytes:
+    """What a git command says.
+
+    Raises:
+        UserError: it fails, or there is no git.
+    """
+    command = ["git", "-c", "core.quotePath=off", *arguments]
+    where, remedy = f"git {' '.join(arguments)[:60]}", "see what it says; without it nobody knows which runs are named"
+    try:
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        done = subprocess.run(command, cwd=root, env=environment, input=given, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is needed here", [Problem(where, "git is not installed", "install git")]) from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", errors="replace").strip() or f"exit code {done.returncode}"
+        raise UserError("git cannot be asked what it names", [Problem(where, said, remedy)])
+    return done.stdout

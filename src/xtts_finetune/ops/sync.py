@@ -1,0 +1,69 @@
+"""`xtts-finetune sync`: bring to MLflow what it has not got yet."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from xtts_finetune.checkpoints.lock import trained_now
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import TrackingParams, load_params
+from xtts_finetune.tracking.backlog import deliver_backlog
+from xtts_finetune.tracking.connection import Store, open_store, reason
+from xtts_finetune.tracking.delivery import Delivery, Waiting, waiting
+from xtts_finetune.tracking.outbox import Outbox, running_outboxes
+
+
+def sync_lines(workspace: Workspace) -> Iterator[str]:
+    """Deliver all that waits; a line for each run.
+
+    Raises:
+        UserError: MLflow does not answer or refuses, or a record is damaged; the rest waits on.
+    """
+    tracking = load_params(workspace.params).tracking
+    before = waiting(workspace)
+    if not before:
+        yield "nothing waits for MLflow"
+        return
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "true")  # of a model's upload, file by file
+    store = open_store(workspace, tracking)
+    try:
+        for folder in tqdm(list(_running(workspace)), desc="curves", unit="run", leave=False):
+            _bring(folder, store)
+        registered = deliver_backlog(workspace, lambda: store)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _refused(tracking, error) from error
+    yield from map(_line, before)
+    yield from map(str, registered)
+
+
+def _running(workspace: Workspace) -> Iterator[Path]:
+    """Unfinished and parked runs, without those whose trainer is at work: it delivers by itself."""
+    live = trained_now(workspace)
+    for phase, folder in running_outboxes(workspace):
+        if phase not in live or folder != workspace.work(phase):
+            yield folder
+
+
+def _bring(folder: Path, store: Store) -> None:
+    outbox = Outbox.read(folder)
+    if outbox.is_delivered:
+        return
+    try:
+        Delivery(outbox, lambda: store).bring()
+    finally:
+        outbox.save()
+
+
+def _line(run: Waiting) -> str:
+    return f"{run.name}: {run.points} points delivered"
+
+
+def _refused(tracking: TrackingParams, error: Exception) -> UserError:
+    where = f"params.yaml: tracking.uri = {tracking.uri}"
+    remedy = "see whether the server runs, then: xtts-finetune sync. What it took is not sent again"
+    return UserError("not everything is delivered", [Problem(where, reason(error), remedy)])

@@ -1,0 +1,181 @@
+"""What MLflow has yet to get of a run, on disk: a description and a cursor, beside the curve that is the spool.
+
+A server may be down for days: everything that it is to be told stands in the run's folder, and nothing else is needed
+to tell it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import discard, link_or_copy, published_folder, read_json, sha256_json, write_json
+from xtts_finetune.core.layout import CURVE, DELIVERY, DONE, PHASES, PhaseName, Workspace
+from xtts_finetune.tracking.curve import Row, read_rows
+
+RUNNING = "RUNNING"
+_LOGGED = ("train/", "eval/", "disk/")  # `mean/…` and `lr` of a row are the CSV's alone
+
+
+@dataclass(frozen=True)
+class Order:
+    """A model that is to be registered with the run; its files lie beside, as BUNDLE."""
+
+    model_name: str
+    sha256: str  # of its weights
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as MLflow is to show it, and how far it does."""
+
+    key: str  # of the work: equal keys are one run
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    dataset: tuple[str, str, str] | None  # name, source, digest of at most 36 characters
+    created: int  # ms since the epoch; the time of rows that have none
+    status: str = RUNNING
+    ended: int | None = None  # ms since the epoch
+    order: Order | None = None
+    run_id: str | None = None
+    delivered: dict[str, int] = field(default_factory=dict)  # metric → its last step that MLflow has
+    told: str = ""  # `description` as MLflow has it
+
+    @property
+    def description(self) -> str:
+        """A digest of all but the points."""
+        return sha256_json([self.params, self.tags, self.status, self.order and asdict(self.order)])
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of the curve. Its timestamp is fixed, so that sending it twice stores it once."""
+
+    metric: str
+    value: float
+    timestamp: int  # ms since the epoch
+    step: int
+
+
+class Outbox:
+    """A run's folder. Threads of one process may share it."""
+
+    def __init__(self, folder: Path, record: Record, rows: Callable[[], list[Row]]) -> None:
+        self.folder = folder
+        self.record = record
+        self._rows = rows
+        self._lock = threading.Lock()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Outbox":
+        """
+        Raises:
+            UserError: its record is damaged.
+        """
+        return cls(folder, _read(folder / DELIVERY), lambda: list(read_rows(folder / CURVE)))
+
+    def change(self, **changes: Any) -> None:
+        """Change the record in memory; `save` puts it on the disk."""
+        with self._lock:
+            self.record = replace(self.record, **changes)
+
+    def save(self) -> None:
+        with self._lock:
+            write_json(self.folder / DELIVERY, asdict(self.record))
+
+    def outstanding(self) -> list[Point]:
+        """The points that MLflow lacks, in the order of the curve."""
+        record = self.record
+        return [
+            Point(metric, value, row.get("time", record.created), row["step"])
+            for row in self._rows()
+            for metric, value in logged(row).items()
+            if row["step"] > record.delivered.get(metric, -1)
+        ]
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.record.told == self.record.description and not self.outstanding()
+
+
+def logged(row: Row) -> dict[str, float]:
+    """The part of a curve's row that MLflow is given."""
+    return {name: value for name, value in row.items() if name.startswith(_LOGGED)}
+
+
+def now() -> int:
+    """In ms since the epoch."""
+    return int(time.time() * 1000)
+
+
+def new_record(
+    key: str,
+    name: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+    dataset: tuple[str, str, str] | None = None,
+) -> Record:
+    """A run that begins."""
+    return Record(key, name, {param: str(value) for param, value in params.items()}, dict(tags), dataset, now())
+
+
+def ended_outboxes(workspace: Workspace) -> Iterator[Path]:
+    """The folders of runs that ended undelivered, the one that began first first: the last registered is candidate."""
+    folders = [file.parent for file in workspace.undelivered.glob(f"*/{DELIVERY}")]
+    yield from sorted(folders, key=lambda folder: (_created(folder), folder.name))
+
+
+def running_outboxes(workspace: Workspace) -> Iterator[tuple[PhaseName, Path]]:
+    """The folders of phases that are unfinished, or not taken over by DVC yet; parked ones, too."""
+    for phase in PHASES:
+        work = workspace.work(phase)
+        for folder in (work, *sorted(work.parent.glob(f"{work.name}.*"))):
+            if (folder / DELIVERY).is_file():
+                yield phase, folder
+
+
+def set_aside(workspace: Workspace) -> None:
+    """Keep what MLflow lacks of done phases, whose work/ is about to go."""
+    for phase in PHASES:
+        work = workspace.work(phase)
+        if not (work / DONE).exists() or not (work / DELIVERY).exists():
+            continue
+        outbox = Outbox.read(work)
+        if not outbox.is_delivered:
+            with published_folder(workspace.undelivered / outbox.record.key) as folder:
+                for name in CURVE, DELIVERY:
+                    link_or_copy(work / name, folder / name)
+        (work / DELIVERY).unlink()
+
+
+def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
+    """Let a phase that goes on after its end (more epochs) deliver what it had set aside."""
+    aside, work = workspace.undelivered / key, workspace.work(phase)
+    if aside.exists():
+        for name in CURVE, DELIVERY:
+            if not (work / name).exists():
+                link_or_copy(aside / name, work / name)
+        discard(aside)
+
+
+def _read(file: Path) -> Record:
+    try:
+        content = read_json(file)
+        order, dataset = content.pop("order"), content.pop("dataset")
+        return Record(**content, order=order and Order(**order), dataset=dataset and tuple(dataset))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        remedy = f"rm -r {file.parent}: MLflow then lacks the run; reports/ and models/ have its results"
+        raise UserError("a run cannot be delivered", [Problem(str(file), f"is damaged: {error}", remedy)]) from error
+
+
+def _created(folder: Path) -> int:
+    with suppress(UserError):
+        return _read(folder / DELIVERY).created
+    return 0

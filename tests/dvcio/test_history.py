@@ -1,0 +1,125 @@
+"""What git names in DVC's cache: every commit, branch, tag, stash and experiment, by their dvc.lock and .dvc files."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.dvcio.history import Snapshot, snapshots
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Checkout:
+    checkout = Checkout(tmp_path / "checkout")
+    checkout.root.mkdir()
+    checkout.run("git", "init", "--quiet", "--initial-branch", "main")
+    return checkout
+
+
+def write_lock(checkout: Checkout, letter: str) -> None:
+    text = f"schema: '2.0'\nstages:\n  train:\n    outs:\n    - path: models/phase1\n      md5: {letter * 32}.dir\n"
+    (checkout.root / "dvc.lock").write_text(text, encoding="utf-8")
+
+
+def commit(checkout: Checkout, letter: str, message: str) -> None:
+    write_lock(checkout, letter)
+    checkout.run("git", "add", "--all")
+    checkout.run("git", "commit", "--quiet", "--message", message)
+
+
+def named(checkout: Checkout) -> dict[str, Snapshot]:
+    """By the letter that its object is made of."""
+    found = snapshots(Workspace(checkout.root))
+    return {oid[0]: snapshot for snapshot in found for oid in snapshot.outs.values()}
+
+
+def test_every_commit_names_its_run(repository: Checkout) -> None:
+    for letter, message in ("a", "First"), ("b", "Second"), ("c", "Third"):
+        commit(repository, letter, message)
+    repository.run("git", "tag", "--annotate", "--message", "Good", "v1", "HEAD~1")
+    repository.run("git", "branch", "side")
+    commit(repository, "d", "Fourth")
+    found = named(repository)
+    assert found["d"].who == "HEAD, branch main"
+    assert found["c"].who == "branch side"
+    assert found["b"].who == "tag v1"
+    assert found["a"].who.startswith("commit ")
+    assert found["a"].who.endswith("(First)")
+    assert {letter for letter, snapshot in found.items() if snapshot.is_tip} == {"b", "c", "d"}
+    assert {letter for letter, snapshot in found.items() if snapshot.is_pinned} == {"b"}
+    assert list(found)[-1] == "a"
+
+
+def test_stashes_the_index_and_experiments_do(repository: Checkout) -> None:
+    commit(repository, "a", "First")
+    for letter in "bc":
+        write_lock(repository, letter)
+        repository.run("git", "stash", "--quiet")
+    write_lock(repository, "d")
+    repository.run("git", "add", "dvc.lock")
+    write_lock(repository, "e")
+    tip = repository.run("git", "rev-parse", "stash@{0}").stdout.strip()
+    for ref in ("refs/exps/ab/cdef/tipsy-lamb", "refs/exps/exec/EXEC_APPLY"):
+        repository.run("git", "update-ref", ref, tip)
+    found = named(repository)
+    assert found["b"].who == "git's stash@{1}"
+    assert found["c"].who == "experiment tipsy-lamb, git's stash@{0}"
+    assert found["d"].who == "staged for a commit"
+    assert "e" not in found
+    assert all(found[letter].is_tip for letter in "abcd")
+
+
+def test_what_dvc_keeps_for_itself_names_nothing(repository: Checkout) -> None:
+    """EXEC_APPLY outlives the experiment that `dvc exp remove` deletes."""
+    commit(repository, "a", "First")
+    commit(repository, "b", "An experiment")
+    repository.run("git", "update-ref", "refs/exps/exec/EXEC_APPLY", "HEAD")
+    repository.run("git", "reset", "--quiet", "--hard", "HEAD~1")
+    assert set(named(repository)) == {"a"}
+
+
+def test_side_branches_that_a_merge_did_not_take_up_do(repository: Checkout) -> None:
+    commit(repository, "a", "First")
+    repository.run("git", "checkout", "--quiet", "-b", "side")
+    commit(repository, "b", "On the side")
+    repository.run("git", "checkout", "--quiet", "main")
+    commit(repository, "c", "Second")
+    repository.run("git", "merge", "--quiet", "--strategy", "ours", "--message", "Ours", "side")
+    repository.run("git", "branch", "--delete", "side")
+    assert set(named(repository)) == {"a", "b", "c"}
+
+
+def test_dvc_files_and_half_merged_locks_do(repository: Checkout) -> None:
+    recordings = f"outs:\n- md5: {'d' * 32}.dir\n  path: data\n"
+    (repository.root / "data.dvc").write_text(recordings, encoding="utf-8")
+    commit(repository, "a", "First")
+    halves = "".join(
+        f"{mark}\n      md5: {letter * 32}.dir\n" for mark, letter in (("<<<<<<< HEAD", "b"), ("=======", "c"))
+    )
+    (repository.root / "dvc.lock").write_text(f"stages:\n{halves}>>>>>>> side\n", encoding="utf-8")
+    repository.run("git", "commit", "--quiet", "--all", "--message", "Oh no")
+    assert set(named(repository)) == {"a", "b", "c", "d"}
+
+
+def test_outside_of_a_repository_and_before_the_first_commit_nothing_is(repository: Checkout, tmp_path: Path) -> None:
+    assert snapshots(Workspace(repository.root)) == []
+    assert snapshots(Workspace(tmp_path)) == []
+
+
+def test_where_git_cannot_say_nothing_is_taken_for_unnamed(repository: Checkout) -> None:
+    commit(repository, "a", "First")
+    (repository.root / ".git" / "HEAD").write_text("nonsense", encoding="utf-8")
+    with pytest.raises(UserError, match="git cannot be asked"):
+        snapshots(Workspace(repository.root))
+
+
+def test_without_git_itself_neither(repository: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_git(*arguments: object, **settings: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    with pytest.raises(UserError, match="git is not installed"):
+        snapshots(Workspace(repository.root))

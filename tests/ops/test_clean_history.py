@@ -1,0 +1,147 @@
+"""`xtts-finetune clean` after experiments: what a commit, branch, tag or experiment names comes back untrained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkouts import Checkout
+from cleaning import assert_nothing_to_do, clean, detached, digests, promised, size, states
+
+pytestmark = pytest.mark.slow
+
+WORSE = ["train_phase2.lr=1e-4", "train_phase1.epochs=1", "train_phase2.epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def experiment(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """HEAD has the better run; the workspace has a worse one, of the experiment `worse`."""
+    checkout = finished.copy(tmp_path_factory.mktemp("experiment") / "checkout")
+    commit(checkout, "The better run")
+    settings = [f"--set-param={setting}" for setting in WORSE]
+    checkout.run("dvc", "exp", "run", "--name", "worse", *settings)
+    assert mel_ce(checkout) > mel_ce(finished)
+    return checkout
+
+
+@pytest.fixture
+def here(experiment: Checkout, tmp_path: Path) -> Checkout:
+    return experiment.copy(tmp_path / "checkout")
+
+
+def commit(checkout: Checkout, message: str) -> None:
+    checkout.run("git", "add", "--all")
+    checkout.run("git", "commit", "--quiet", "--message", message)
+
+
+def go_back(checkout: Checkout, *to: str) -> None:
+    checkout.run("git", "checkout", "--quiet", *to)
+    checkout.run("dvc", "checkout")
+
+
+def mel_ce(checkout: Checkout) -> float:
+    figures: Any = checkout.json("reports/train_phase2.json")
+    return float(figures["eval"]["mel_ce"])
+
+
+def assert_is(checkout: Checkout, other: Checkout) -> None:
+    """The other's run is back, and nothing had to be trained for it."""
+    assert_nothing_to_do(checkout)
+    assert mel_ce(checkout) == mel_ce(other)
+    assert digests(checkout, "models", "checkpoints") == digests(other, "models", "checkpoints")
+
+
+@pytest.mark.parametrize("option", ["--intermediates", "--best-only"])
+def test_the_committed_run_comes_back_after_a_worse_one(here: Checkout, finished: Checkout, option: str) -> None:
+    plan = clean(here, option)
+    assert f"phase2 Mel CE {mel_ce(finished):.3f} in DVC's cache" in plan
+    assert "named by HEAD, branch" in plan
+    clean(here, option, "--yes")
+    go_back(here, "--", ".")
+    assert_is(here, finished)
+
+
+def test_an_experiment_that_lies_elsewhere_stays(here: Checkout, experiment: Checkout) -> None:
+    go_back(here, "--", ".")
+    assert "named by experiment worse" in clean(here, "--best-only", "--yes")
+    here.run("git", "checkout", "--quiet", "--", ".")
+    here.run("dvc", "exp", "apply", "worse")
+    assert_is(here, experiment)
+
+
+def test_an_experiment_that_was_removed_goes_with_its_figures(experiment: Checkout, tmp_path: Path) -> None:
+    here = detached(experiment, tmp_path / "checkout")
+    go_back(here, "--", ".")
+    held = size(here)
+    here.run("dvc", "exp", "remove", "worse")
+    plan = clean(here, "--intermediates")
+    assert f"phase2 of an earlier run, Mel CE {mel_ce(experiment):.3f} at step 6" in plan
+    assert "no commit, branch, tag, experiment or stash names it" in plan
+    clean(here, "--intermediates", "--yes")
+    assert promised(plan) > 2 * 94e6
+    assert held - size(here) >= 2 * 62e6  # optimisers of this run; the removed one's weights may be registered
+
+
+@pytest.mark.parametrize("kind", ["branch", "tag"])
+def test_a_branch_or_a_tag_keeps_its_run(here: Checkout, finished: Checkout, kind: str) -> None:
+    """And nothing else names it: the workspace's branch starts anew, without history."""
+    here.run("git", kind, "better")
+    here.run("git", "checkout", "--quiet", "--orphan", "other")
+    commit(here, "The worse run")
+    here.run("git", "branch", "--delete", "--force", "master")
+    assert f"named by {kind} better" in clean(here, "--best-only", "--yes")
+    go_back(here, "--force", "better")
+    assert_is(here, finished)
+
+
+def test_a_stash_keeps_its_run(here: Checkout, experiment: Checkout) -> None:
+    here.run("git", "stash", "--quiet")
+    here.run("dvc", "checkout")
+    here.run("dvc", "exp", "remove", "worse")
+    assert "named by git's stash@{0}" in clean(here, "--best-only", "--yes")
+    here.run("git", "checkout", "--quiet", "--", ".")
+    here.run("git", "stash", "pop", "--quiet")
+    here.run("dvc", "checkout")
+    assert_is(here, experiment)
+
+
+def test_the_states_of_a_phase_that_two_runs_share_stay(own: Checkout, finished: Checkout) -> None:
+    """The commonest experiment of all: phase 2 alone is another one, HEAD's run has the same phase 1."""
+    commit(own, "The better run")
+    own.change_params(lambda params: params["train_phase2"].update(lr=1e-4))
+    own.repro()
+    assert "checkpoints/phase1, " in clean(own, "--intermediates", "--yes")
+    assert len(states(own, "phase1")) == 2
+    assert len(states(own, "phase2")) == 1
+    go_back(own, "--", ".")
+    assert_is(own, finished)
+
+
+def test_a_run_of_an_earlier_commit_goes_only_when_asked(
+    experiment: Checkout, finished: Checkout, tmp_path: Path
+) -> None:
+    here = detached(experiment, tmp_path / "checkout")
+    commit(here, "A worse run")
+    here.run("dvc", "exp", "remove", "--all-commits")
+    said = clean(here, "--intermediates", "--yes")
+    assert "(The better run)" in said
+    assert "commit dvc.lock" in said
+    commit(here, "Fewer states")
+    go_back(here, "HEAD~2")
+    assert_is(here, finished)
+    go_back(here, "master")
+    held = size(here)
+    plan = clean(here, "--intermediates", "--history")
+    assert f"(The better run): phase1 Mel CE {finished.json('reports/train_phase1.json')['eval']['mel_ce']:.3f}" in plan
+    assert "only an earlier commit names it" in plan
+    clean(here, "--intermediates", "--history", "--yes")
+    assert held - size(here) > 4 * 62e6
+    assert_nothing_to_do(here)
+
+
+def test_the_best_that_a_tip_names_stays_even_then(here: Checkout, finished: Checkout) -> None:
+    models = digests(finished, "models")
+    said = clean(here, "--best-only", "--history", "--yes")
+    assert "its best stays" in said
+    here.run("git", "checkout", "--quiet", "--", ".")
+    here.run("dvc", "checkout", "models/phase1", "models/phase2")
+    assert digests(here, "models") == models

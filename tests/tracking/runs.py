@@ -1,0 +1,80 @@
+"""A phase as far as MLflow can tell: a curve in a folder, and the tracker that delivers it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.delivery import RunTracker
+from xtts_finetune.tracking.outbox import new_record
+from xtts_finetune.tracking.stage_runs import track
+
+DATASET = ("data", "data/", "a" * 32 + ".dir")
+LOCAL = TrackingParams(experiment="xtts-finetune", uri=None, flush_every_steps=5)
+
+
+@dataclass
+class Training:
+    curve: Curve
+    tracker: RunTracker
+
+    def log(self, step: int, time: int | None = None, **metrics: float) -> None:
+        """As training does: the row is in the curve first."""
+        row = {name.replace("__", "/"): value for name, value in metrics.items()}
+        self.curve.append({"step": step, "epoch": 0, "time": time or 1_700_000_000_000 + step, **row})
+        self.tracker.log(step, row)
+
+    def line(self, last: int, first: int = 1) -> None:
+        for step, value in line(last, first):
+            self.log(step, train__loss=value)
+
+
+def begin(
+    store: Store | Callable[[], Store],
+    folder: Path,
+    key: str = "key",
+    flush_every_steps: int = 5,
+    uri: str | None = None,
+    tags: dict[str, str] | None = None,
+    step: int = 0,
+    **params: object,
+) -> Training:
+    """Begin or continue the run of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    curve = Curve(folder / "curve.jsonl")
+    record = new_record(key, "phase1", params, {"phase": "phase1"} | (tags or {}), DATASET)
+    tracking = TrackingParams(experiment="xtts-finetune", uri=uri, flush_every_steps=flush_every_steps)
+    connect = (lambda: store) if isinstance(store, Store) else store
+    return Training(curve, track(connect, tracking, folder, record, lambda: curve.rows, step))
+
+
+def history(store: Store, run_id: str | None, key: str = "train/loss") -> list[tuple[int, float]]:
+    assert run_id
+    return sorted((point.step, point.value) for point in store.client.get_metric_history(run_id, key))
+
+
+def line(last: int, first: int = 1) -> list[tuple[int, float]]:
+    return [(step, step / 2) for step in range(first, last + 1)]
+
+
+class Client:
+    """The real client, but metrics pass a gate first."""
+
+    def __init__(self, store: Store, gate: Any) -> None:
+        self._client, self._gate = store.client, gate
+
+    def log_batch(self, run_id: str, metrics: Any = (), **others: Any) -> None:
+        if metrics:
+            self._gate(metrics)
+        self._client.log_batch(run_id, metrics=metrics, **others)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def through(store: Store, gate: Any) -> Store:
+    client: Any = Client(store, gate)
+    return replace(store, client=client)
