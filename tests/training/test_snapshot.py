@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from workbench import PHASE, TEXT, make_params, make_run
 
+from xtts_finetune.checkpoints.identity import FORMAT
 from xtts_finetune.core.layout import OPTIMIZER, Workspace
 from xtts_finetune.diskspace.budget import OPTIMIZER_BYTES_PER_PARAMETER
 from xtts_finetune.model import mini, xtts
@@ -110,7 +111,7 @@ def test_what_is_written_comes_back(workspace: Workspace, tmp_path: Path, optim:
     written(snapshot, tmp_path / "state")
     other, fresh = tiny(workspace, optim)
     groups = [{**group, "params": len(group["params"])} for group in fresh.param_groups]
-    load_tensors(tmp_path / "state", other, fresh)
+    load_tensors(tmp_path / "state", other, fresh, FORMAT)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in gpt.state_dict().items())
     assert held(fresh) == held(optimizer)
     assert [{**group, "params": len(group["params"])} for group in fresh.param_groups] == groups
@@ -125,7 +126,7 @@ def test_a_state_gone_on_from_is_not_held_open(workspace: Workspace, tmp_path: P
     snapshot = Snapshot(gpt, optimizer)
     snapshot.refresh()
     written(snapshot, tmp_path / "state")
-    load_tensors(tmp_path / "state", gpt, optimizer)
+    load_tensors(tmp_path / "state", gpt, optimizer, FORMAT)
     assert str(tmp_path) not in MAPS.read_text()
 
 
@@ -135,7 +136,7 @@ def test_before_the_first_step_there_is_nothing_to_remember(workspace: Workspace
     snapshot.refresh()
     written(snapshot, tmp_path / "state")
     step(gpt, optimizer)
-    load_tensors(tmp_path / "state", gpt, optimizer)
+    load_tensors(tmp_path / "state", gpt, optimizer, FORMAT)
     assert not optimizer.state
 
 
@@ -165,7 +166,7 @@ def test_from_a_gpu_and_back(workspace: Workspace, tmp_path: Path, optim: str) -
     assert all(tensor.is_pinned() for tensor in snapshot.weights.values())
     before = written(snapshot, tmp_path / "state")
     other, fresh = tiny(workspace, optim)
-    load_tensors(tmp_path / "state", other, fresh)
+    load_tensors(tmp_path / "state", other, fresh, FORMAT)
     assert held(fresh) == held(optimizer)
     again = Snapshot(other, fresh)
     again.refresh()

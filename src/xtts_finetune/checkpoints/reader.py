@@ -29,11 +29,12 @@ class CheckpointReader:
         return None
 
     def bests(self) -> list[Checkpoint]:
-        """The complete best weights, oldest first; more than one only after a kill."""
+        """The complete best weights, oldest first: of every state's time, and later ones that are replayed."""
         return self._complete("best")
 
-    def best(self) -> Checkpoint | None:
-        bests = self.bests()
+    def best(self, step: int | None = None) -> Checkpoint | None:
+        """The best weights of `step`, or the latest."""
+        bests = [best for best in self.bests() if step in (None, best.step)]
         return bests[-1] if bests else None
 
     @property

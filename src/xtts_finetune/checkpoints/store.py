@@ -91,17 +91,23 @@ class CheckpointStore(CheckpointReader):
         self._retain(newest(1, holds=lambda state: Checkpoint(self.folder / state.name, state.step).damage() is None))
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
-        """Make the weights of `checkpoint` the best; those before are removed when they are in place."""
-        best = self.best()
-        if best is None or best.step != checkpoint.step or best.damage():
-            with published_folder(self._place("best", checkpoint.step)) as folder:
+        """Make the weights of `checkpoint` the best. Those before go when no state is left that counts on them."""
+        place = Checkpoint(self._place("best", checkpoint.step), checkpoint.step)
+        if not place.folder.exists() or place.damage():
+            with published_folder(place.folder) as folder:
                 link_or_copy(checkpoint.weights, folder / WEIGHTS)
                 link_or_copy(checkpoint.folder / STATE, folder / STATE)
                 files = {name: checkpoint.manifest[name] for name in (WEIGHTS, STATE)}
                 write_json(folder / MANIFEST, {"files": files})
                 if not (folder / WEIGHTS).samefile(checkpoint.weights):
                     prove(folder)
-        self._delete_other_bests(checkpoint.step)
+        self._prune_bests()
+
+    def keep_best(self, step: int) -> None:
+        """Delete all best weights but those of `step`: the run is done, and counts on no others."""
+        for best in self.bests():
+            if best.step != step:
+                discard(best.folder)
 
     def discard_newer(self, step: int) -> None:
         """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept.
@@ -109,7 +115,14 @@ class CheckpointStore(CheckpointReader):
         Goes with them what a crash left half-written or half-deleted.
         """
         self._delete([state.step for state in self.states() if state.step > step])
-        self._delete_leftovers()
+        self.discard_leftovers()
+
+    def discard_leftovers(self) -> None:
+        """Delete what a crash left half-written or half-deleted."""
+        for leftover in self.folder.iterdir():
+            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
+            if nothing or _TEMPORARY.fullmatch(leftover.name):
+                discard(leftover)
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
@@ -159,13 +172,17 @@ class CheckpointStore(CheckpointReader):
     def _publish_best_alone(self, step: int, contents: Contents) -> None:
         """Make the weights the best without a state to share them with."""
         publish(self._place("best", step), replace(contents, write_rest=lambda folder: None))
-        self._delete_other_bests(step)
+        self._prune_bests()
 
     def _hold_reserve(self) -> None:
         """Room for the weights of the next best. Without it they may still fit, and a DiskFull says if not."""
         weights = [checkpoint.weights for checkpoint in (*self.states(), *self.bests()) if checkpoint.weights.is_file()]
-        if weights:
-            self.reserve.hold(weights[-1].stat().st_size + _BESIDE)
+        if not weights:
+            return
+        size = weights[-1].stat().st_size + _BESIDE
+        if not self.reserve.hold(size) and len(self.bests()) > 1:  # room for the next is worth more than an earlier one
+            self.keep_best(self.bests()[-1].step)
+            self.reserve.hold(size)
 
     def _place(self, kind: CheckpointKind, step: int) -> Path:
         return self.folder / checkpoint_name(kind, step)
@@ -178,15 +195,28 @@ class CheckpointStore(CheckpointReader):
         names = (file.relative_to(self.folder).as_posix() for file in files_below(self.folder))
         for going in retain(stored(names), states, best_weights).delete:
             discard(self.folder / going.name)
-        self._delete_leftovers()
+        self._prune_bests()
+        self.discard_leftovers()
 
-    def _delete_other_bests(self, step: int) -> None:
-        for best in self.bests():
-            if best.step != step:
+    def _prune_bests(self) -> None:
+        """Delete the best weights that later ones have replaced: a state is there that has passed those.
+
+        A state goes on from the best of its time, which stays as long as it. Weights later than every state stay, too:
+        what comes before them is replayed, and is no better.
+        """
+        states, bests = self.states(), self.bests()
+        newest_step = states[-1].step if states else -1
+        counted_on = {_best_step_of(state) for state in states}
+        for best in bests:
+            later = [each.step for each in bests if each.step > best.step]
+            is_replaced = any(step <= newest_step or best.step > newest_step for step in later)
+            if is_replaced and best.step not in counted_on:
                 discard(best.folder)
 
-    def _delete_leftovers(self) -> None:
-        for leftover in self.folder.iterdir():
-            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
-            if nothing or _TEMPORARY.fullmatch(leftover.name):
-                discard(leftover)
+
+def _best_step_of(state: Checkpoint) -> int | None:
+    """The step of the best weights when it was saved; None where it does not say."""
+    try:
+        return int(state.state["position"]["best_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

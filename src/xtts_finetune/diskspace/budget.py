@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xtts_finetune.checkpoints.identity import identity_of
+from xtts_finetune.checkpoints.parking import continues, record_of, waiting
 from xtts_finetune.core.disk import can_link, file_system, files_below, free_bytes, freed_bytes, mount_point, shown
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, DONE, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
@@ -150,12 +152,27 @@ class Budget:
         return "symlink" in self.cache.link_types and not self._cache_links(out)
 
     def _held(self, phase: PhaseName) -> Iterator[Term]:
-        """What is in work/ alone: the phase's own part of its peak, and what its stage removes of a done one."""
+        """What is there of the run alone: its own part of its peak, and what its stage removes of a done phase."""
         for each in PHASES[: PHASES.index(phase) + 1]:
-            work = self.workspace.work(each)
-            held = freed_bytes(files_below(work, reserve_of(work)))
+            run, reserve = run_folder(self.workspace, self.params, each), reserve_of(self.workspace.work(each))
+            held = freed_bytes(files_below(*([] if run is None else [run]), reserve))
             if held:
-                yield Term(work, f"already in work/{each}", -1, held)
+                place = run or reserve
+                yield Term(place, f"already in work/{place.name}", -1, held)
+
+
+def run_folder(workspace: Workspace, params: Params, phase: PhaseName) -> Path | None:
+    """Where the run that the parameters ask for lies: in work/, or beside it, parked. None if that is another's place.
+
+    Another run will be moved aside: what it holds stays held. Before `prepare`, runs are not told apart.
+    """
+    work, identity = workspace.work(phase), identity_of(workspace, params, phase)
+    if identity is None or continues(work, identity):
+        return work
+    parked = waiting(workspace, identity)
+    if parked is not None:
+        return parked.folder
+    return work if record_of(work) is None else None
 
 
 def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | None:
@@ -202,13 +219,14 @@ def _by_file_system(terms: list[Term]) -> list[Demand]:
     return [Demand(tuple(group), min(free_bytes(term.place) for term in group)) for group in groups.values()]
 
 
-def unfinished(workspace: Workspace) -> list[PhaseName]:
+def unfinished(workspace: Workspace, params: Params) -> list[PhaseName]:
     """The phases that are still to be trained, in order: from the first without a model on, unless it is done."""
     ahead = [at for at, phase in enumerate(PHASES) if not workspace.model(phase).is_dir()]
     phases = PHASES[ahead[0] :] if ahead else ()
-    return [phase for phase in phases if not is_done(workspace, phase)]
+    return [phase for phase in phases if not is_done(workspace, params, phase)]
 
 
-def is_done(workspace: Workspace, phase: PhaseName) -> bool:
+def is_done(workspace: Workspace, params: Params, phase: PhaseName) -> bool:
     """Whether nothing of the phase is left to do but giving it its outs, which takes no room."""
-    return (workspace.work(phase) / DONE).exists()
+    run = run_folder(workspace, params, phase)
+    return run is not None and (run / DONE).exists()

@@ -92,7 +92,7 @@ def _phase_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
             raise
         yield f"what training needs is not known: {error}\n"
         return
-    ahead = unfinished(workspace)
+    ahead = unfinished(workspace, budget.params)
     if not ahead:
         yield "no phase is left to be trained"
     for at, phase in enumerate(ahead):

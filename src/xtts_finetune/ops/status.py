@@ -69,7 +69,7 @@ def _dataset_lines(workspace: Workspace) -> Iterator[str]:
 def _disk_line(workspace: Workspace, params: Params | None) -> str:
     """What is free, and whether the next phase fits."""
     free = f"disk       {shown(free_bytes(workspace.work(PHASES[0])))} free"
-    ahead = unfinished(workspace)
+    ahead = unfinished(workspace, params) if params else []
     demands = Budget(workspace, params, Cache(workspace)).peak(ahead[0]) if ahead and params else []
     if not demands:
         return free

@@ -158,7 +158,8 @@ def _is_safe(store: CheckpointStore, state: Checkpoint) -> bool:
 
     A later best is that of a state which was damaged or had no room: the steps up to it will be replayed.
     """
-    best, best_step = store.best(), Position.from_json(state.state["position"]).best_step
-    if best_step in (state.step, -1):  # -1: no eval Mel CE was finite so far
+    latest, best_step = store.best(), Position.from_json(state.state["position"]).best_step
+    if best_step in (state.step, -1) or (latest is not None and latest.step > state.step):  # -1: none was finite so far
         return True
-    return best is not None and (best.step > state.step or (best.step == best_step and best.damage() is None))
+    best = store.best(best_step)
+    return best is not None and best.damage() is None

@@ -11,6 +11,11 @@ from xtts_finetune.core.params import PhaseParams
 
 BETAS = (0.9, 0.96)  # recipes/ljspeech/xtts_v2/train_gpt_xtts.py
 EPS = 1e-8
+_MOMENTS = ({"step", "exp_avg", "exp_avg_sq"},)
+_MOMENTS_8BIT = (
+    {"step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"},
+    {"step", "state1", "state2"},  # of tensors below 4096 elements
+)
 
 
 def build_optimizer(model: nn.Module, phase: PhaseParams) -> torch.optim.Optimizer:
@@ -36,6 +41,11 @@ def _adamw8bit(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer
 
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=BETAS, eps=EPS)
     return optimizer
+
+
+def kept_per_parameter(optimizer: object) -> tuple[set[str], ...]:
+    """The names of what an optimiser keeps of a parameter from its first step on: one of these sets."""
+    return _MOMENTS if isinstance(optimizer, torch.optim.AdamW) else _MOMENTS_8BIT
 
 
 def learning_rate(phase: PhaseParams, step: int, steps: int) -> float:

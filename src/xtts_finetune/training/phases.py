@@ -108,13 +108,15 @@ def publish(job: Job, store: CheckpointStore) -> None:
         UserError: the best weights are missing or damaged.
         DiskFull: copies were needed, and they or the reports have no room.
     """
-    best, figures = store.best(), store.summary["figures"]
-    damage = "is not there" if best is None or best.step != figures["step"] else best.damage()
+    figures = store.summary["figures"]
+    best = store.best(figures["step"])
+    damage = "is not there" if best is None else best.damage()
     if best is None or damage:
         remedy = f"rm -r {store.folder} && dvc repro: trains {job.name} again"
         where = f"{store.folder}: the best weights, of step {figures['step']}"
         raise UserError("the phase cannot be published", [Problem(where, damage or "", remedy)])
     workspace, name = job.workspace, job.name
+    store.keep_best(best.step)
     store.with_room(lambda: store.link_to(workspace.checkpoints(name)))
     store.with_room(lambda: _export(job, best, figures))
     store.with_room(lambda: write_csv(parse_rows(store.summary["curve"]), workspace.curve(name)))

@@ -79,11 +79,12 @@ class Run:
         Raises:
             UserError: the state lacks tensors that this code needs, or has others.
         """
-        self.store.discard_newer(-1 if state is None else state.step)
         if state is None:
+            self.store.discard_newer(-1)
             self.store.with_room(lambda: self.curve.resume(-1, []))
             return False
-        load_tensors(state.folder, self.gpt, self.optimizer)
+        load_tensors(state.folder, self.gpt, self.optimizer, state.state.get("format", 1))
+        self.store.discard_newer(state.step)
         self.position = Position.from_json(state.state["position"])
         if self.position.best_step == state.step:  # the kill may have come between the two
             self.store.with_room(lambda: self.store.publish_best(state))

@@ -7,8 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import OPTIMIZER, WEIGHTS
+from xtts_finetune.model.base import load_state
 from xtts_finetune.model.xtts import GPT
+from xtts_finetune.training.optim import kept_per_parameter
 
 
 class Snapshot:
@@ -18,7 +21,8 @@ class Snapshot:
 
     Attributes:
         weights: by their names in the model.
-        state: of the optimiser, by `<parameter's index>.<name>`, e.g. 7.exp_avg; empty before its first step.
+        state: of the optimiser, by `<parameter's name>.<its own>`, e.g. text_head.weight.exp_avg; empty before its
+            first step.
     """
 
     def __init__(self, gpt: GPT, optimizer: torch.optim.Optimizer) -> None:
@@ -30,7 +34,7 @@ class Snapshot:
     def refresh(self) -> None:
         """Copy what model and optimiser hold now. Not while it is written on another thread."""
         self.weights = _on_host(self._gpt.state_dict(), self.weights)
-        self.state = _on_host(dict(_optimizer_tensors(self._optimizer)), self.state)
+        self.state = _on_host(dict(_optimizer_tensors(self._gpt, self._optimizer)), self.state)
         if self._gpt.mel_head.weight.is_cuda:
             torch.cuda.synchronize()  # copies into pinned memory are only begun
 
@@ -52,26 +56,85 @@ class Snapshot:
         save_file(self.state, folder / OPTIMIZER)
 
 
-def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer) -> None:
-    """Put what a `Snapshot` wrote back, bit for bit."""
-    gpt.load_state_dict(load_file(folder / WEIGHTS))
-    state: dict[int, dict[str, Tensor | int]] = {}
+def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, number: int) -> None:
+    """Put what a `Snapshot` wrote back, bit for bit.
+
+    Args:
+        number: of the state's format.
+
+    Raises:
+        UserError: tensors that the model or its optimiser needs are missing, or others are there.
+    """
+    load_state(gpt, load_file(folder / WEIGHTS), folder / WEIGHTS)
     # pread: mapped tensors would hold on to the file's room on disk after it is deleted
-    for key, value in load_file(folder / OPTIMIZER, backend="pread").items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = int(value) if value.dtype == torch.int64 else value
+    tensors = load_file(folder / OPTIMIZER, backend="pread")
+    names = _names(gpt, optimizer)
+    if number == 1:
+        tensors = {_renamed(key, names): value for key, value in tensors.items()}
+    _check_complete(tensors, names, optimizer, folder / OPTIMIZER)
+    indices = {name: index for index, name in enumerate(names)}
+    state: dict[int, dict[str, Tensor | int]] = {}
+    for key, value in tensors.items():
+        parameter, _, name = key.rpartition(".")
+        found = int(value) if value.dtype == torch.int64 else value
+        state.setdefault(indices[parameter], {})[name] = found
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def _names(gpt: GPT, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Of the optimiser's parameters, in its order."""
+    known = {id(parameter): name for name, parameter in gpt.named_parameters()}
+    return [known[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _renamed(key: str, names: list[str]) -> str:
+    """A key of format 1, which began with the parameter's index."""
+    index, _, name = key.partition(".")
+    known = index.isdecimal() and int(index) < len(names)
+    return f"{names[int(index)]}.{name}" if known else key
+
+
+def _check_complete(tensors: Mapping[str, Tensor], names: list[str], optimizer: object, file: Path) -> None:
+    """That every parameter has all that the optimiser keeps of it, and nothing else is there.
+
+    Raises:
+        UserError: naming the first keys that are missing or unknown.
+    """
+    if not tensors:  # before the first step
+        return
+    stored: dict[str, set[str]] = {name: set() for name in names}
+    for key in tensors:
+        parameter, _, name = key.rpartition(".")
+        stored.setdefault(parameter, set()).add(name)
+    missing, unknown = list[str](), list[str]()
+    for parameter, found in stored.items():
+        options = kept_per_parameter(optimizer) if parameter in names else (set[str](),)
+        expected = min(options, key=lambda kept: len(kept ^ found))
+        missing += [f"{parameter}.{name}" for name in sorted(expected - found)]
+        unknown += [f"{parameter}.{name}" for name in sorted(found - expected)]
+    kinds = (("lacks", missing), ("has, unknown to this code,", unknown))
+    problems = [
+        Problem(str(file), f"{kind} {_shortened(keys)}", f"go on with the code that wrote it, or: rm -r {file.parent}")
+        for kind, keys in kinds
+        if keys
+    ]
+    if problems:
+        raise UserError("a state does not fit the model", problems)
+
+
+def _shortened(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _optimizer_tensors(gpt: GPT, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     """Its state by key. Plain integers, as bitsandbytes counts its steps, become int64; nothing else is of that type.
 
     Not from its `state_dict()`, in which bitsandbytes nests and renames things.
     """
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    for index, parameter in enumerate(parameters):
+    for parameter_name, parameter in zip(_names(gpt, optimizer), parameters, strict=True):
         for name, value in optimizer.state.get(parameter, {}).items():
-            yield f"{index}.{name}", torch.as_tensor(value)
+            yield f"{parameter_name}.{name}", torch.as_tensor(value)
 
 
 def _on_host(tensors: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
