@@ -9,6 +9,7 @@ work/undelivered/<key>/        a run that ended before MLflow had all of it: DEL
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/phase1.reserve            room for the weights of a best, given up while they are written
+work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD

@@ -7,7 +7,7 @@ import sys
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.diskspace.preflight import preflight
+from xtts_finetune.diskspace.preflight import preflight, preflight_evaluate, preflight_prepare
 from xtts_finetune.stages.check import check
 from xtts_finetune.stages.output import speak_on_unheard
 from xtts_finetune.stages.stops import explained_stops
@@ -32,15 +32,17 @@ def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
         case ["check"]:
             check(workspace, params)
         case ["prepare"]:
+            preflight_prepare(workspace, params)
             from xtts_finetune.stages.prepare import prepare
 
             prepare(workspace, params)
         case ["train", phase] if phase in PHASES:
-            preflight(workspace, params, phase)  # likewise a disk that is too small
+            preflight(workspace, params, phase)
             from xtts_finetune.stages.train import train
 
             train(workspace, params, phase)
         case ["evaluate"]:
+            preflight_evaluate(workspace, params)
             from xtts_finetune.stages.evaluate import evaluate
 
             evaluate(workspace, params)

@@ -51,15 +51,13 @@ class Saver:
         """
         self.finish()
         self._snapshot.refresh()
-        curve = segments(rows)
 
         def write_rest(folder: Path) -> None:
             self._snapshot.write_optimizer(folder)
-            _write_curve(folder, curve, self._store.states())
+            _write_curve(folder, rows, self._store.states())
 
         state = {**self._record.to_json(), "position": asdict(position)}
-        size = self._snapshot.size + len(as_text(curve[max(curve)]))
-        contents = Contents(self._snapshot.write_weights, write_rest, size, state)
+        contents = Contents(self._snapshot.write_weights, write_rest, self._snapshot.size, state)
         is_best = position.best_step == position.step
         self._flight = _Flight(position, self._worker.submit(self._store.save, position.step, contents, is_best))
 
@@ -89,15 +87,16 @@ class Saver:
         )
 
 
-def _write_curve(folder: Path, curve: dict[str, list[Row]], states: list[Checkpoint]) -> None:
+def _write_curve(folder: Path, rows: list[Row], states: list[Checkpoint]) -> None:
     """Write the curve's segments; those that the newest of `states` has, whole and undamaged, get a second name."""
     former = states[-1] if states else None
     listed = former.manifest if former else {}
-    for name, rows in curve.items():
-        if former and name in listed and name != max(curve) and _is_undamaged(former, name):
+    found = segments(rows)
+    for name in found:
+        if former and name in listed and name != max(found) and _is_undamaged(former, name):
             link_or_copy(former.folder / name, folder / name)
         else:
-            (folder / name).write_bytes(as_text(rows).encode())
+            (folder / name).write_bytes(as_text(found[name]).encode())
 
 
 def _is_undamaged(state: Checkpoint, name: str) -> bool:
