@@ -11,7 +11,7 @@ from xtts_finetune.checkpoints.retention import needed, retain
 from xtts_finetune.core.disk import held_bytes
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, Workspace, checkpoint_step
-from xtts_finetune.diskspace.plans import Item, Kept, Request
+from xtts_finetune.diskspace.plan import Item, Kept, Request
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
 from xtts_finetune.dvcio.history import Snapshot, snapshots
 from xtts_finetune.dvcio.outs import out_path

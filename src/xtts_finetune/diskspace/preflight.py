@@ -11,7 +11,7 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Budget, Demand, is_done
 from xtts_finetune.diskspace.parked import parked_runs
-from xtts_finetune.diskspace.reclaim import ways_to_make_room
+from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
 
@@ -52,10 +52,10 @@ def _cleaning(workspace: Workspace, phase: PhaseName, demand: Demand) -> Iterato
     """What each way to clean frees on the demand's file system, but for the phase's own: that is counted on already."""
     disk, work = file_system(demand.disk), workspace.work(phase)
     own = (work, reserve_of(work))
-    for found in ways_to_make_room(workspace):
-        files = [file for item in found.items for file in item.files]
+    for way in ways_to_make_room(workspace):
+        files = [file for item in way.items for file in item.files]
         others = (file for file in files if not any(file.is_relative_to(place) for place in own))
-        yield found.request.command, "frees", freed_bytes(file for file in others if file_system(file) == disk)
+        yield way.request.command, "frees", freed_bytes(file for file in others if file_system(file) == disk)
     for parked in parked_runs(workspace):
         yield parked.command, "frees", freed_bytes(file for file in parked.files if file_system(file) == disk)
 
