@@ -77,7 +77,7 @@ def make_workspace(root: Path, arguments: argparse.Namespace) -> Any:
     from safetensors.torch import save_file
 
     from xtts_finetune.core.files import sha256_file, write_json
-    from xtts_finetune.core.layout import Workspace
+    from xtts_finetune.core.layout import FEATURES, Workspace
     from xtts_finetune.data.clips import Clip
     from xtts_finetune.data.features import FeatureWriter, code_count
     from xtts_finetune.model import mini, xtts
@@ -101,6 +101,7 @@ def make_workspace(root: Path, arguments: argparse.Namespace) -> Any:
     }
     write_json(base / "base.json", {"vocoder": "griffin_lim", "codec": mini.CODEC_SHAPE, "gpt": weights})
     files = sorted((arguments.data / "wavs").iterdir(), key=lambda file: soundfile.info(file).duration)
+    digests: dict[str, str] = {}
     for split, chosen in ("train", files[:STEPS_PER_EPOCH]), ("eval", files[STEPS_PER_EPOCH : STEPS_PER_EPOCH + 1]):
         with FeatureWriter(workspace.prepared, split) as writer:
             for number, file in enumerate(chosen):
@@ -108,6 +109,8 @@ def make_workspace(root: Path, arguments: argparse.Namespace) -> Any:
                 codes = np.random.default_rng(number).integers(0, 1024, code_count(len(audio)))
                 tokens = xtts.encode_text(tokenizer, "The quick brown fox.", "en")
                 writer.add(Clip(file.stem, file, "", "en", "a", number), audio, codes, np.array(tokens))
+        digests |= writer.digests
+    write_json(workspace.prepared / FEATURES, digests)
     return workspace
 
 
@@ -118,9 +121,10 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from xtts_finetune.core.params import load_params
     from xtts_finetune.model.device import make_deterministic
     from xtts_finetune.tracking.curve import Curve
+    from xtts_finetune.training.claim import claim
     from xtts_finetune.training.interrupts import StopRequest
     from xtts_finetune.training.loop import fit
-    from xtts_finetune.training.phases import Job, claim, publish, summary
+    from xtts_finetune.training.phases import Job, publish, summary
     from xtts_finetune.training.run import Run
 
     class Silent:
@@ -140,12 +144,12 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     written: list[float] = []
     store.save = timed(store.save, written)  # type: ignore[method-assign]
     with polled(arguments.out) as peaks, store.locked():
-        state = claim(job, store)
-        run = Run(job.inputs(), store, Curve(workspace.running_curve("phase1")), Silent(), 1)
+        claimed = claim(job, store, lambda: False)
+        run = Run(job.inputs(), claimed.record, store, Curve(workspace.running_curve("phase1")), Silent(), 1)
         run.save = timed(run.save, still)  # type: ignore[method-assign]
-        reason = fit(run, state, StopRequest())
+        end = fit(run, claimed.state, StopRequest())
         state_bytes = {file.name: file.stat().st_size for file in store.states()[-1].folder.iterdir()}
-        store.mark_done(summary(job, run, reason))
+        store.mark_done(summary(run, claimed.record, end))
         publish(job, store)
     evaluated = [row["eval/mel_ce"] for row in run.curve.evaluations()]
     return {

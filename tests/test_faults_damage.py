@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
 ]
 Before = dict[Stage, Small]
-FILES = ("model.safetensors", "optimizer.safetensors", "curve.jsonl", "state.json", "manifest.json")
+FILES = ("model.safetensors", "optimizer.safetensors", "curve-00000000.jsonl", "state.json", "manifest.json")
 
 
 @pytest.fixture(scope="module")

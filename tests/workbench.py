@@ -11,6 +11,7 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
+from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import read_json, sha256_file, write_json
@@ -20,10 +21,11 @@ from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import PUBLISHED_CODEC
-from xtts_finetune.tracking.curve import Curve, parse_rows
+from xtts_finetune.tracking.curve import Curve, as_text, parse_rows
+from xtts_finetune.training.claim import claim
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.loop import fit
-from xtts_finetune.training.phases import Job, claim, publish, summary
+from xtts_finetune.training.phases import Job, publish, summary
 from xtts_finetune.training.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -106,13 +108,20 @@ class StoppingTracker:
             self.stop.signal = signal.SIGTERM
 
 
-def make_run(workspace: Workspace, params: Params, stop_at: int | None = None, name: PhaseName = "phase1") -> Run:
+def make_run(
+    workspace: Workspace,
+    params: Params,
+    stop_at: int | None = None,
+    name: PhaseName = "phase1",
+    record: Record | None = None,
+) -> Run:
     """A run in a new process's stead: nothing in it comes from the one before."""
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     store.folder.mkdir(parents=True, exist_ok=True)
     curve = Curve(workspace.running_curve(name))
     tracker = StoppingTracker(stop_at)
-    return Run(Job(workspace, params, name).inputs(), store, curve, tracker, params.checkpoints.save_every_steps)
+    job, every = Job(workspace, params, name), params.checkpoints.save_every_steps
+    return Run(job.inputs(), record or Record(job.identity), store, curve, tracker, every)
 
 
 def stop_of(run: Run) -> StopRequest:
@@ -120,15 +129,21 @@ def stop_of(run: Run) -> StopRequest:
     return run.tracker.stop
 
 
-def train(workspace: Workspace, params: Params, stop_at: int | None = None, name: PhaseName = "phase1") -> None:
-    """As stages/train.py does, without MLflow."""
+def train(
+    workspace: Workspace,
+    params: Params,
+    stop_at: int | None = None,
+    name: PhaseName = "phase1",
+    is_kept: bool = False,
+) -> None:
+    """As stages/train.py does, without MLflow; `is_kept`: DVC's cache has the done run in work/."""
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     with store.locked():
-        state = claim(job, store)
+        claimed = claim(job, store, lambda: is_kept)
         if not store.done:
-            run = make_run(workspace, params, stop_at, name)
-            store.mark_done(summary(job, run, fit(run, state, stop_of(run))))
+            run = make_run(workspace, params, stop_at, name, claimed.record)
+            store.mark_done(summary(run, claimed.record, fit(run, claimed.state, stop_of(run))))
         publish(job, store)
 
 
@@ -141,7 +156,7 @@ def outcome(workspace: Workspace, name: PhaseName = "phase1") -> dict[str, Any]:
         "last state": {file.name: sha256_file(file) for file in states if file.parent == states[-1].parent},
         "figures": read_json(workspace.metrics(name)),
         "csv": workspace.curve(name).read_text(),
-        "curve": list(parse_rows(curve.lasting())),
+        "curve": list(parse_rows(as_text(curve.rows))),
     }
 
 
@@ -158,7 +173,7 @@ def cut(path: Path) -> None:
 
 def rows_of(workspace: Workspace, name: PhaseName = "phase1") -> list[dict[str, Any]]:
     """Of steps and evaluations."""
-    return list(parse_rows(Curve(workspace.running_curve(name)).lasting()))
+    return list(parse_rows(as_text(Curve(workspace.running_curve(name)).rows)))
 
 
 def make_published(folder: Path, clips: list[Path]) -> Path:

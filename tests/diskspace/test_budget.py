@@ -36,7 +36,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 def set_base(workspace: Workspace, parameters: int) -> None:
     (workspace.prepared / "base").mkdir(parents=True, exist_ok=True)
-    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"parameters": parameters}})
+    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"parameters": parameters, "sha256": "of the base"}})
 
 
 def make_params(keep_last: int = 1, optim: str = "adamw", uri: str | None = None) -> Params:
@@ -226,11 +226,11 @@ def test_a_quota_on_one_folder_counts(workspace: Workspace, monkeypatch: pytest.
 
 
 def test_the_phases_to_come(workspace: Workspace) -> None:
-    assert unfinished(workspace) == ["phase1", "phase2"]
+    assert unfinished(workspace, make_params()) == ["phase1", "phase2"]
     workspace.model("phase2").mkdir(parents=True)  # of the run before
-    assert unfinished(workspace) == ["phase1", "phase2"]
+    assert unfinished(workspace, make_params()) == ["phase1", "phase2"]
     workspace.work("phase1").mkdir(parents=True)
     (workspace.work("phase1") / "DONE").touch()
-    assert unfinished(workspace) == ["phase2"]
+    assert unfinished(workspace, make_params()) == ["phase2"]
     workspace.model("phase1").mkdir(parents=True)
-    assert unfinished(workspace) == []
+    assert unfinished(workspace, make_params()) == []

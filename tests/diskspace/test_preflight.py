@@ -38,7 +38,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 def set_base(workspace: Workspace, parameters: int) -> None:
     (workspace.prepared / "base").mkdir(parents=True, exist_ok=True)
-    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"parameters": parameters}})
+    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"parameters": parameters, "sha256": "of the base"}})
 
 
 def make_params(keep_last: int = 1, **phase: Any) -> Params:

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from xtts_finetune.tracking.curve import COLUMNS, Curve, parse_rows, write_csv
+from xtts_finetune.tracking.curve import COLUMNS, Curve, as_text, parse_rows, segments, stored_rows, write_csv
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -15,8 +16,30 @@ def test_rows_come_back(tmp_path: Path) -> None:
     curve.append({"step": 1, "epoch": 0, "train/mel_ce": float("nan"), "train/grad_norm": float("inf")})
     again = Curve(curve.path)
     assert str(again.rows) == str(curve.rows)
-    again.resume(0, '{"step": 0, "epoch": 0, "eval/mel_ce": 7.0}\n')
-    assert Curve(curve.path).rows == [{"step": 0, "epoch": 0, "eval/mel_ce": 7.0}]
+    again.resume(0, [{"step": 0, "epoch": 0, "eval/mel_ce": 7.0}])
+    assert Curve(curve.path).rows == curve.rows[:1]
+
+
+def test_a_row_says_when_it_was(tmp_path: Path) -> None:
+    curve = Curve(tmp_path / "curve.jsonl")
+    before = time.time_ns() // 1_000_000
+    curve.append({"step": 1, "epoch": 0, "train/loss": 6.5})
+    [row] = Curve(curve.path).rows
+    assert before <= row["time"] <= time.time_ns() // 1_000_000
+    assert "time" not in as_text([row]), "equal runs give equal text"
+
+
+def test_a_state_has_a_file_for_every_thousand_steps(tmp_path: Path) -> None:
+    rows = [{"step": step, "epoch": 0, "train/loss": 6.5} for step in (998, 999, 1000, 1001, 2500)]
+    disk = [{"step": 999, "epoch": 0, "disk/free_bytes": 1.0}]  # logged when the save of that step is done
+    found = segments([*rows, *disk])
+    assert list(found) == ["curve-00000000.jsonl", "curve-00001000.jsonl", "curve-00002000.jsonl"]
+    for name, part in found.items():
+        (tmp_path / name).write_text(as_text(part))
+    assert stored_rows(tmp_path) == rows
+    assert {name: as_text(part) for name, part in segments(rows[:3]).items()}.items() >= {
+        ("curve-00000000.jsonl", as_text(found["curve-00000000.jsonl"]))
+    }, "what is complete is the same in every later state"
 
 
 def test_from_a_damaged_row_on_they_are_replayed(tmp_path: Path) -> None:
@@ -42,8 +65,8 @@ def test_a_state_carries_what_is_the_runs_own(tmp_path: Path) -> None:
     curve = Curve(tmp_path / "curve.jsonl")
     curve.append({"step": 1, "epoch": 0, "train/loss": 6.5, "train/tokens_per_second": 99.0})
     curve.append({"step": 1, "epoch": 0, "disk/free_bytes": 1e9})
-    lasting = curve.lasting()
-    assert list(parse_rows(lasting)) == [{"step": 1, "epoch": 0, "train/loss": 6.5}]
+    lasting = list(parse_rows(as_text(curve.rows)))
+    assert lasting == [{"step": 1, "epoch": 0, "train/loss": 6.5}]
     curve.append({"step": 2, "epoch": 0, "train/loss": 6.4})
     again = Curve(curve.path)
     again.resume(1, lasting)
@@ -51,7 +74,7 @@ def test_a_state_carries_what_is_the_runs_own(tmp_path: Path) -> None:
     curve.path.unlink()
     again = Curve(curve.path)
     again.resume(1, lasting)
-    assert again.rows == Curve(curve.path).rows == list(parse_rows(lasting))
+    assert again.rows == Curve(curve.path).rows == lasting
 
 
 def test_a_full_disk_makes_rows_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +91,7 @@ def test_a_full_disk_makes_rows_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
         patch.setattr("xtts_finetune.tracking.curve.os.write", full)
         curve.append({"step": 2})
         curve.append({"step": 3})
-    assert curve.path.read_text() == '{"step": 1}\n'
+    assert [row["step"] for row in Curve(curve.path).rows] == [1]
+    assert curve.path.read_text().endswith("}\n")
     curve.append({"step": 4})
     assert [row["step"] for row in Curve(curve.path).rows] == [1, 2, 3, 4]

@@ -18,7 +18,7 @@ from workbench import PHASE, cut, flip_byte, make_params, make_run, outcome, row
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.errors import Stopped, UserError
-from xtts_finetune.core.files import read_json, write_json
+from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.training.loop import fit
 
@@ -280,62 +280,6 @@ def test_a_done_run_is_published_again_without_training(
         patch.setattr("workbench.fit", None)
         train(workspace, make_params())
     assert outcome(workspace) == uninterrupted
-
-
-@pytest.mark.parametrize(
-    ("before", "changes", "named"),
-    [
-        ({}, {"lr": 2e-3}, "train_phase1.lr"),
-        ({}, {"optim": "adamw8bit"}, "train_phase1.optim"),
-        ({}, {"batch_size": 3, "mask_prompt": True}, "train_phase1.batch_size, train_phase1.mask_prompt"),
-        ({}, {"epochs": 1}, "train_phase1.epochs"),
-        ({"schedule": "cosine"}, {"schedule": "cosine", "epochs": 3}, "train_phase1.epochs"),
-    ],
-    ids=["lr", "optim", "two", "fewer epochs", "a stretched schedule"],
-)
-def test_another_run_starts_afresh(
-    workspace: Workspace,
-    capsys: pytest.CaptureFixture[str],
-    before: dict[str, Any],
-    changes: dict[str, Any],
-    named: str,
-) -> None:
-    store = interrupt(workspace, 2, **before)
-    interrupt(workspace, 1, **changes)
-    assert f"starting afresh, not resuming: {named} changed" in capsys.readouterr().out
-    assert steps(store) == [0, 1]
-    assert [row["step"] for row in rows_of(workspace)] == [0, 1]
-
-
-def test_another_seed_data_or_base_starts_afresh(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    params = make_params()
-    interrupt(workspace, 1)
-    with pytest.raises(Stopped):
-        train(workspace, params.model_copy(update={"seed": 43}), 1)
-    assert "not resuming: seed changed" in capsys.readouterr().out
-    flip_byte(workspace.prepared / "train.audio.i16")
-    with pytest.raises(Stopped):
-        train(workspace, params.model_copy(update={"seed": 43}), 1)
-    assert "not resuming: data changed" in capsys.readouterr().out
-    info = read_json(workspace.prepared / "base" / "base.json")
-    write_json(workspace.prepared / "base" / "base.json", {**info, "gpt": {**info["gpt"], "sha256": "0"}})
-    with pytest.raises(UserError, match="is not the file that prepare saw"):
-        train(workspace, params.model_copy(update={"seed": 43}), 1)
-    assert "not resuming: initial_weights changed" in capsys.readouterr().out
-
-
-def test_newer_code_does_not_pass_for_a_done_run(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = make_params(epochs=1)
-    train(workspace, params)
-    monkeypatch.setattr("xtts_finetune.training.phases.code_digest", lambda: "newer")
-    with pytest.raises(Stopped):
-        train(workspace, params, 1)
-    assert "not resuming: the code changed" in capsys.readouterr().out
-    with pytest.raises(Stopped):
-        train(workspace, params, 2)
-    assert "not resuming" not in capsys.readouterr().out  # an unfinished run goes on under newer code
 
 
 def test_phase_2_goes_on_from_the_best_of_phase_1(workspace: Workspace) -> None:

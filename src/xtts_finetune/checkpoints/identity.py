@@ -85,6 +85,8 @@ class Record:
             fingerprint = content["fingerprint"]
             trajectory = {key: value for key, value in fingerprint.items() if not _only_stops(key, fingerprint)}
             return cls(Identity(fingerprint["phase"], trajectory, content.get("code", "")))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}")
         identity = Identity(content["phase"], dict(content["trajectory"]), str(content["code"]))
         return cls(identity, tuple((int(step), str(digest)) for step, digest in content["newer_code"]))
 

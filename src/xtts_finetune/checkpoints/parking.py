@@ -77,17 +77,25 @@ def park(workspace: Workspace, phase: PhaseName, key: str) -> Path:
     return folder
 
 
-def take_back(workspace: Workspace, identity: Identity) -> Path | None:
-    """Bring the parked run that `identity` can go on with back into work/, which must be empty or not be there.
+def waiting(workspace: Workspace, identity: Identity) -> Parked | None:
+    """The parked run that `identity` can go on with.
 
-    Of several it is the one of this very code, or the one that has come furthest; returns where it was parked.
+    Of several it is the one of this very code, or the one that has come furthest.
     """
     phase = identity.phase
     found = [each for each in parked(workspace) if each.phase == phase and continues(each.folder, identity)]
-    if not found:
+    return max(found, key=lambda each: (each.key == identity.key, each.step), default=None)
+
+
+def take_back(workspace: Workspace, identity: Identity) -> Path | None:
+    """Bring the run that is `waiting` back into work/, which must be empty or not be there.
+
+    Returns where it was parked; None if there is none.
+    """
+    chosen = waiting(workspace, identity)
+    if chosen is None:
         return None
-    chosen = max(found, key=lambda each: (each.key == identity.key, each.step))
-    work = workspace.work(phase)
+    work = workspace.work(identity.phase)
     if work.exists():
         work.rmdir()  # only POSIX lets a folder be renamed over an empty one
     _rename(chosen.folder, work)

@@ -109,7 +109,14 @@ class CheckpointStore(CheckpointReader):
         Goes with them what a crash left half-written or half-deleted.
         """
         self._delete([state.step for state in self.states() if state.step > step])
-        self._delete_leftovers()
+        self.discard_leftovers()
+
+    def discard_leftovers(self) -> None:
+        """Delete what a crash left half-written or half-deleted."""
+        for leftover in self.folder.iterdir():
+            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
+            if nothing or _TEMPORARY.fullmatch(leftover.name):
+                discard(leftover)
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
@@ -178,15 +185,9 @@ class CheckpointStore(CheckpointReader):
         names = (file.relative_to(self.folder).as_posix() for file in files_below(self.folder))
         for going in retain(stored(names), states, best_weights).delete:
             discard(self.folder / going.name)
-        self._delete_leftovers()
+        self.discard_leftovers()
 
     def _delete_other_bests(self, step: int) -> None:
         for best in self.bests():
             if best.step != step:
                 discard(best.folder)
-
-    def _delete_leftovers(self) -> None:
-        for leftover in self.folder.iterdir():
-            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
-            if nothing or _TEMPORARY.fullmatch(leftover.name):
-                discard(leftover)

@@ -1,13 +1,15 @@
 """Names on disk: the one place where the layout of a workspace is written down.
 
-work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, CURVE, STATE, and the MANIFEST of them all
+work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, curve segments, STATE, the MANIFEST of them all
+work/phase1/curve.jsonl        every step and evaluation of the run so far
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
-work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
+work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/phase1.reserve            room for the weights of a best, given up while they are written
+work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
@@ -27,18 +29,18 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 # of a state or a best
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-CURVE = "curve.jsonl"  # a JSON line per step and evaluation
+CURVE = "curve.jsonl"  # of the running phase, and of states of format 1: a JSON line per step and evaluation
 STATE = "state.json"
 MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is no checkpoint
 # of a phase
 DONE = "DONE"
 DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve has got there
-# of prepared/
-FEATURES = "features.json"  # SHA-256 of every features file
 # of an ended run that is not delivered yet
 FIGURES = "artifacts"  # files for its page
 BUNDLE = "bundle"
 SERVING = "serving.py"  # the code that lets a bundle speak
+# of prepared/
+FEATURES = "features.json"  # SHA-256 of every features file
 # of an exported best
 MODEL_CARD = "model.json"
 # of a bundle, beside an exported best
@@ -55,6 +57,7 @@ VOCODER = "vocoder.safetensors"
 
 CheckpointKind = Literal["step", "best"]
 _CHECKPOINT = re.compile(r"(step|best)-(\d{8,})")
+_SEGMENT = re.compile(r"curve-\d{8,}\.jsonl")
 _PARKED = re.compile(rf"({'|'.join(PHASES)})\.([0-9a-f]{{16}})(-\d+)?")  # numbered where two runs have one key
 
 
@@ -67,6 +70,15 @@ def checkpoint_step(name: str, kind: CheckpointKind) -> int | None:
     """The step of a folder of that kind; None if it is called otherwise."""
     found = _CHECKPOINT.fullmatch(name)
     return int(found[2]) if found and found[1] == kind else None
+
+
+def curve_segment(first_step: int) -> str:
+    """The file of a state that holds its curve from this step on."""
+    return f"curve-{first_step:08d}.jsonl"
+
+
+def is_curve_segment(name: str) -> bool:
+    return _SEGMENT.fullmatch(name) is not None
 
 
 def is_checkpoint_name(name: str) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xtts_finetune.checkpoints.identity import identity_of
+from xtts_finetune.checkpoints.parking import continues, record_of, waiting
 from xtts_finetune.core.disk import can_link, file_system, files_below, free_bytes, freed_bytes, mount_point, shown
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, DONE, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
@@ -102,7 +104,7 @@ class Budget:
             if sizes is None:
                 return []
             terms += (self._at_its_peak if each == phase else self._left_behind)(each, sizes)
-        return _by_file_system([*terms, *self._held(phase)])
+        return by_file_system([*terms, *self._held(phase)])
 
     def _at_its_peak(self, phase: PhaseName, sizes: Sizes) -> Iterator[Term]:
         at = self.workspace
@@ -126,7 +128,7 @@ class Budget:
             yield Term(checkpoints, "best copied to checkpoints/", 1, sizes.weights)
         if not can_link(work.parent, model.parent):
             yield Term(model, "best copied to models/", 1, sizes.weights)
-        if not self._cache_links(checkpoints):
+        if not self.cache_links(checkpoints):
             yield Term(self.cache.root, "states copied to DVC's cache", states, sizes.state)
             yield Term(self.cache.root, "best copied to DVC's cache", 1, sizes.weights)
 
@@ -136,25 +138,40 @@ class Budget:
         if not self._cache_takes_over(checkpoints):
             yield Term(checkpoints, f"states of {phase}", states, sizes.state)
             yield Term(checkpoints, f"best of {phase}", 1, sizes.weights)
-        if not self._cache_links(checkpoints):
+        if not self.cache_links(checkpoints):
             yield Term(self.cache.root, f"states of {phase} in DVC's cache", states, sizes.state)
             yield Term(self.cache.root, f"best of {phase} in DVC's cache", 1, sizes.weights)
 
-    def _cache_links(self, out: Path) -> bool:
+    def cache_links(self, out: Path) -> bool:
         """Whether DVC's cache gives an out's files second names; it does so only where hard links come first."""
         return self.cache.link_types[0] == "hardlink" and can_link(out.parent, self.cache.root)
 
     def _cache_takes_over(self, out: Path) -> bool:
         """Whether an out's bytes end up in DVC's cache alone, with symlinks to them in the workspace."""
-        return "symlink" in self.cache.link_types and not self._cache_links(out)
+        return "symlink" in self.cache.link_types and not self.cache_links(out)
 
     def _held(self, phase: PhaseName) -> Iterator[Term]:
-        """What is in work/ alone: the phase's own part of its peak, and what its stage removes of a done one."""
+        """What is there of the run alone: its own part of its peak, and what its stage removes of a done phase."""
         for each in PHASES[: PHASES.index(phase) + 1]:
-            work = self.workspace.work(each)
-            held = freed_bytes(files_below(work, reserve_of(work)))
+            run, reserve = run_folder(self.workspace, self.params, each), reserve_of(self.workspace.work(each))
+            held = freed_bytes(files_below(*([] if run is None else [run]), reserve))
             if held:
-                yield Term(work, f"already in work/{each}", -1, held)
+                place = run or reserve
+                yield Term(place, f"already in work/{place.name}", -1, held)
+
+
+def run_folder(workspace: Workspace, params: Params, phase: PhaseName) -> Path | None:
+    """Where the run that the parameters ask for lies: in work/, or beside it, parked. None if that is another's place.
+
+    Another run will be moved aside: what it holds stays held. Before `prepare`, runs are not told apart.
+    """
+    work, identity = workspace.work(phase), identity_of(workspace, params, phase)
+    if identity is None or continues(work, identity):
+        return work
+    parked = waiting(workspace, identity)
+    if parked is not None:
+        return parked.folder
+    return work if record_of(work) is None else None
 
 
 def measure(workspace: Workspace, phase: PhaseName, optim: str) -> Sizes | None:
@@ -185,7 +202,8 @@ def _described(manifest: Path) -> Sizes | None:
         return None
 
 
-def _by_file_system(terms: list[Term]) -> list[Demand]:
+def by_file_system(terms: list[Term]) -> list[Demand]:
+    """A demand for each file system that the terms lie on."""
     groups: dict[int, list[Term]] = {}
     for term in terms:
         groups.setdefault(file_system(term.place), []).append(term)
@@ -193,13 +211,14 @@ def _by_file_system(terms: list[Term]) -> list[Demand]:
     return [Demand(tuple(group), min(free_bytes(term.place) for term in group)) for group in groups.values()]
 
 
-def unfinished(workspace: Workspace) -> list[PhaseName]:
+def unfinished(workspace: Workspace, params: Params) -> list[PhaseName]:
     """The phases that are still to be trained, in order: from the first without a model on, unless it is done."""
     ahead = [at for at, phase in enumerate(PHASES) if not workspace.model(phase).is_dir()]
     phases = PHASES[ahead[0] :] if ahead else ()
-    return [phase for phase in phases if not is_done(workspace, phase)]
+    return [phase for phase in phases if not is_done(workspace, params, phase)]
 
 
-def is_done(workspace: Workspace, phase: PhaseName) -> bool:
+def is_done(workspace: Workspace, params: Params, phase: PhaseName) -> bool:
     """Whether nothing of the phase is left to do but giving it its outs, which takes no room."""
-    return (workspace.work(phase) / DONE).exists()
+    run = run_folder(workspace, params, phase)
+    return run is not None and (run / DONE).exists()

@@ -45,6 +45,13 @@ def relink_finished_work(workspace: Workspace, phase: PhaseName) -> None:
             link_or_copy(file, folder / name)
 
 
+def is_kept(workspace: Workspace, phase: PhaseName) -> bool:
+    """Whether DVC's cache has, under dvc.lock's name, all of the finished phase whose work/ this is."""
+    files = cached_files(workspace, f"checkpoints/{phase}")
+    done = workspace.work(phase) / DONE
+    return DONE in files and all(file.exists() for file in files.values()) and _same(done, files[DONE])
+
+
 def _same(file: Path, cached: Path) -> bool:
     """Whether both are one file or, where links are impossible, have the same bytes."""
     if not cached.exists():

@@ -84,7 +84,7 @@ def _held_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
 
 
 def _phase_lines(budget: Budget) -> Iterator[str]:
-    ahead = unfinished(budget.workspace)
+    ahead = unfinished(budget.workspace, budget.params)
     if not ahead:
         yield "no phase is left to be trained"
     for at, phase in enumerate(ahead):

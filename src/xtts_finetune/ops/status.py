@@ -48,7 +48,7 @@ def _dataset_lines(workspace: Workspace) -> Iterator[str]:
 def _disk_line(workspace: Workspace, params: Params) -> str:
     """What is free, and whether the next phase fits."""
     free = f"disk       {shown(free_bytes(workspace.work(PHASES[0])))} free"
-    ahead = unfinished(workspace)
+    ahead = unfinished(workspace, params)
     demands = Budget(workspace, params, Cache(workspace)).peak(ahead[0]) if ahead else []
     if not demands:
         return free

@@ -1,20 +1,19 @@
 """Train one phase, from wherever it was left."""
 
-from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore
-from xtts_finetune.core.files import sha256_json
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
-from xtts_finetune.dvcio.outs import data_digest, relink_finished_work, remove_finished_work
+from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.tracking.backlog import deliver_backlog_aside
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.outbox import set_aside, take_back
-from xtts_finetune.tracking.stage_runs import CODE, connection, stage_record, stage_tags, track
+from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_record, stage_tags, track
+from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
-from xtts_finetune.training.phases import Job, claim, code_digest, publish, summary
+from xtts_finetune.training.phases import Job, publish, summary
 from xtts_finetune.training.run import Run
 
 
@@ -33,20 +32,20 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     with store.locked(), stop_on_signals() as stop:
         relink_finished_work(workspace, name)
-        state = claim(job, store)
+        claimed = claim(job, store, lambda: is_kept(workspace, name))
         if not store.done:
-            _train(job, store, state, stop)
+            _train(job, store, claimed, stop)
         publish(job, store)
 
 
-def _train(job: Job, store: CheckpointStore, state: Checkpoint | None, stop: StopRequest) -> None:
-    take_back(job.workspace, job.name, _key(job))
+def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:
+    take_back(job.workspace, job.name, claimed.record.identity.key)
     curve = Curve(job.workspace.running_curve(job.name))
-    with store.with_room(lambda: _tracker(job, curve, state)) as tracker:
-        run = Run(job.inputs(), store, curve, tracker, job.params.checkpoints.save_every_steps)
-        reason = fit(run, state, stop)
-        store.with_room(lambda: _conclude(tracker, run, reason))
-    store.mark_done(summary(job, run, reason))  # last: a done phase logs nothing any more
+    with store.with_room(lambda: _tracker(job, curve, claimed)) as tracker:
+        run = Run(job.inputs(), claimed.record, store, curve, tracker, job.params.checkpoints.save_every_steps)
+        end = fit(run, claimed.state, stop)
+        store.with_room(lambda: _conclude(tracker, run, end.reason))
+    store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
 
 
 def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
@@ -54,19 +53,18 @@ def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
     tracker.finish()
 
 
-def _tracker(job: Job, curve: Curve, state: Checkpoint | None) -> RunTracker:
-    workspace, params = job.workspace, job.params
-    tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: code_digest()}
-    record = stage_record(workspace, _key(job), _settings(job), tags)
-    step = state.step if state else job.start_step
+def _tracker(job: Job, curve: Curve, claimed: Claim) -> RunTracker:
+    workspace, params, record = job.workspace, job.params, claimed.record
+    settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
+    tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: record.identity.code}
+    tags |= {from_step(CODE, step): code for step, code in record.newer_code}
     connect = connection(workspace, params.tracking)
     deliver_backlog_aside(workspace, connect)
-    return track(connect, params.tracking, workspace.work(job.name), record, lambda: curve.rows, step)
-
-
-def _settings(job: Job) -> dict[str, object]:
-    return {"seed": job.params.seed, "base": job.params.base, **job.phase.model_dump()}
-
-
-def _key(job: Job) -> str:
-    return sha256_json([job.fingerprint, _settings(job)])
+    return track(
+        connect,
+        params.tracking,
+        workspace.work(job.name),
+        stage_record(workspace, record.identity.key, settings, tags),
+        lambda: curve.rows,
+        claimed.state.step if claimed.state else job.start_step,
+    )

@@ -5,24 +5,32 @@ import io
 import json
 import math
 import os
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import CURVE, curve_segment, is_curve_segment
 
-Row = dict[str, Any]  # {"step": int, "epoch": int, metric name: float}
+Row = dict[str, Any]  # {"step": int, "epoch": int, "time": ms since 1970, metric name: float}
 
 # What dvc plots show: a row per evaluation; train figures are means since the evaluation before.
 COLUMNS = ("step", "epoch", "train_mel_ce", "eval_mel_ce", "train_text_ce", "eval_text_ce", "lr")
-_OF_THE_MACHINE = ("train/tokens_per_second", "disk/")  # not the run's own: they differ from one time to the next
+SEGMENT = 1000  # steps, whose rows are one file of a state
+_OF_THE_MACHINE = (
+    "time",
+    "train/tokens_per_second",
+    "disk/",
+)  # they differ from one time to the next
 
 
 class Curve:
     """The rows of a run, also in a file, which tells what the run does now.
 
-    Nothing depends on the file: every state carries the rows up to its step (`lasting`). A full disk costs it
+    Nothing depends on the file: every state carries the rows up to its step (`segments`). A full disk costs it
     nothing, either: rows wait in memory until they fit.
     """
 
@@ -32,6 +40,7 @@ class Curve:
         self._unwritten = ""
 
     def append(self, row: Row) -> None:
+        row = {**row, "time": time.time_ns() // 1_000_000}
         self.rows.append(row)
         self._unwritten += _line(row)
         try:
@@ -43,20 +52,37 @@ class Curve:
         else:
             self._unwritten = ""
 
-    def lasting(self) -> str:
-        """The rows as JSON lines, without what differs from one time to the next: equal runs give equal text."""
-        return "".join(map(_line, _lasting(self.rows)))
+    def rows_until(self, step: int) -> list[Row]:
+        return [row for row in self.rows if row["step"] <= step]
 
-    def resume(self, step: int, lasting: str) -> None:
-        """Go back to the rows up to `step`, which a state brought as `lasting`; later ones will be replayed."""
-        known = [row for row in self.rows if row["step"] <= step]
-        stored = list(parse_rows(lasting))
+    def resume(self, step: int, stored: list[Row]) -> None:
+        """Go back to the rows up to `step`, which a state brought as `stored_rows`; later ones will be replayed."""
+        known = self.rows_until(step)
         self.rows = known if _lasting(known) == stored else stored
         self._unwritten = ""
         write_text(self.path, "".join(map(_line, self.rows)))
 
     def evaluations(self) -> list[Row]:
         return [row for row in self.rows if "eval/mel_ce" in row]
+
+
+def as_text(rows: Iterable[Row]) -> str:
+    """`rows` as JSON lines, without what differs from one time to the next: equal runs give equal text."""
+    return "".join(map(_line, _lasting(rows)))
+
+
+def segments(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """`rows` as the files of a state: one for every SEGMENT steps. All but the last are in the state before, too."""
+    found: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["step"] // SEGMENT].append(row)
+    return {curve_segment(number * SEGMENT): found[number] for number in sorted(found)}
+
+
+def stored_rows(state: Path) -> list[Row]:
+    """The rows in the folder of a state; those of format 1 have one file of all."""
+    files = sorted(file for file in state.iterdir() if file.name == CURVE or is_curve_segment(file.name))
+    return [row for file in files for row in read_rows(file)]
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
@@ -76,7 +102,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def parse_rows(text: str) -> Iterator[Row]:
-    """The rows that `Curve.lasting` gave as text."""
+    """The rows that `as_text` gave."""
     for line in text.split("\n")[:-1]:
         try:
             row = json.loads(line)
@@ -89,7 +115,7 @@ def _line(row: Row) -> str:
     return json.dumps(row) + "\n"
 
 
-def _lasting(rows: list[Row]) -> list[Row]:
+def _lasting(rows: Iterable[Row]) -> list[Row]:
     kept = [{name: value for name, value in row.items() if not name.startswith(_OF_THE_MACHINE)} for row in rows]
     return [row for row in kept if row.keys() > {"step", "epoch"}]
 

@@ -8,10 +8,11 @@ from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.errors import Stopped
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
+from xtts_finetune.training.stopping import Ending
 
 
-def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> str:
-    """Train a phase to its end, from `state` or from its beginning; returns why it ended.
+def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
+    """Train a phase to its end, from `state` or from its beginning; returns where and why it ended.
 
     Raises:
         Stopped: a signal asked for it; everything is saved.
@@ -22,7 +23,7 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> str:
         run.evaluate()
         run.save()
     with _progress(run) as bar:
-        while (reason := run.ended) is None:
+        while (end := run.end) is None:
             run.take_step()
             if run.at_epoch_end:
                 run.end_epoch()
@@ -31,11 +32,11 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> str:
             elif run.should_save or stop:
                 run.save()
             _show(bar, run)
-            if stop and run.ended is None:
+            if stop and run.end is None:
                 run.finish_saving()
                 raise Stopped(f"{run.resume_point}; run dvc repro again to resume")
     run.finish_saving()
-    return reason
+    return end
 
 
 def _progress(run: Run) -> "tqdm[Any]":

@@ -5,20 +5,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file, sha256_json, write_json
-from xtts_finetune.core.layout import MODEL_CARD, SPLITS, WEIGHTS, PhaseName, Workspace
+from xtts_finetune.core.files import link_or_copy, published_folder, read_json, write_json
+from xtts_finetune.core.layout import FEATURES, MODEL_CARD, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.core.params import Params, PhaseParams
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import pick_device
-from xtts_finetune.tracking.curve import parse_rows, write_csv
-from xtts_finetune.training.run import Inputs, Run
+from xtts_finetune.tracking.curve import as_text, parse_rows, write_csv
+from xtts_finetune.training.inputs import Inputs
+from xtts_finetune.training.run import SKIPPED, Run
+from xtts_finetune.training.stopping import Ending
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,18 @@ class Job:
         return int(read_json(self.warm_start / MODEL_CARD)["last_step"]) if self.warm_start else 0
 
     @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """All that shapes the result. A run resumes only where it is the same, or extends the run (`claim`)."""
-        prepared = self.workspace.prepared
-        features = [path for split in SPLITS for path in sorted(prepared.glob(f"{split}.*"))]
-        weights = sha256_file(self.warm_start / WEIGHTS) if self.warm_start else self.base.info["gpt"]["sha256"]
-        return {
-            "phase": self.name,
-            "seed": self.params.seed,
-            "data": sha256_json([sha256_file(path) for path in features]),
-            "initial_weights": weights,
-            **{f"train_{self.name}.{key}": value for key, value in self.phase.model_dump().items()},
-        }
+    def identity(self) -> Identity:
+        """Of the run that the parameters ask for.
+
+        Raises:
+            UserError: prepare, or the phase before, has not run.
+        """
+        found = identity_of(self.workspace, self.params, self.name)
+        if found is None:
+            missing = self.workspace.prepared / FEATURES
+            place = self.warm_start / MODEL_CARD if self.warm_start and missing.exists() else missing
+            raise UserError(f"{self.name} cannot start", [Problem(str(place), "does not exist", "dvc repro")])
+        return found
 
     def inputs(self) -> Inputs:
         """Open the data and the initial weights. Seconds for `mini`, a minute for XTTS v2."""
@@ -73,57 +74,26 @@ class Job:
             train=FeatureReader(self.workspace.prepared, "train"),
             eval=FeatureReader(self.workspace.prepared, "eval"),
             start_step=self.start_step,
-            fingerprint=self.fingerprint,
         )
 
 
-def code_digest() -> str:
-    """Of the sources that shape a result: what dvc.yaml names as a training stage's dependencies."""
-    package = Path(__file__).parent.parent
-    rooms = [source for room in ("data", "model", "training") for source in (package / room).glob("*.py")]
-    sources = [package / "stages" / "train.py", package / "core" / "constants.py", *rooms]
-    return sha256_json([sha256_file(path) for path in sorted(sources)])
+def summary(run: Run, record: Record, end: Ending) -> dict[str, Any]:
+    """What is remembered of a phase that ended, as if it had never gone on after its `end`; equal runs give equal ones.
 
-
-def claim(job: Job, store: CheckpointStore) -> Checkpoint | None:
-    """The newest state that verifies, if it is of this run; states of another are dropped, and their store is empty.
-
-    More epochs alone extend a run, a done one too, unless its schedule is stretched over them. An unfinished run
-    resumes under newer code; a done one under older code is not passed off as the newer one's.
+    DONE holds it.
     """
-    state = store.latest(lambda found, damage: tqdm.write(f"passing over {found.folder}: {damage}"))
-    known = store.summary if store.done else state.state if state else None
-    if known is None:
-        return None
-    fingerprint, before = job.fingerprint, known["fingerprint"]
-    changed = [key for key in fingerprint | before if before.get(key) != fingerprint.get(key)]
-    epochs, schedule = (f"train_{job.name}.{key}" for key in ("epochs", "schedule"))
-    extended = changed == [epochs] and fingerprint[schedule] == "constant" and fingerprint[epochs] > before[epochs]
-    if extended:
-        changed = []
-    if store.done and known["code"] != code_digest():
-        changed.append("the code")
-    if changed:
-        tqdm.write(f"starting afresh, not resuming: {', '.join(changed)} changed")
-        store.clear()
-        return None
-    if extended:
-        store.reopen()
-    return state
-
-
-def summary(job: Job, run: Run, reason: str) -> dict[str, Any]:
-    """What is remembered of an ended phase; equal runs give equal figures."""
-    position, first = run.position, run.curve.evaluations()[0]
+    position, rows = run.position, run.curve.rows_until(end.step)
+    first = next(row for row in rows if "eval/mel_ce" in row)
     figures = {
         "step": position.best_step,
-        "last_step": position.step,
-        "epochs": position.epoch,
-        "stopped": reason,
+        "last_step": end.step,
+        "epochs": end.epochs,
+        "stopped": end.reason,
+        "skipped_steps": int(max((row[SKIPPED] for row in rows if SKIPPED in row), default=0)),
         "start": {"mel_ce": first["eval/mel_ce"], "text_ce": first["eval/text_ce"]},
         "eval": with_weighted({"mel_ce": position.best_mel_ce, "text_ce": position.best_text_ce}),
     }
-    return {"code": code_digest(), "figures": figures, "fingerprint": job.fingerprint, "curve": run.curve.lasting()}
+    return {**record.to_json(), "figures": figures, "curve": as_text(rows)}
 
 
 def with_weighted(figures: dict[str, float]) -> dict[str, float]:

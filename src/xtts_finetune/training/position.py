@@ -6,6 +6,8 @@ from typing import Any
 
 from xtts_finetune.training.loss import TokenSums
 
+_OF_FORMAT_1 = ("evaluations_since_best", "evaluations_at_target")  # they follow from the curve
+
 
 @dataclass
 class Position:
@@ -17,11 +19,11 @@ class Position:
     best_step: int = -1
     best_mel_ce: float = math.inf
     best_text_ce: float = math.inf
-    evaluations_since_best: int = 0
-    evaluations_at_target: int = 0
-    skipped: int = 0  # steps in a row without a finite gradient
+    skipped: int = 0  # steps in a row whose loss or gradient was not finite
+    skipped_steps: int = 0  # all of them
     train: TokenSums = field(default_factory=TokenSums)  # since the last evaluation
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Position":
-        return cls(**{**content, "train": TokenSums(**content["train"])})
+        known = {key: value for key, value in content.items() if key not in _OF_FORMAT_1}
+        return cls(**{**known, "train": TokenSums(**content["train"])})

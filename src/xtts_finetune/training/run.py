@@ -7,33 +7,32 @@ run again ends in the same weights, bit for bit.
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import CURVE, PhaseName
-from xtts_finetune.core.params import PhaseParams
 from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
-from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.model import xtts
-from xtts_finetune.model.xtts import GPT
-from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.curve import Curve, stored_rows
 from xtts_finetune.tracking.outbox import logged
 from xtts_finetune.training import loss
+from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.loss import TokenSums
-from xtts_finetune.training.lost_best import refuse_lost_best
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.saving import Saver
 from xtts_finetune.training.snapshot import Snapshot, load_tensors
+from xtts_finetune.training.stopping import Ending, ending
 
-MAX_SKIPPED = 5  # steps in a row whose gradient is not finite
+MAX_SKIPPED = 5  # steps in a row whose loss or gradient is not finite
+SKIPPED = "train/skipped_steps"  # so far, in the rows of those that are
 
 
 class Tracker(Protocol):
@@ -42,26 +41,17 @@ class Tracker(Protocol):
     def log(self, step: int, metrics: dict[str, float]) -> None: ...
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a phase is trained on and from."""
-
-    name: PhaseName
-    phase: PhaseParams
-    seed: int
-    gpt: GPT  # with the phase's initial weights, on its device
-    mel_stats: torch.Tensor  # (80,)
-    train: FeatureReader
-    eval: FeatureReader
-    start_step: int  # the last step of the phase before
-    fingerprint: dict[str, Any]  # of all this: what a state was trained on and from
-
-
 class Run:
     """A phase under way."""
 
     def __init__(
-        self, inputs: Inputs, store: CheckpointStore, curve: Curve, tracker: Tracker, save_every_steps: int
+        self,
+        inputs: Inputs,
+        record: Record,
+        store: CheckpointStore,
+        curve: Curve,
+        tracker: Tracker,
+        save_every_steps: int,
     ) -> None:
         self.inputs = inputs
         self.phase = inputs.phase
@@ -77,7 +67,8 @@ class Run:
         self.steps_per_epoch = -(-batches // self.phase.accumulate)
         self.steps = self.steps_per_epoch * self.phase.epochs
         self.position = Position(inputs.start_step)
-        self._saver = Saver(store, Snapshot(self.gpt, self.optimizer), inputs.fingerprint, self._log_at)
+        self.end: Ending | None = None  # once an evaluation is the last
+        self._saver = Saver(store, Snapshot(self.gpt, self.optimizer), record, self._log_at)
         self._plan: tuple[int, list[list[Indices]]] = (-1, [])
 
     # The verbs of fit().
@@ -86,20 +77,18 @@ class Run:
         """Go back to `state`, the newest that verifies; False if there is none and the run starts from its beginning.
 
         Raises:
-            UserError: the best weights are lost, or the best is all that is left. Whether to give up hours of training
-                is the user's choice.
+            UserError: the state lacks tensors that this code needs, or has others.
         """
-        refuse_lost_best(self.store, state, self.inputs.start_step)
         self.store.discard_newer(-1 if state is None else state.step)
         if state is None:
-            self.store.with_room(lambda: self.curve.resume(-1, ""))
+            self.store.with_room(lambda: self.curve.resume(-1, []))
             return False
         load_tensors(state.folder, self.gpt, self.optimizer)
         self.position = Position.from_json(state.state["position"])
         if self.position.best_step == state.step:  # the kill may have come between the two
             self.store.with_room(lambda: self.store.publish_best(state))
-        rows = (state.folder / CURVE).read_text(encoding="utf-8")
-        self.store.with_room(lambda: self.curve.resume(state.step, rows))
+        self.store.with_room(lambda: self.curve.resume(state.step, stored_rows(state.folder)))
+        self.end = ending(self.curve.rows, self.phase)
         for row in self.curve.rows:  # what a kill or a dead server kept from it; the rest it knows
             self.tracker.log(row["step"], logged(row))
         tqdm.write(f"resuming {self.inputs.name} after step {state.step}")
@@ -114,16 +103,23 @@ class Run:
         lr = learning_rate(self.phase, position.step - self.inputs.start_step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        before = replace(position.train)
         sums = self._accumulate(batches)
         norm = torch.nn.utils.clip_grad_norm_(self.gpt.parameters(), self.phase.grad_clip).item()
-        if math.isfinite(norm):
+        is_finite = math.isfinite(norm) and math.isfinite(sums.loss)
+        if is_finite:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        position.skipped = 0 if math.isfinite(norm) else position.skipped + 1
         position.step += 1
         position.epoch_step += 1
         rate = (sums.mel_tokens + sums.text_tokens) / (time.perf_counter() - started)
-        self._log({**sums.metrics("train"), "train/lr": lr, "train/grad_norm": norm, "train/tokens_per_second": rate})
+        row = {**sums.metrics("train"), "train/lr": lr, "train/grad_norm": norm, "train/tokens_per_second": rate}
+        if is_finite:
+            position.skipped = 0
+        else:
+            position.train = before  # what is not finite would be the epoch's mean, too
+            row[SKIPPED] = self._count_skipped()
+        self._log(row)
         self._refuse_divergence()
 
     def end_epoch(self) -> None:
@@ -137,20 +133,21 @@ class Run:
         )
         row = found.metrics("eval")
         if means.mel_tokens:
-            row |= {"mean/mel_ce": means.mel_ce, "mean/text_ce": means.text_ce, "lr": self._last_lr()}
+            row |= {
+                "mean/mel_ce": means.mel_ce,
+                "mean/text_ce": means.text_ce,
+                "lr": self.optimizer.param_groups[0]["lr"],
+            }
         self._log(row)
         position.train = TokenSums()
-        position.evaluations_since_best += 1
         if found.mel_ce < position.best_mel_ce:
-            position.best_step, position.evaluations_since_best = position.step, 0
+            position.best_step = position.step
             position.best_mel_ce, position.best_text_ce = found.mel_ce, found.text_ce
-        target = self.phase.target_mel_ce
-        reached = target is not None and found.mel_ce <= target
-        position.evaluations_at_target = position.evaluations_at_target + 1 if reached else 0
+        self.end = ending(self.curve.rows, self.phase)
 
     def save(self) -> None:
         """Begin to publish a state to resume from, and the best weights if these are they."""
-        self._saver.start(deepcopy(self.position), self.curve.lasting())
+        self._saver.start(deepcopy(self.position), list(self.curve.rows))
 
     def finish_saving(self) -> None:
         """Wait until the last save is safe on disk.
@@ -176,16 +173,6 @@ class Run:
     @property
     def should_save(self) -> bool:
         return self.position.step % self.save_every_steps == 0
-
-    @property
-    def ended(self) -> str | None:
-        """Why there is nothing left to do; None while there is."""
-        position, phase = self.position, self.phase
-        if position.evaluations_at_target >= 2:
-            return f"target Mel CE {phase.target_mel_ce} reached and held"
-        if phase.patience is not None and position.evaluations_since_best >= phase.patience:
-            return f"no better eval Mel CE in {phase.patience} evaluations"
-        return "epochs done" if position.epoch >= phase.epochs else None
 
     # Their parts.
 
@@ -225,6 +212,14 @@ class Run:
         self.curve.append({"step": position.step, "epoch": position.epoch, **row})
         self.tracker.log(position.step, logged(row))
 
+    def _count_skipped(self) -> float:
+        position = self.position
+        position.skipped, position.skipped_steps = position.skipped + 1, position.skipped_steps + 1
+        if position.skipped_steps == 1:
+            tqdm.write(f"step {position.step}: loss or gradient is not finite; it is skipped, and counted in {SKIPPED}")
+        return float(position.skipped_steps)
+
+    @property
     def _last_lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
@@ -232,6 +227,10 @@ class Run:
         if self.position.skipped < MAX_SKIPPED:
             return
         self.finish_saving()
-        what = f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}"
-        remedy = f"lower train_{self.inputs.name}.lr, raise warmup_steps, or use precision: fp32"
+        name = self.inputs.name
+        what = f"loss or gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}"
+        remedy = (
+            f"lower train_{name}.lr, raise warmup_steps, or use precision: fp32. dvc repro then starts {name} from its "
+            "beginning; what was trained is kept beside it, and goes on when the value is set back"
+        )
         raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])

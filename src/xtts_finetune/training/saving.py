@@ -4,14 +4,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from xtts_finetune.checkpoints.checkpoint import Contents
+from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
+from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, shown
-from xtts_finetune.core.layout import CURVE
+from xtts_finetune.core.files import link_or_copy, sha256_file
+from xtts_finetune.tracking.curve import Row, as_text, segments
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.snapshot import Snapshot
 
@@ -29,19 +30,19 @@ class Saver:
         self,
         store: CheckpointStore,
         snapshot: Snapshot,
-        fingerprint: dict[str, Any],
+        record: Record,
         log: Callable[[Position, dict[str, float]], None],
     ) -> None:
         self._store = store
         self._snapshot = snapshot
-        self._fingerprint = fingerprint
+        self._record = record
         self._log = log
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="save")
         self._flight: _Flight | None = None
         self._skipped = 0  # states that the disk had no room for
 
-    def start(self, position: Position, curve: str) -> None:
-        """Take a snapshot and publish it, with the rows of the `curve` up to it, while training goes on.
+    def start(self, position: Position, rows: list[Row]) -> None:
+        """Take a snapshot and publish it, with the `rows` of the curve up to it, while training goes on.
 
         Raises:
             DiskFull: in the save before this one not even the weights of a best had room.
@@ -53,10 +54,10 @@ class Saver:
 
         def write_rest(folder: Path) -> None:
             self._snapshot.write_optimizer(folder)
-            (folder / CURVE).write_bytes(curve.encode())
+            _write_curve(folder, rows, self._store.states())
 
-        state = {"position": asdict(position), "fingerprint": self._fingerprint}
-        contents = Contents(self._snapshot.write_weights, write_rest, self._snapshot.size + len(curve), state)
+        state = {**self._record.to_json(), "position": asdict(position)}
+        contents = Contents(self._snapshot.write_weights, write_rest, self._snapshot.size, state)
         is_best = position.best_step == position.step
         self._flight = _Flight(position, self._worker.submit(self._store.save, position.step, contents, is_best))
 
@@ -84,3 +85,20 @@ class Saver:
             f"again when there is room; stopped before that, it resumes from {point}.\n"
             "  what can be freed: xtts-finetune clean"
         )
+
+
+def _write_curve(folder: Path, rows: list[Row], states: list[Checkpoint]) -> None:
+    """Write the curve's segments; those that the newest of `states` has, whole and undamaged, get a second name."""
+    former = states[-1] if states else None
+    listed = former.manifest if former else {}
+    found = segments(rows)
+    for name in found:
+        if former and name in listed and name != max(found) and _is_undamaged(former, name):
+            link_or_copy(former.folder / name, folder / name)
+        else:
+            (folder / name).write_bytes(as_text(found[name]).encode())
+
+
+def _is_undamaged(state: Checkpoint, name: str) -> bool:
+    file = state.folder / name
+    return file.is_file() and sha256_file(file) == state.manifest[name]["sha256"]

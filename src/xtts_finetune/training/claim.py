@@ -1,0 +1,164 @@
+"""Which run a phase goes on with, before it is trained: nothing of another run, and nothing precious, is lost by it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tqdm import tqdm
+
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.identity import FORMAT, Identity, Record
+from xtts_finetune.checkpoints.parking import continues, described, park, record_of, take_back
+from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.disk import shown
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import discard
+from xtts_finetune.core.layout import STATE
+from xtts_finetune.tracking.curve import parse_rows, stored_rows
+from xtts_finetune.training.phases import Job
+from xtts_finetune.training.position import Position
+from xtts_finetune.training.stopping import ending
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a phase goes on with."""
+
+    state: Checkpoint | None  # the newest that verifies; None: from the beginning, or it is done
+    record: Record  # of the run, with the code of today
+
+
+def claim(job: Job, store: CheckpointStore, is_kept: Callable[[], bool]) -> Claim:
+    """Find the run that the parameters ask for: in work/, parked, or yet to begin. Another run in work/ is parked.
+
+    An unfinished run goes on under newer code; a done one of older code is another run. Where the stopping rules
+    changed, a done run goes on, or ends anew.
+
+    Args:
+        is_kept: whether DVC's cache holds all of the done run in work/, which then needs no parking.
+
+    Raises:
+        UserError: prepare has not run; or going on would lose the best weights.
+    """
+    identity = job.identity
+    _make_way(job, store, identity, is_kept)
+    if store.done and _ends_as_recorded(job, store):
+        return Claim(None, Record.from_json(store.summary))
+    state = store.latest(lambda found, damage: tqdm.write(f"passing over {found.folder}: {damage}"))
+    record = None if state is None else _readable(state)
+    if state is not None and _has_lost_its_way(job, state):
+        _park(job, store, f"its best weights are of a later step than where {job.name} ends by the rules of today")
+        state = None
+    _refuse_lost_best(job, store, state)
+    if state is None or record is None:
+        return Claim(None, Record(identity))
+    store.reopen()
+    return Claim(state, _under_code_of_today(record, identity, state.step))
+
+
+def _make_way(job: Job, store: CheckpointStore, identity: Identity, is_kept: Callable[[], bool]) -> None:
+    """Leave in work/ nothing but the run `identity`, if there is one."""
+    record = record_of(store.folder)
+    if record is not None and not continues(store.folder, identity):
+        if store.done and is_kept():
+            tqdm.write(f"another run: {_changes(identity, record)} changed; the one before is in DVC's cache")
+            _empty(store)
+        else:
+            _park(job, store, f"{_changes(identity, record)} changed")
+        record = None
+    if record is None and not (store.states() or store.best() or store.done):
+        _empty(store)
+        folder = take_back(job.workspace, identity)
+        store.folder.mkdir(exist_ok=True)
+        if folder is not None:
+            tqdm.write(f"{job.name} goes on with the run that was parked in {folder.relative_to(job.workspace.root)}/")
+
+
+def _changes(identity: Identity, record: Record) -> str:
+    return ", ".join(identity.changes(replace(record.identity, code=record.code)))
+
+
+def _park(job: Job, store: CheckpointStore, why: str) -> None:
+    """Move work/ aside, and say where it is."""
+    record = record_of(store.folder)
+    assert record is not None, "only a run that was recognised is parked"
+    store.reserve.release()
+    key = record.identity.key
+    folder = park(job.workspace, job.name, key)
+    store.folder.mkdir()
+    found = described(folder, job.name, key)
+    tqdm.write(
+        f"another run: {why}; the one before, up to step {found.step}, is parked in "
+        f"{folder.relative_to(job.workspace.root)}/ ({shown(found.bytes)}) and goes on when that is set back"
+    )
+
+
+def _empty(store: CheckpointStore) -> None:
+    """Leave nothing in work/: nothing of a run is there that could be gone on with, or DVC's cache has it."""
+    store.reserve.release()
+    if any(store.folder.iterdir()):
+        discard(store.folder)
+        store.folder.mkdir()
+
+
+def _ends_as_recorded(job: Job, store: CheckpointStore) -> bool:
+    """Whether the rules of today end a done run where, and for the reason that, it ended."""
+    summary = store.summary
+    now, figures = ending(parse_rows(summary["curve"]), job.phase), summary["figures"]
+    return now is not None and (now.step, now.reason) == (figures["last_step"], figures["stopped"])
+
+
+def _has_lost_its_way(job: Job, state: Checkpoint) -> bool:
+    """Whether the rules end the run before the step of its best: the best up to there was replaced long ago."""
+    end = ending(stored_rows(state.folder), job.phase)
+    return end is not None and Position.from_json(state.state["position"]).best_step > end.step
+
+
+def _readable(state: Checkpoint) -> Record:
+    """What a state says of its run.
+
+    Raises:
+        UserError: it is of a format that this code does not know.
+    """
+    try:
+        return Record.from_json(state.state)
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"is of no format that this code knows ({error}; the newest is {FORMAT})"
+        remedy = "go on with the code that wrote it"
+        problem = Problem(str(state.folder / STATE), what, remedy)
+    raise UserError("this run cannot be resumed", [problem])
+
+
+def _under_code_of_today(record: Record, identity: Identity, step: int) -> Record:
+    if record.code == identity.code:
+        return record
+    return replace(record, newer_code=(*record.newer_code, (step, identity.code)))
+
+
+def _refuse_lost_best(job: Job, store: CheckpointStore, state: Checkpoint | None) -> None:
+    """Ask the user whether to give up hours of training, where going on from `state` would lose the best weights.
+
+    Raises:
+        UserError: they are lost; or they are all that is left, and starting over would replace them.
+    """
+    best = store.best()
+    if state is not None and not _is_safe(store, state):
+        what = "the best weights so far are missing or damaged, and no state holds them"
+        remedy = "bring them back, or start the phase over"
+    elif state is None and best is not None and (store.done or best.step > job.start_step) and not best.damage():
+        what = f"no state can be resumed from, but the best weights, of step {best.step}, are whole"
+        remedy = f"copy {best.weights} if you want to keep them, then start the phase over"
+    else:
+        return
+    problem = Problem(str(store.folder), what, f"{remedy}: rm -r {store.folder} && dvc repro")
+    raise UserError("this run cannot be resumed", [problem])
+
+
+def _is_safe(store: CheckpointStore, state: Checkpoint) -> bool:
+    """Whether the best weights up to `state` are in it, in their own folder, or sure to be replaced.
+
+    A later best is that of a state which was damaged or had no room: the steps up to it will be replayed.
+    """
+    best, best_step = store.best(), Position.from_json(state.state["position"]).best_step
+    if best_step in (state.step, -1):  # -1: no eval Mel CE was finite so far
+        return True
+    return best is not None and (best.step > state.step or (best.step == best_step and best.damage() is None))

@@ -1,0 +1,45 @@
+"""When a run is at its end: a pure function of its evaluations and the rules.
+
+The rules shape no weights. Where they change, a run goes on; one that has passed the point where the new rules end it
+is ended there, as if it had never gone on.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.tracking.curve import Row
+
+HELD = 2  # evaluations in a row at the target
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The evaluation that a run ends with, and why."""
+
+    step: int
+    epochs: int  # done
+    reason: str
+
+
+def ending(rows: Iterable[Row], rules: PhaseParams) -> Ending | None:
+    """The first evaluation among a curve's `rows` that `rules` end the run with; None while it goes on."""
+    best, since_best, at_target = math.inf, 0, 0
+    for row in rows:
+        if "eval/mel_ce" not in row:
+            continue
+        mel_ce = row["eval/mel_ce"]
+        best, since_best = (mel_ce, 0) if mel_ce < best else (best, since_best + 1)
+        is_at_target = rules.target_mel_ce is not None and mel_ce <= rules.target_mel_ce
+        at_target = at_target + 1 if is_at_target else 0
+        reason = None
+        if at_target >= HELD:
+            reason = f"target Mel CE {rules.target_mel_ce} reached and held"
+        elif rules.patience is not None and since_best >= rules.patience:
+            reason = f"no better eval Mel CE in {rules.patience} evaluations"
+        elif row["epoch"] >= rules.epochs:
+            reason = "epochs done"
+        if reason:
+            return Ending(row["step"], row["epoch"], reason)
+    return None
