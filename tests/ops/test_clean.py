@@ -19,8 +19,8 @@ from filelock import FileLock
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.diskspace.plans import Request
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.plan import Request
+from xtts_finetune.diskspace.survey import make_plan
 
 # What it shows.
 
@@ -126,7 +126,7 @@ def test_a_damaged_state_is_none_to_keep_for(own: Checkout) -> None:
     content[-1] ^= 1
     newest.unlink()
     newest.write_bytes(content)
-    found = plan(Workspace(own.root), Request("intermediates"), verify=True)
+    found = make_plan(Workspace(own.root), Request("intermediates"), verify=True)
     going = [path.name for item in found.items for path in item.paths]
     assert going == [KEPT_STATE["phase1"], OLDER_STATE["phase2"]]
     assert f"work/phase1/{OLDER_STATE['phase1']}" in [kept.what for kept in found.kept]
@@ -142,7 +142,7 @@ def test_a_damaged_export_keeps_its_states(own: Checkout) -> None:
     assert "is modified" in said
     assert "dvc checkout" in said
     assert states(own, "phase1") == [OLDER_STATE["phase1"], KEPT_STATE["phase1"]]
-    found = plan(Workspace(own.root), Request("best_only"), verify=True)
+    found = make_plan(Workspace(own.root), Request("best_only"), verify=True)
     assert ("checkpoints/phase1", "models/phase1 is missing or damaged, or dvc.lock does not name these states") in [
         (k.what, k.why) for k in found.kept
     ]

@@ -53,7 +53,7 @@ def assert_is(checkout: Checkout, other: Checkout) -> None:
 @pytest.mark.parametrize("option", ["--intermediates", "--best-only"])
 def test_the_committed_run_comes_back_after_a_worse_one(here: Checkout, finished: Checkout, option: str) -> None:
     plan = clean(here, option)
-    assert f"phase2 Mel CE {mel_ce(finished):.3f} in DVC's cache" in plan
+    assert f"phase2 Mel CE {mel_ce(finished):.3f} at step 9 in DVC's cache" in plan
     assert "named by HEAD, branch" in plan
     clean(here, option, "--yes")
     go_back(here, "--", ".")
@@ -74,7 +74,7 @@ def test_an_experiment_that_was_removed_goes_with_its_figures(experiment: Checko
     held = size(here)
     here.run("dvc", "exp", "remove", "worse")
     plan = clean(here, "--intermediates")
-    assert f"phase2 of an earlier run, Mel CE {mel_ce(experiment):.3f} at step 6" in plan
+    assert f"an earlier run: phase2 Mel CE {mel_ce(experiment):.3f} at step 6" in plan
     assert "no commit, branch, tag, experiment or stash names it" in plan
     clean(here, "--intermediates", "--yes")
     assert promised(plan) > 2 * 94e6

@@ -54,7 +54,8 @@ def test_no_other_option_takes_it(here: Checkout) -> None:
 def test_its_key_does_and_nothing_else_goes(here: Checkout) -> None:
     others = here.files("checkpoints", "models", ".dvc/cache", "mlruns/artifacts")
     assert "gone, 219 MB freed" in clean(here, "--parked", KEY, "--yes")
-    assert here.files("work") == []
+    assert not parked(here).exists()
+    assert here.leftovers() == []
     assert here.files("checkpoints", "models", ".dvc/cache", "mlruns/artifacts") == others
 
 

@@ -11,12 +11,13 @@ from xtts_finetune.checkpoints.retention import needed, retain
 from xtts_finetune.core.disk import held_bytes
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, Workspace, checkpoint_step
-from xtts_finetune.diskspace.plans import Item, Kept, Request
+from xtts_finetune.diskspace.plan import Item, Kept, Request
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
 from xtts_finetune.dvcio.history import Snapshot, snapshots
 from xtts_finetune.dvcio.outs import out_path
 
 _RECORDINGS = "metadata.csv"  # what a folder of recordings has, and no other
+_IRREPLACEABLE = "nothing can make them again (--force)"
 
 
 class EarlierRuns:
@@ -40,14 +41,15 @@ class EarlierRuns:
             why = f"{self.cache.folder} is not in this folder: other projects may keep theirs there (--force)"
             yield from self._kept("other objects", others, why)
             return
-        irreplaceable = dict.fromkeys(recordings, "nothing can make them again (--force)")
-        verdict = retain(others, needed(self.claims), needed(irreplaceable))
+        verdict = retain(others, needed(self.claims), needed(dict.fromkeys(recordings, _IRREPLACEABLE)))
         yield from self._going(set(verdict.delete))
-        for who, what in {snapshot.who: self._figures(snapshot) for snapshot in self.snapshots}.items():
-            oids = {oid for oid, why in verdict.keep.items() if why == who}
-            yield from self._kept(what or "what", oids, f"named by {who}")
-        for why in set(irreplaceable.values()):
-            yield from self._kept("earlier recordings", {oid for oid in verdict.keep if verdict.keep[oid] == why}, why)
+        kept_for: dict[str, set[str]] = {}
+        for oid, why in verdict.keep.items():
+            kept_for.setdefault(why, set()).add(oid)
+        for snapshot in self.snapshots:
+            what = self._figures(snapshot) or "other files"
+            yield from self._kept(what, kept_for.get(snapshot.who, set()), f"named by {snapshot.who}")
+        yield from self._kept("earlier recordings", kept_for.get(_IRREPLACEABLE, set()), _IRREPLACEABLE)
 
     def safe(self, own: set[str]) -> list[str]:
         """The objects to tell `dvc gc` of, which knows the workspace alone: they and what they list stay."""
@@ -81,44 +83,43 @@ class EarlierRuns:
             why = "its best stays" if snapshot.is_tip else "only an earlier commit names it"
             yield from self._item(f"{snapshot.who}: {self._figures(snapshot) or 'a run'}", mine, why)
             oids = oids - mine
-        for what, mine in self._runs(oids).items():
-            yield from self._item(
-                f"{what} in DVC's cache", mine, "no commit, branch, tag, experiment or stash names it"
-            )
+        for what, mine in self._runs(oids):
+            why = "no commit, branch, tag, experiment or stash names it"
+            yield from self._item(f"{what} in DVC's cache", mine, why)
             oids = oids - mine
         yield from self._item("other files of earlier runs in DVC's cache", oids, "nothing names them")
 
-    def _runs(self, oids: set[str]) -> dict[str, set[str]]:
-        """These objects by the best weights that they belong to, as far as they belong to any."""
-        runs: dict[str, set[str]] = {}
-        labels: dict[str, str] = {}
-        listings = {oid: listing for oid in sorted(oids) if (listing := self.cache.listing(oid))}
-        for oid, listing in listings.items():
+    def _runs(self, oids: set[str]) -> Iterator[tuple[str, set[str]]]:
+        """What these objects hold of a run each: its exported model and its states have the same best weights."""
+        runs: dict[str, dict[str, Listing]] = {}  # by the object of the best weights
+        for oid in sorted(oids):
+            listing = self.cache.listing(oid)
             best = _best_weights(listing)
             if best:
-                runs.setdefault(best, set()).update({oid, *listing.values()} & oids)
-                label = self._label(listing)
-                if MODEL_CARD in listing or best not in labels:
-                    labels[best] = label
-        return {labels[best]: mine for best, mine in runs.items()}
+                runs.setdefault(best, {})[oid] = listing
+        for listings in runs.values():
+            labels = sorted(map(self._label, listings.values()))  # that of a model comes first, and says the phase
+            yield labels[0], {each for oid, listing in listings.items() for each in (oid, *listing.values())} & oids
 
     def _figures(self, snapshot: Snapshot) -> str:
         """Of the phases that it names."""
-        cards = (
-            self._read(self.cache.listing(snapshot.outs.get(model, "")), MODEL_CARD) for model in sorted(self.models)
-        )
-        return ", ".join(f"{card['phase']} Mel CE {card['eval']['mel_ce']:.3f}" for card in cards if card)
+        models = [self.cache.listing(snapshot.outs.get(model, "")) for model in sorted(self.models)]
+        figures = (_mel_ce(self._read(listing, MODEL_CARD)) for listing in models)
+        return ", ".join(each for each in figures if each)
 
     def _label(self, listing: Listing) -> str:
-        content = self._read(listing, MODEL_CARD) or self._read(listing, DONE)
-        figures = content.get("figures", content)
-        what = f"{content['phase']} of an earlier run" if "phase" in content else "states of an earlier run"
-        return f"{what}, Mel CE {figures['eval']['mel_ce']:.3f} at step {figures['step']}" if figures else what
+        model = _mel_ce(self._read(listing, MODEL_CARD))
+        if model:
+            return f"an earlier run: {model}"
+        states = _mel_ce(self._read(listing, DONE).get("figures"))
+        return f"states of an earlier run: {states}" if states else "states of an earlier run"
 
     def _read(self, listing: Listing, name: str) -> dict[str, Any]:
-        """A JSON file of a listing; nothing where the cache has lost it."""
-        oid = listing.get(name)
-        content: dict[str, Any] = read_json(self.cache.path(oid)) if oid and self.cache.path(oid).is_file() else {}
+        """A JSON file of a listing; nothing where the cache has lost it, or it is damaged."""
+        try:
+            content: dict[str, Any] = read_json(self.cache.path(listing[name]))
+        except (KeyError, OSError, ValueError):
+            return {}
         return content
 
     def _item(self, what: str, oids: set[str], why: str) -> Iterator[Item]:
@@ -142,3 +143,11 @@ def _best_weights(listing: Listing) -> str | None:
         if checkpoint_step(path.split("/")[0], "best") is not None and path.endswith(f"/{WEIGHTS}")
     )
     return next(bests, None) if DONE in listing else None
+
+
+def _mel_ce(figures: Any) -> str | None:
+    """For a reader; None where an older format has it elsewhere."""
+    try:
+        return f"{figures.get('phase', '')} Mel CE {figures['eval']['mel_ce']:.3f} at step {figures['step']}".strip()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

@@ -70,13 +70,13 @@ def delete_parked(workspace: Workspace, key: str) -> str:
         UserError: there is none, or a trainer of its phase is at work, which may be about to take it back.
     """
     with trainers_kept_out(workspace) as live:
-        found = find_parked(workspace, key)
-        if found.run.phase in live:
-            what = f"{found.run.phase} is being trained, and could be taking it back"
-            raise UserError("not now", [Problem(str(found.run.folder), what, "wait for the trainer, or stop it")])
-        freed = freed_bytes(found.files)
-        discard(found.run.folder)
-    return f"{found}: gone, {shown(freed)} freed"
+        chosen = find_parked(workspace, key)
+        if chosen.run.phase in live:
+            what = f"{chosen.run.phase} is being trained, and could be taking it back"
+            raise UserError("not now", [Problem(str(chosen.run.folder), what, "wait for the trainer, or stop it")])
+        freed = freed_bytes(chosen.files)
+        discard(chosen.run.folder)
+    return f"{chosen}: gone, {shown(freed)} freed"
 
 
 def _settings(params: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Budget, Demand, is_done, run_folder
 from xtts_finetune.diskspace.parked import parked_runs
-from xtts_finetune.diskspace.reclaim import ways_to_make_room
 from xtts_finetune.diskspace.stage_peaks import evaluate_peak, prepare_peak
+from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
 
@@ -100,10 +100,10 @@ def _shown(demand: Demand, helping: Iterable[tuple[str, str, int]]) -> Problem:
 def _cleaning(budget: Budget, own: Collection[Path], demand: Demand) -> Iterator[tuple[str, str, int]]:
     """What each way to clean frees on the demand's file system, but for the run's `own`: that is counted on already."""
     workspace, disk = budget.workspace, file_system(demand.disk)
-    for found in ways_to_make_room(workspace):
-        files = [file for item in found.items for file in item.files]
+    for way in ways_to_make_room(workspace):
+        files = [file for item in way.items for file in item.files]
         others = (file for file in files if not any(file.is_relative_to(place) for place in own))
-        yield found.request.command, "frees", freed_bytes(file for file in others if file_system(file) == disk)
+        yield way.request.command, "frees", freed_bytes(file for file in others if file_system(file) == disk)
     for parked in parked_runs(workspace):
         if parked.run.folder not in own:
             yield parked.command, "frees", freed_bytes(file for file in parked.files if file_system(file) == disk)

@@ -15,8 +15,8 @@ import yaml
 from xtts_finetune.checkpoints.lock import trainers_kept_out
 from xtts_finetune.core.disk import Reserve, file_system, free_bytes, shown
 from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
-from xtts_finetune.diskspace.plans import Plan, Request
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.plan import Plan, Request
+from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.dvcio.cache import Cache, rename_outs
 from xtts_finetune.dvcio.command import ROOM, dvc
 from xtts_finetune.dvcio.named_run import refuse_unless_named
@@ -44,7 +44,7 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
     with trainers_kept_out(workspace) as live:
         shutil.rmtree(workspace.root / _SAFE, ignore_errors=True)  # of a run that was killed
         before = free_by_place(workspace)
-        going = plan(workspace, request, verify=True, live=live)
+        going = make_plan(workspace, request, verify=True, live=live)
         _release_reserves(workspace, live)
         refuse_unless_named(workspace, pruned_is_fine=True)
         if keeper:
@@ -61,13 +61,13 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
             yield "commit dvc.lock: it names what is left (git commit -m 'Fewer states' dvc.lock)"
 
 
-def plan_lines(found: Plan) -> Iterator[str]:
+def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan for a reader."""
-    title = found.request.option.replace("_", "-")
-    yield f"{title}: frees {shown(found.bytes)}" if found.items else f"{title}: nothing to free"
-    for item in found.items:
+    title = plan.request.option.replace("_", "-")
+    yield f"{title}: frees {shown(plan.bytes)}" if plan.items else f"{title}: nothing to free"
+    for item in plan.items:
         yield f"  {shown(item.bytes):>9}  {item.what}: {item.why}"
-    for kept in found.kept:
+    for kept in plan.kept:
         yield f"  {'stays':>9}  {kept.what}, {shown(kept.bytes)}: {kept.why}"
 
 

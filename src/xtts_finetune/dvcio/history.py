@@ -47,14 +47,14 @@ def snapshots(workspace: Workspace) -> list[Snapshot]:
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return []
     tips, commits = _tips(root), _commits(root)
-    found: dict[str, Snapshot] = {}
+    by_name: dict[str, Snapshot] = {}
     for blob, content in _contents(root, list(dict.fromkeys((*tips, *commits)))).items():
         refs = tips.get(blob, [])
         who = _listed([ref.name for ref in refs]) or commits[blob].name
         way_back = (refs or [commits[blob]])[0].way_back
-        outs = {**(found[who].outs if who in found else {}), **_outs(content)}
-        found[who] = Snapshot(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
-    return list(found.values())
+        outs = {**(by_name[who].outs if who in by_name else {}), **_outs(content)}
+        by_name[who] = Snapshot(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
+    return list(by_name.values())
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class _Ref:
 
 def _tips(root: Path) -> dict[str, list[_Ref]]:
     """Who has a blob now."""
-    found: dict[str, list[_Ref]] = {}
+    refs_of: dict[str, list[_Ref]] = {}
     for ref in dict.fromkeys(_refs(root)):
         for line in _git(root, "ls-tree", "-r", ref.commit).splitlines():
             about, _, path = line.partition("\t")
             if _is_ours(path):
-                found.setdefault(about.split()[2], []).append(ref)
+                refs_of.setdefault(about.split()[2], []).append(ref)
     for line in _git(root, "ls-files", "--stage", "--", *_FILES).splitlines():
-        found.setdefault(line.split()[1], [_Ref("", "staged for a commit", "git checkout -- . && dvc checkout")])
-    return found
+        refs_of.setdefault(line.split()[1], [_Ref("", "staged for a commit", "git checkout -- . && dvc checkout")])
+    return refs_of
 
 
 def _listed(names: list[str]) -> str:
@@ -108,7 +108,7 @@ def _called(ref: str) -> _Ref:
 
 def _commits(root: Path) -> dict[str, _Ref]:
     """Of every blob that can be reached the newest commit that brought it."""
-    found: dict[str, _Ref] = {}
+    commit_of: dict[str, _Ref] = {}
     stashes = _git(root, "stash", "list", "--format=%H").split()
     skipped = [f"--exclude={prefix}*" for prefix in _OWN_REFS]
     how = ("--full-history", "-m", "--raw", "--no-abbrev", "--no-renames", "--format=commit %H %cs %s")
@@ -121,20 +121,20 @@ def _commits(root: Path) -> dict[str, _Ref]:
         elif line.startswith(":"):  # :100644 100644 <blob before> <blob> M\t<path>; of a deleted file only zeros
             blob = line.split()[3]
             if blob.strip("0"):
-                found.setdefault(blob, commit)
-    return found
+                commit_of.setdefault(blob, commit)
+    return commit_of
 
 
 def _contents(root: Path, blobs: list[str]) -> dict[str, str]:
     """The text of each blob."""
     stream = _git_bytes(root, "cat-file", "--batch", given="".join(f"{blob}\n" for blob in blobs).encode())
-    found, at = {}, 0
+    texts, at = {}, 0
     for blob in blobs:  # <blob> blob <bytes>\n<content>\n
         end = stream.index(b"\n", at)
         size = int(stream[at:end].split()[2])
-        found[blob] = stream[end + 1 : end + 1 + size].decode("utf-8", errors="replace")
+        texts[blob] = stream[end + 1 : end + 1 + size].decode("utf-8", errors="replace")
         at = end + size + 2
-    return found
+    return texts
 
 
 def _outs(content: str) -> dict[str, str]:

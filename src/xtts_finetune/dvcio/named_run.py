@@ -65,8 +65,8 @@ def _is_part_of(folder: Path, listing: Listing, cache: Cache) -> bool:
     """Whether every file below `folder` is the one that the listing names."""
     if not folder.is_dir() or not listing:
         return False
-    found = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
-    return all(path in listing and _is_same(file, cache.path(listing[path])) for path, file in found.items())
+    files = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
+    return all(path in listing and _is_same(file, cache.path(listing[path])) for path, file in files.items())
 
 
 def _is_same(file: Path, stored: Path) -> bool:

@@ -27,8 +27,8 @@ def is_committed(workspace: Workspace, phase: PhaseName) -> bool:
     """Whether DVC's cache has, under dvc.lock's name, every file of the phase's model as it lies in the workspace."""
     model = workspace.model(phase)
     cached = cached_files(workspace, f"models/{phase}")
-    found = {file.name for file in model.iterdir()} if model.is_dir() else set()
-    return bool(cached) and cached.keys() == found and all(_same(model / name, cached[name]) for name in found)
+    names = {file.name for file in model.iterdir()} if model.is_dir() else set()
+    return bool(cached) and cached.keys() == names and all(_same(model / name, cached[name]) for name in names)
 
 
 def relink_finished_work(workspace: Workspace, phase: PhaseName) -> None:

@@ -15,8 +15,8 @@ from xtts_finetune.core.disk import file_system, free_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.diskspace.plans import Plan, Request
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.plan import Plan, Request
+from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.diskspace.sweep import plan_lines, sweep
 from xtts_finetune.dvcio.cache import Cache, named_entries, rename_outs
 from xtts_finetune.dvcio.command import dvc
@@ -58,10 +58,10 @@ class Archive:
 
     def store_plan(self, request: Request) -> Iterator[str]:
         """What would be pushed and what would go then."""
-        found = plan(self.workspace, request)
-        yield from self._pushing(found)
-        yield from plan_lines(found)
-        if found.items:
+        plan = make_plan(self.workspace, request)
+        yield from self._pushing(plan)
+        yield from plan_lines(plan)
+        if plan.items:
             yield from ["", f"do it: {request.command.replace('REMOTE', self.remote)}"]
 
     def store(self, request: Request) -> Iterator[str]:
@@ -97,14 +97,14 @@ class Archive:
                 f"{out}: back, {shown(entry['bytes'])}, and every byte as written" for out, entry in entries.items()
             )
 
-    def _pushing(self, found: Plan) -> Iterator[str]:
-        if not found.outs:
+    def _pushing(self, plan: Plan) -> Iterator[str]:
+        if not plan.outs:
             return
         cache, entries = Cache(self.workspace), named_entries(self.workspace)
-        files = {out: cache.paths(cache.below([entries[out]["md5"]])) for out in found.outs}
+        files = {out: cache.paths(cache.below([entries[out]["md5"]])) for out in plan.outs}
         self.bytes = {out: sum(file.stat().st_size for file in files[out]) for out in files}
         size = shown(sum(self.bytes.values()))
-        yield f"{size} of {', '.join(found.outs)} to {self.remote} ({self.url}), read back there; then"
+        yield f"{size} of {', '.join(plan.outs)} to {self.remote} ({self.url}), read back there; then"
         if self.folder and file_system(self.folder) == file_system(self.workspace.root):
             yield "note: the remote is on the disk that this is to free; what it takes there is not free"
 
@@ -151,14 +151,14 @@ class Archive:
         with Repo(str(self.workspace.root)) as repo:
             store = repo.cloud.get_remote_odb(self.remote, "push")
             for oid in tqdm(oids, desc=f"reading back from {self.remote}", unit="file", leave=False, disable=None):
-                found = _md5(store, oid)
-                if found is None and cache.path(oid).is_file():
+                digest = _md5(store, oid)
+                if digest is None and cache.path(oid).is_file():
                     store.add(str(cache.path(oid)), localfs, oid)
-                    found = _md5(store, oid)
-                if found != oid.removesuffix(".dir"):
+                    digest = _md5(store, oid)
+                if digest != oid.removesuffix(".dir"):
                     remedy = "delete it there, and run this again"
                     problems.append(
-                        Problem(f"{self.remote}: {store.oid_to_path(oid)}", f"is {found or 'missing'}", remedy)
+                        Problem(f"{self.remote}: {store.oid_to_path(oid)}", f"is {digest or 'missing'}", remedy)
                     )
         if problems:
             raise UserError("the archive is not what was pushed; nothing was dropped here", problems)
@@ -168,19 +168,19 @@ class Archive:
         file = self.workspace.root / RECORD
         record: dict[str, dict[str, Entry]] = read_json(file) if file.exists() else {}
         entries = named_entries(self.workspace)
-        found, problems = {}, []
+        entry_of, problems = {}, []
         for out, runs in record.items():
             model = entries.get(_model_of(out), {}).get("md5")
             if model in runs:
-                found[out] = runs[model]
+                entry_of[out] = runs[model]
             else:
                 what = f"{_model_of(out)} is of another run than what was archived"
                 problems.append(Problem(out, what, "bring back the dvc.lock of that run: git log -- dvc.lock"))
         if not record:
             problems = [Problem(RECORD, "is not there: nothing was archived", "xtts-finetune clean --archive REMOTE")]
-        if not found:
+        if not entry_of:
             raise UserError("nothing can be restored", problems)
-        return found
+        return entry_of
 
     def _refuse_without_room(self, entries: dict[str, Entry]) -> None:
         place = Cache(self.workspace).folder

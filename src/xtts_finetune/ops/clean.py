@@ -7,8 +7,8 @@ from xtts_finetune.core.disk import freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.diskspace.parked import delete_parked, find_parked
-from xtts_finetune.diskspace.plans import Option, Request
-from xtts_finetune.diskspace.reclaim import plan
+from xtts_finetune.diskspace.plan import Option, Request
+from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.diskspace.sweep import free_by_place, plan_lines, sweep
 from xtts_finetune.dvcio.command import give_dvc_room
 from xtts_finetune.ops.archive import Archive, remotes
@@ -76,18 +76,18 @@ def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
     elif choice.yes:
         yield from sweep(workspace, request)
     else:
-        found = plan(workspace, request)
-        yield from plan_lines(found)
-        yield from ["", f"do it: {request.command}"] if found.items else []
+        plan = make_plan(workspace, request)
+        yield from plan_lines(plan)
+        yield from ["", f"do it: {request.command}"] if plan.items else []
 
 
 def _clean_parked(workspace: Workspace, key: str, yes: bool) -> Iterator[str]:
     if yes:
         yield delete_parked(workspace, key)
         return
-    found = find_parked(workspace, key)
-    yield f"{found}: frees {shown(freed_bytes(found.files))}"
-    yield from ["", f"do it: {found.command}"]
+    parked = find_parked(workspace, key)
+    yield f"{parked}: frees {shown(freed_bytes(parked.files))}"
+    yield from ["", f"do it: {parked.command}"]
 
 
 def _overview(workspace: Workspace, choice: Choice) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _overview(workspace: Workspace, choice: Choice) -> Iterator[str]:
     for option in options:
         request = Request(option, choice.force, choice.history)
         yield ""
-        yield from plan_lines(plan(workspace, request))
+        yield from plan_lines(make_plan(workspace, request))
         commands.append(request.command)
     known = ", ".join(remotes(workspace)) or "none yet: dvc remote add NAME /where"
     yield from ["", f"archive: as best-only, once the states are safe in a DVC remote ({known})"]

@@ -11,7 +11,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.diskspace.parked import parked_runs
-from xtts_finetune.diskspace.reclaim import ways_to_make_room
+from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 
 Held = dict[Path, dict[str, int]]  # by file system (where it is mounted) and part: bytes
@@ -118,7 +118,7 @@ def _parked_lines(workspace: Workspace) -> Iterator[str]:
 
 
 def _clean_lines(workspace: Workspace) -> Iterator[str]:
-    freed = {found.request.command: found.bytes for found in ways_to_make_room(workspace)}
+    freed = {way.request.command: way.bytes for way in ways_to_make_room(workspace)}
     if not any(freed.values()):
         yield "nothing can go"
         return

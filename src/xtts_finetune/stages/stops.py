@@ -9,7 +9,7 @@ from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_di
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
-from xtts_finetune.diskspace.reclaim import ways_to_make_room
+from xtts_finetune.diskspace.survey import ways_to_make_room
 
 _PAGE = 4096  # bytes; a block of most file systems
 
@@ -76,8 +76,8 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
     yield from (f"  {line}" for phase in PHASES for line in _saved(workspace, phase))
     yield "Make room, then type dvc repro: it resumes there."
     try:
-        for found in ways_to_make_room(workspace):
-            yield f"  {found.request.command:<46} frees {shown(found.bytes)}"
+        for way in ways_to_make_room(workspace):
+            yield f"  {way.request.command:<46} frees {shown(way.bytes)}"
     except UserError as error:  # git or DVC cannot be asked: that is no reason to end otherwise than by this stop
         yield f"  (what can be freed is not known: {error.title})"
     yield "  xtts-finetune disk                             shows what holds the rest"

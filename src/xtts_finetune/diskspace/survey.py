@@ -16,13 +16,13 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import DONE, MANIFEST, PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.earlier import EarlierRuns
 from xtts_finetune.diskspace.parked import parked_runs
-from xtts_finetune.diskspace.plans import Item, Kept, Plan, Request, counted
+from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
 from xtts_finetune.dvcio.cache import Cache, Listing
 from xtts_finetune.dvcio.outs import is_committed, out_path
 from xtts_finetune.tracking.registered import registered
 
 
-def plan(
+def make_plan(
     workspace: Workspace, request: Request, verify: bool = False, live: Collection[PhaseName] | None = None
 ) -> Plan:
     """What the request lets go.
@@ -39,29 +39,29 @@ def plan(
     Raises:
         UserError: DVC's configuration cannot be read, or git cannot say what it names.
     """
-    look = _Look(workspace, request, verify, trained_now(workspace) if live is None else live)
-    found = [
-        *(part for phase in PHASES for part in look.phase(phase)),
-        *look.leftovers(),
-        *look.cache_objects(),
+    survey = _Survey(workspace, request, verify, trained_now(workspace) if live is None else live)
+    parts = [
+        *(part for phase in PHASES for part in survey.phase(phase)),
+        *survey.leftovers(),
+        *survey.cache_objects(),
         *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in parked_runs(workspace)),
         *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(workspace)),
     ]
-    items = counted(part for part in found if isinstance(part, Item))
-    kept = [part for part in found if isinstance(part, Kept)]
-    return Plan(request, items, kept, look.outs, look.earlier.safe(look.own))
+    items = counted(part for part in parts if isinstance(part, Item))
+    kept = [part for part in parts if isinstance(part, Kept)]
+    return Plan(request, items, kept, survey.outs, survey.earlier.safe(survey.own))
 
 
 def ways_to_make_room(workspace: Workspace) -> list[Plan]:
     """A plan of each, those that take less first; runs that somebody names only where they free more."""
     sparing, best_only, history = (
-        plan(workspace, request)
+        make_plan(workspace, request)
         for request in (Request("intermediates"), Request("best_only"), Request("best_only", history=True))
     )
     return [sparing, best_only, *([history] if history.bytes > best_only.bytes else [])]
 
 
-class _Look:
+class _Survey:
     """The workspace as a request sees it."""
 
     def __init__(self, workspace: Workspace, request: Request, verify: bool, live: Collection[PhaseName]) -> None:
@@ -97,9 +97,9 @@ class _Look:
         places = [at.root, works[0].parent, *works, at.checkpoints("phase1").parent, at.model("phase1").parent]
         artifacts = at.tracking_db.parent / "artifacts"
         places += [at.reports, at.tracking_db.parent, artifacts, artifacts / "models"]
-        found = [path for place in places for path in sorted(place.glob(".*.tmp"))]
-        if found and not self.live:
-            yield self._item(found, "left half-written by a process that was killed")
+        halves = [path for place in places for path in sorted(place.glob(".*.tmp"))]
+        if halves and not self.live:
+            yield self._item(halves, "left half-written by a process that was killed")
 
     def cache_objects(self) -> Iterator[Item | Kept]:
         """What the cache holds for other runs than the workspace's."""

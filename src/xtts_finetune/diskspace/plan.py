@@ -74,12 +74,12 @@ class Plan:
 
 def counted(items: Iterable[Item]) -> list[Item]:
     """With the bytes of each: a file of several items goes, and counts, with the last of them."""
-    found: list[Item] = []
+    measured: list[Item] = []
     files: list[Path] = []
     before = 0
     for item in items:
         files += item.files
         now = freed_bytes(files)
-        found.append(replace(item, bytes=now - before))
+        measured.append(replace(item, bytes=now - before))
         before = now
-    return found
+    return measured
