@@ -66,3 +66,7 @@ def test_status_follows_a_run_half_way(untrained: Checkout) -> None:
     assert "21 clips to train on" in said
     assert "phase1     not there yet" in said
     assert "nothing yet" in said
+
+
+def test_it_tells_its_version(fresh: Checkout) -> None:
+    assert re.fullmatch(r"xtts-finetune \d+\.\d+\.\d+\n", fresh.run("xtts-finetune", "--version").stdout)

@@ -1,5 +1,6 @@
 """The commands people type. Handlers import what they need, so that `--help` and `status` answer at once."""
 
+import importlib.metadata
 import sys
 from typing import Annotated
 
@@ -20,8 +21,14 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _commands(context: typer.Context) -> None:
+def _commands(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
     """Without a command, shows the help; typer's own no_args_is_help would call that a mistake and exit with 2."""
+    if version:
+        typer.echo(f"xtts-finetune {importlib.metadata.version('xtts-finetune')}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -54,7 +54,7 @@ def test_other_recordings_are_named(copied: Checkout) -> None:
 
 @pytest.mark.slow
 def test_other_clips_are_named(copied: Checkout) -> None:
-    copied.change_params(lambda params: params["prepare"].update(max_seconds=6.0))
+    copied.change_params(lambda params: params["prepare"].update(eval_fraction=0.3))
     copied.repro("prepare")
     assert "before other clips were prepared" in status(copied)
 

@@ -8,7 +8,7 @@ from checkouts import Checkout, Params, quick_checkout
 
 from xtts_finetune.model.published import PUBLISHED
 
-OUTS = ("models", "checkpoints", "reports", "prepared")
+OUTS = ("base", "models", "checkpoints", "reports", "prepared")
 
 
 def refused(checkout: Checkout) -> str:

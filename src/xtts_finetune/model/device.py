@@ -10,6 +10,14 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_in_words() -> str:
+    """Where the work is done; of the CPU also why it is not a GPU."""
+    if torch.cuda.is_available():
+        return f"on {torch.cuda.get_device_name()}"
+    reason = "PyTorch sees no GPU" if torch.version.cuda else "this build of PyTorch knows no GPU: docs/windows.md"
+    return f"on the CPU ({reason})"
+
+
 def make_deterministic() -> None:
     """Only deterministic algorithms from here on; for CUDA's matrix products too.
 

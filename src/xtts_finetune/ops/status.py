@@ -16,6 +16,7 @@ from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.ops.origin import OURS, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
+from xtts_finetune.tracking.delivery import waiting
 
 
 def status_text(workspace: Workspace) -> str:
@@ -32,6 +33,7 @@ def status_text(workspace: Workspace) -> str:
             *_figure_lines(workspace, params),
             "",
             f"registered {whose_version(workspace)}",
+            *_waiting_lines(workspace),
             *_parked_lines(workspace),
             *_stop_lines(workspace),
             *mistakes,
@@ -139,6 +141,15 @@ def _resumes(work: Path) -> str:
         return "trained, not published yet: dvc repro"
     steps = [step for path in work.iterdir() if (step := checkpoint_step(path.name, "step")) is not None]
     return f"stopped: dvc repro goes on from step {max(steps)}" if steps else "stopped: dvc repro starts over"
+
+
+def _waiting_lines(workspace: Workspace) -> Iterator[str]:
+    """What MLflow does not have yet."""
+    found = waiting(workspace)
+    if found:
+        points = sum(each.points for each in found)
+        model = ", and a model to be registered" if any(each.registration for each in found) else ""
+        yield f"mlflow     {points} points{model} wait for it: xtts-finetune sync"
 
 
 def _parked_lines(workspace: Workspace) -> Iterator[str]:

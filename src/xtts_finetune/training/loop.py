@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.errors import Stopped
+from xtts_finetune.model.device import device_in_words
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
 from xtts_finetune.training.stopping import Ending
@@ -19,6 +20,7 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
         DiskFull: not even the weights of the best have room; what was saved before is whole.
         UserError: the run cannot be resumed, or diverges.
     """
+    tqdm.write(f"{run.inputs.name} trains {device_in_words()}")
     if not run.resume(state):
         run.evaluate()
         run.save()
@@ -45,6 +47,13 @@ def _progress(run: Run) -> "tqdm[Any]":
 
 
 def _show(bar: "tqdm[Any]", run: Run) -> None:
+    """The bar moves on; an evaluation leaves a line for good, also in a log."""
+    last = next(row for row in reversed(run.curve.rows) if "eval/mel_ce" in row)
+    if last["step"] == run.position.step:
+        tqdm.write(
+            f"{run.inputs.name}: epoch {run.position.epoch} of {run.phase.epochs}, step {last['step']}: "
+            f"eval Mel CE {last['eval/mel_ce']:.3f}, Text CE {last['eval/text_ce']:.3f}"
+        )
     train = next(row for row in reversed(run.curve.rows) if "train/mel_ce" in row)
     position, epochs = run.position, run.phase.epochs
     bar.set_postfix_str(

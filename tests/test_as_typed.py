@@ -1,0 +1,84 @@
+"""The commands of README and docs, as they are typed: in a checkout, with its environment activated or not."""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from checkouts import PROJECT, Checkout
+
+PAGES = ["README.md", "docs/checkpoints.md", "docs/faults.md", "docs/measurements.md", "base/xtts_v2/README.md"]
+PROGRAMS = ("make ", "dvc ", "mlflow ", "xtts-finetune ", ".venv/", "cp ", "ls ", "hf ", "python ")
+# Commands that cannot run here, and why.
+NOT_HERE = {
+    "make repro": "installs .venv: what .ci/run does first, on a clone",
+    "make test": "is these tests",
+    "python ": "measures, with files that are not in the repository, for minutes",
+    "make ui": "serves until it is stopped: tests/tracking/test_server.py",
+    ".venv/bin/hf download": "needs the network",
+}
+REFUSED = {"cp presets/xtts_v2.yaml params.yaml"}  # what follows it in its block needs the published base
+
+
+@dataclass(frozen=True)
+class Typed(Checkout):
+    """As a user's shell has it: the environment is .venv in the checkout, and on PATH only if it is activated."""
+
+    activated: bool
+
+    @property
+    def environment(self) -> dict[str, str]:
+        outside = "/usr/bin:/bin"
+        here = f"{self.root / '.venv' / 'bin'}{os.pathsep}" if self.activated else ""
+        return {**super().environment, "PATH": here + outside}
+
+
+def blocks(page: str) -> Iterator[list[str]]:
+    """The commands of each block, without their remarks. Lines that a program printed are not among them."""
+    text = (PROJECT / page).read_text(encoding="utf-8").replace("\\\n", "")
+    for block in re.findall(r"^```(?:sh)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        lines = (
+            re.sub(r"\s+#.*", "", line.removeprefix("$ ")).strip() for line in block.splitlines() if line[:1] != " "
+        )
+        commands = [re.sub(r"  +", " ", line) for line in lines if line.startswith(PROGRAMS)]
+        if commands:
+            yield commands
+
+
+def reason_not_here(command: str) -> str | None:
+    return next((reason for start, reason in NOT_HERE.items() if command.startswith(start)), None)
+
+
+def test_what_cannot_run_here_stands_in_the_pages() -> None:
+    commands = [command for page in PAGES for block in blocks(page) for command in block]
+    assert len(commands) > 10
+    for start in NOT_HERE:
+        assert any(command.startswith(start) for command in commands), start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activated", [True, False], ids=["activated", "not activated"])
+def test_every_command_works_as_typed(finished: Checkout, tmp_path: Path, activated: bool) -> None:
+    finished.copy(tmp_path / "checkout")
+    typed = Typed(tmp_path / "checkout", activated)
+    (typed.root / ".venv").symlink_to(Path(sys.executable).parent.parent, target_is_directory=True)
+    shutil.copytree(PROJECT / "presets", typed.root / "presets")
+    ran = 0
+    for page in PAGES:
+        for block in blocks(page):
+            refused = False
+            for command in block:
+                if reason_not_here(command):
+                    continue
+                done = typed.run("sh", "-c", command, code=255 if refused else 0)
+                assert "No module named" not in done.stderr
+                assert not refused or "remedy: .venv/bin/hf download" in done.stderr
+                refused = refused or command in REFUSED
+                ran += 1
+            if refused:
+                shutil.copy(finished.root / "params.yaml", typed.root)
+    assert ran > 6
