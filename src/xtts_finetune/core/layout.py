@@ -136,6 +136,11 @@ class Workspace:
         return self.root / "base"
 
     @property
+    def base_checked(self) -> Path:
+        """What the stage check found the base to be: SHA-256 by file; what is made of the base depends on it."""
+        return self.base / "checked.json"
+
+    @property
     def prepared(self) -> Path:
         return self.root / "prepared"
 
@@ -190,6 +195,11 @@ class Workspace:
     def status(self) -> Path:
         """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
         return self.reports / "status.md"
+
+    @property
+    def dataset_report(self) -> Path:
+        """What prepare made of the recordings, and what it rejected."""
+        return self.reports / "dataset.json"
 
     @property
     def evaluation(self) -> Path:

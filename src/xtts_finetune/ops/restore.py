@@ -16,7 +16,8 @@ from xtts_finetune.dvcio.cache import listing_object, named_outs
 from xtts_finetune.dvcio.history import snapshots
 from xtts_finetune.dvcio.outs import is_committed, out_path
 from xtts_finetune.tracking.connection import Store, open_store, path_in
-from xtts_finetune.tracking.registry import MODEL_FOLDER, WEIGHTS_TAG, Version, versions
+from xtts_finetune.tracking.logged_model import MODEL_FOLDER, WEIGHTS_TAG
+from xtts_finetune.tracking.registry import Version, versions
 
 
 def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
