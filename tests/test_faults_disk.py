@@ -40,7 +40,7 @@ PAGE = 4096
 WEIGHTS, OPTIMIZER = 2_781_460, 5_565_392  # bytes, of the tiny model
 ENOUGH = 200_000_000
 STARTED = "phase1.lock#1"  # a phase is past its preflight, and its page has its room
-RESERVED = "phase1.reserve#4"  # just before the second save takes the reserve's place
+RESERVED = "phase1.reserve#5"  # just before the second save takes the reserve's place
 PLENTY = 3_000_000_000  # for a whole checkout; only what is used takes memory
 
 
