@@ -53,6 +53,7 @@ class Delivery:
         self.outbox = outbox
         self._connect = connect
         self._claimed: tuple[Store, str] | None = None
+        self._described: str | None = None  # the id of the run that was told all but its points and its end
         self._saved = time.monotonic()
 
     def claim(self) -> tuple[Store, str]:
@@ -66,8 +67,11 @@ class Delivery:
             run = _find_or_create(store, record)
             histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
             delivered = {name: max(point.step for point in history) for name, history in histories.items()}
-            _describe(store, run, record)
-            self.outbox.change(run_id=run.info.run_id, delivered=delivered, told="")
+            if self._described != run.info.run_id:
+                _describe(store, run, record)
+                self.outbox.change(told="")
+                self._described = run.info.run_id
+            self.outbox.change(run_id=run.info.run_id, delivered=delivered)
             self._claimed = store, run.info.run_id
         return self._claimed
 
