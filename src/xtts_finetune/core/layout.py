@@ -8,6 +8,7 @@ work/phase1.<key>/             a run that was moved aside ("parked"): all that w
 work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
+work/digests.json              SHA-256 of large files outside, so that they are read once
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
@@ -158,6 +159,11 @@ class Workspace:
     def parked_work(self, phase: PhaseName, key: str) -> Path:
         """Where a run's work lies while another run has its place."""
         return self.root / "work" / f"{phase}.{key}"
+
+    @property
+    def digests(self) -> Path:
+        """Remembers the SHA-256 of large files that do not change."""
+        return self.root / "work" / "digests.json"
 
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""
