@@ -105,6 +105,7 @@ def test_the_large_file_is_read_once_for_its_checksum(
         return sha256_file(path)
 
     monkeypatch.setattr(base_module, "sha256_file", spy)
+    monkeypatch.setattr("xtts_finetune.core.digests.sha256_file", spy)
     (tmp_path / "base").mkdir()
     info = import_published(source, tmp_path / "base", tmp_path, pinned)
     assert (info["gpt"]["path"], info["gpt"]["sha256"]) == ("source/model.pth", digests["model.pth"])
