@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -51,6 +50,6 @@ def test_kill_9_costs_no_point_and_doubles_none(store: Store, workspace: Workspa
     with training.tracker as tracker:
         assert len(history(store, tracker.run_id)) == stored < len(training.curve.rows)
         kept = training.curve.rows[:-11]  # the state it resumes from is older
-        training.curve.resume(len(kept), "".join(json.dumps(row) + "\n" for row in kept))
+        training.curve.resume(len(kept), kept)
         training.line(end, first=len(kept) + 1)
     assert history(store, tracker.run_id) == line(end)

@@ -1,16 +1,12 @@
 """Against a real MLflow server on loopback, which keeps the artifacts itself."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow_server import MlflowServer
 from runs import begin, history, line
 
 from xtts_finetune.core.layout import Workspace
@@ -21,33 +17,12 @@ from xtts_finetune.tracking.registry import artifact_folder, find_champion, regi
 
 
 @contextmanager
-def server(folder: Path, port: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)
+def running(server: MlflowServer) -> Iterator[None]:
+    server.start()
     try:
-        while not answers(port):
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.2)
         yield
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=120) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+        server.kill()
 
 
 @pytest.mark.slow
@@ -56,15 +31,14 @@ def test_a_server_that_dies_and_comes_back(
     empty_database: Path,
     model: Path,
     free_port: int,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    folder, port = tmp_path / "server", free_port
+    folder = tmp_path / "server"
     folder.mkdir()
+    server = MlflowServer(folder, free_port)
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    remote = TrackingParams(experiment="voices", uri=f"http://127.0.0.1:{port}", flush_every_steps=1)
-    with server(folder, port):
+    remote = TrackingParams(experiment="voices", uri=server.uri, flush_every_steps=1)
+    with running(server):
         store = open_store(Workspace(tmp_path), remote)
         training = begin(lambda: store, tmp_path / "work", flush_every_steps=1, uri=remote.uri)
         training.line(1)
@@ -74,7 +48,7 @@ def test_a_server_that_dies_and_comes_back(
     while "MLflow takes no points" not in capsys.readouterr().err:
         training.tracker.log(22, {"": 0})  # asks for a flight again, should the first still have been under way
         time.sleep(0.1)
-    with server(folder, port):
+    with running(server):
         training.tracker.finish()
         tracker = training.tracker
         assert tracker.run_id

@@ -98,4 +98,6 @@ def prove(folder: Path) -> None:
     damage = Checkpoint(folder, 0).damage()
     if damage:
         remedy = "look at the health of this disk (smartctl, dmesg); then dvc repro resumes from the state before"
-        raise NotAsWritten("the disk does not hold what is written to it", [Problem(str(folder), damage, remedy)])
+        raise NotAsWritten(
+            "the disk does not hold what is written to it", [Problem(str(folder.parent), damage, remedy)]
+        )

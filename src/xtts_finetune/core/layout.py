@@ -1,15 +1,15 @@
 """Names on disk: the one place where the layout of a workspace is written down.
 
 work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, curve segments, STATE, the MANIFEST of them all
-work/phase1/curve.jsonl        every step and evaluation of the run so far
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
-work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
+work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/digests.json              SHA-256 of large files outside, so that they are read once
 work/phase1.reserve            room for the weights of a best, given up while they are written
+work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
@@ -35,12 +35,12 @@ MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is
 # of a phase
 DONE = "DONE"
 DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve has got there
-# of prepared/
-FEATURES = "features.json"  # SHA-256 of every features file
 # of an ended run that is not delivered yet
 FIGURES = "artifacts"  # files for its page
 BUNDLE = "bundle"
 SERVING = "serving.py"  # the code that lets a bundle speak
+# of prepared/
+FEATURES = "features.json"  # SHA-256 of every features file
 # of an exported best
 MODEL_CARD = "model.json"
 # of a bundle, beside an exported best

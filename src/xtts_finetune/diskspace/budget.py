@@ -104,7 +104,7 @@ class Budget:
             if sizes is None:
                 return []
             terms += (self._at_its_peak if each == phase else self._left_behind)(each, sizes)
-        return _by_file_system([*terms, *self._held(phase)])
+        return by_file_system([*terms, *self._held(phase)])
 
     def _at_its_peak(self, phase: PhaseName, sizes: Sizes) -> Iterator[Term]:
         at = self.workspace
@@ -128,7 +128,7 @@ class Budget:
             yield Term(checkpoints, "best copied to checkpoints/", 1, sizes.weights)
         if not can_link(work.parent, model.parent):
             yield Term(model, "best copied to models/", 1, sizes.weights)
-        if not self._cache_links(checkpoints):
+        if not self.cache_links(checkpoints):
             yield Term(self.cache.root, "states copied to DVC's cache", states, sizes.state)
             yield Term(self.cache.root, "best copied to DVC's cache", 1, sizes.weights)
 
@@ -138,17 +138,17 @@ class Budget:
         if not self._cache_takes_over(checkpoints):
             yield Term(checkpoints, f"states of {phase}", states, sizes.state)
             yield Term(checkpoints, f"best of {phase}", 1, sizes.weights)
-        if not self._cache_links(checkpoints):
+        if not self.cache_links(checkpoints):
             yield Term(self.cache.root, f"states of {phase} in DVC's cache", states, sizes.state)
             yield Term(self.cache.root, f"best of {phase} in DVC's cache", 1, sizes.weights)
 
-    def _cache_links(self, out: Path) -> bool:
+    def cache_links(self, out: Path) -> bool:
         """Whether DVC's cache gives an out's files second names; it does so only where hard links come first."""
         return self.cache.link_types[0] == "hardlink" and can_link(out.parent, self.cache.root)
 
     def _cache_takes_over(self, out: Path) -> bool:
         """Whether an out's bytes end up in DVC's cache alone, with symlinks to them in the workspace."""
-        return "symlink" in self.cache.link_types and not self._cache_links(out)
+        return "symlink" in self.cache.link_types and not self.cache_links(out)
 
     def _held(self, phase: PhaseName) -> Iterator[Term]:
         """What is there of the run alone: its own part of its peak, and what its stage removes of a done phase."""
@@ -202,7 +202,8 @@ def _described(manifest: Path) -> Sizes | None:
         return None
 
 
-def _by_file_system(terms: list[Term]) -> list[Demand]:
+def by_file_system(terms: list[Term]) -> list[Demand]:
+    """A demand for each file system that the terms lie on."""
     groups: dict[int, list[Term]] = {}
     for term in terms:
         groups.setdefault(file_system(term.place), []).append(term)

@@ -1,8 +1,9 @@
-"""The question before a phase starts: will what it writes fit? Asked while the answer costs nothing."""
+"""The question before a stage starts: will what it writes fit? Asked while the answer costs nothing."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from xtts_finetune.checkpoints.lock import locked, trained_now
 from xtts_finetune.checkpoints.parking import park, record_of
@@ -14,6 +15,7 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Budget, Demand, is_done, run_folder
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.reclaim import ways_to_make_room
+from xtts_finetune.diskspace.stage_peaks import evaluate_peak, prepare_peak
 from xtts_finetune.dvcio.cache import Cache
 
 
@@ -35,6 +37,24 @@ def preflight(workspace: Workspace, params: Params, phase: PhaseName) -> None:
         for demand in budget.peak(later, before=[phase]):
             if demand.missing:
                 print(_warning(phase, later, demand), file=sys.stderr)
+
+
+def preflight_prepare(workspace: Workspace, params: Params) -> None:
+    """Refuse `prepare` where it would not fit; as `preflight`, and what `read_metadata` refuses."""
+    budget = Budget(workspace, params, Cache(workspace))
+    _refuse_short(budget, "prepare", prepare_peak(budget))
+
+
+def preflight_evaluate(workspace: Workspace, params: Params) -> None:
+    """Refuse `evaluate` where it would not fit; as `preflight`."""
+    budget = Budget(workspace, params, Cache(workspace))
+    _refuse_short(budget, "evaluate", evaluate_peak(budget))
+
+
+def _refuse_short(budget: Budget, stage: str, demands: list[Demand]) -> None:
+    problems = [_shown(demand, _cleaning(budget, [], demand)) for demand in demands if demand.missing]
+    if problems:
+        raise UserError(f"{stage} does not fit on the disk", problems)
 
 
 def _clear_leftovers(workspace: Workspace, params: Params, phase: PhaseName) -> None:
@@ -63,7 +83,13 @@ def _warning(phase: PhaseName, later: PhaseName, demand: Demand) -> str:
 
 
 def _problem(budget: Budget, phase: PhaseName, demand: Demand) -> Problem:
-    helping = [*_cleaning(budget, phase, demand), *_settings(budget, phase, demand)]
+    run = run_folder(budget.workspace, budget.params, phase)
+    own = [reserve_of(budget.workspace.work(phase)), *([] if run is None else [run])]
+    return _shown(demand, [*_cleaning(budget, own, demand), *_settings(budget, phase, demand)])
+
+
+def _shown(demand: Demand, helping: Iterable[tuple[str, str, int]]) -> Problem:
+    """The arithmetic of a file system, and what helps there: what to type or change, its effect, and its bytes."""
     ways = [(what, f"{effect} {shown(size)}") for what, effect, size in helping if size > 0]
     ways.append(("xtts-finetune disk", "shows what else lies there"))
     width = max(len(what) for what, _ in ways)
@@ -71,12 +97,9 @@ def _problem(budget: Budget, phase: PhaseName, demand: Demand) -> Problem:
     return Problem(str(demand.disk), "\n      ".join(demand.lines()), "\n              ".join(lines))
 
 
-def _cleaning(budget: Budget, phase: PhaseName, demand: Demand) -> Iterator[tuple[str, str, int]]:
-    """What each way to clean frees on the demand's file system, but for the phase's own: that is counted on already."""
+def _cleaning(budget: Budget, own: Collection[Path], demand: Demand) -> Iterator[tuple[str, str, int]]:
+    """What each way to clean frees on the demand's file system, but for the run's `own`: that is counted on already."""
     workspace, disk = budget.workspace, file_system(demand.disk)
-    work = workspace.work(phase)
-    run = run_folder(workspace, budget.params, phase)
-    own = [reserve_of(work), *([] if run is None else [run])]
     for found in ways_to_make_room(workspace):
         files = [file for item in found.items for file in item.files]
         others = (file for file in files if not any(file.is_relative_to(place) for place in own))

@@ -7,8 +7,7 @@ import sys
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.data.clips import read_metadata
-from xtts_finetune.diskspace.preflight import preflight
+from xtts_finetune.diskspace.preflight import preflight, preflight_evaluate, preflight_prepare
 from xtts_finetune.stages.output import speak_on_unheard
 from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.training.interrupts import stop_signals
@@ -30,16 +29,17 @@ def main() -> None:
 def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
     match arguments:
         case ["prepare"]:
-            read_metadata(workspace.data, params.prepare.language)  # likewise a malformed metadata.csv
+            preflight_prepare(workspace, params)  # likewise a malformed metadata.csv, and a disk that is too small
             from xtts_finetune.stages.prepare import prepare
 
             prepare(workspace, params)
         case ["train", phase] if phase in PHASES:
-            preflight(workspace, params, phase)  # likewise a disk that is too small
+            preflight(workspace, params, phase)
             from xtts_finetune.stages.train import train
 
             train(workspace, params, phase)
         case ["evaluate"]:
+            preflight_evaluate(workspace, params)
             from xtts_finetune.stages.evaluate import evaluate
 
             evaluate(workspace, params)

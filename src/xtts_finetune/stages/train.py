@@ -9,7 +9,7 @@ from xtts_finetune.tracking.backlog import deliver_backlog_aside
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.delivery import RunTracker
 from xtts_finetune.tracking.outbox import set_aside, take_back
-from xtts_finetune.tracking.stage_runs import CODE, connection, stage_record, stage_tags, track
+from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_record, stage_tags, track
 from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
@@ -41,7 +41,7 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
 def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:
     take_back(job.workspace, job.name, claimed.record.identity.key)
     curve = Curve(job.workspace.running_curve(job.name))
-    with store.with_room(lambda: _tracker(job, claimed, curve)) as tracker:
+    with store.with_room(lambda: _tracker(job, curve, claimed)) as tracker:
         run = Run(job.inputs(), claimed.record, store, curve, tracker, job.params.checkpoints.save_every_steps)
         end = fit(run, claimed.state, stop)
         store.with_room(lambda: _conclude(tracker, run, end.reason))
@@ -53,12 +53,18 @@ def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
     tracker.finish()
 
 
-def _tracker(job: Job, claimed: Claim, curve: Curve) -> RunTracker:
-    workspace, params = job.workspace, job.params
+def _tracker(job: Job, curve: Curve, claimed: Claim) -> RunTracker:
+    workspace, params, record = job.workspace, job.params, claimed.record
     settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
-    tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: claimed.record.code}
-    record = stage_record(workspace, claimed.record.identity.key, settings, tags)
-    step = claimed.state.step if claimed.state else job.start_step
+    tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: record.identity.code}
+    tags |= {from_step(CODE, step): code for step, code in record.newer_code}
     connect = connection(workspace, params.tracking)
     deliver_backlog_aside(workspace, connect)
-    return track(connect, params.tracking, workspace.work(job.name), record, lambda: curve.rows, step)
+    return track(
+        connect,
+        params.tracking,
+        workspace.work(job.name),
+        stage_record(workspace, record.identity.key, settings, tags),
+        lambda: curve.rows,
+        claimed.state.step if claimed.state else job.start_step,
+    )

@@ -17,7 +17,8 @@ from xtts_finetune.tracking.outbox import Outbox, Record, new_record
 from xtts_finetune.tracking.registry import DATA_DESCRIPTION_TAG, DATA_TAG
 
 CODE = "code"  # the tag with the digest of the sources that shape the weights
-_OF_THE_CODE = (CODE, "git_commit", "git_dirty", "mlflow.source.git.commit")
+_COMMIT = "git_commit"
+_OF_THE_COMMIT = (_COMMIT, "git_dirty", "mlflow.source.git.commit")
 
 
 def stage_tags(workspace: Workspace, stage: str, data_md5: str) -> dict[str, str]:
@@ -53,7 +54,7 @@ def track(
     Args:
         connect: as `connection` gives it.
         rows: of the curve, as it stands now.
-        step: where the phase goes on, for the tags that tell of newer code.
+        step: where the phase goes on, for the tag that tells of another commit.
 
     Raises:
         MlflowException: the workspace's own database refuses.
@@ -75,6 +76,11 @@ def connection(workspace: Workspace, tracking: TrackingParams) -> Callable[[], S
     return lambda: open_store(workspace, tracking)
 
 
+def from_step(tag: str, step: object) -> str:
+    """The tag that says what it was from a step on, where a run went on under newer code."""
+    return f"{tag}_from_step_{step}"
+
+
 def _continued(folder: Path, record: Record, step: int) -> Record:
     """The record, as what it is if the folder has it already: begun then, and delivered so far."""
     before = None
@@ -82,11 +88,10 @@ def _continued(folder: Path, record: Record, step: int) -> Record:
         before = Outbox.read(folder).record
     if before is None or before.key != record.key:
         return record
-    tags = record.tags
-    if before.tags.get(CODE) != tags.get(CODE):
-        newer = {f"{name}_from_step_{step}": tags[name] for name in _OF_THE_CODE[:2] if name in tags}
-        tags = tags | newer | {name: before.tags[name] for name in _OF_THE_CODE if name in before.tags}
-    earlier = {name: text for name, text in before.tags.items() if "_from_step_" in name}
-    return replace(
-        record, created=before.created, run_id=before.run_id, delivered=before.delivered, tags=earlier | tags
-    )
+    earlier = {name: text for name, text in before.tags.items() if from_step("", "") in name}
+    known = {before.tags.get(_COMMIT), *(text for name, text in earlier.items() if name.startswith(_COMMIT))}
+    commit = record.tags.get(_COMMIT)
+    newer = {from_step(_COMMIT, step): commit} if commit and commit not in known else {}
+    first = {name: before.tags[name] for name in _OF_THE_COMMIT if name in before.tags}
+    tags = {**record.tags, **earlier, **newer, **first}
+    return replace(record, created=before.created, run_id=before.run_id, delivered=before.delivered, tags=tags)
