@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from workbench import make_params, make_run, outcome, rows_of, stop_of, train
 
+from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
@@ -18,6 +20,7 @@ from xtts_finetune.data.batches import Batch, Indices, collate
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.training import loss
 from xtts_finetune.training.loop import fit
+from xtts_finetune.training.phases import Job, summary
 from xtts_finetune.training.run import MAX_SKIPPED, Run
 
 pytestmark = pytest.mark.usefixtures("short_prompts")
@@ -158,6 +161,30 @@ def test_a_step_without_a_finite_gradient_is_skipped(workspace: Workspace) -> No
     run.take_step()
     assert run.position.skipped == 0
     assert not same(weights(run), before)
+
+
+def test_a_skipped_step_is_counted_and_leaves_the_means_finite(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(workspace, make_params(save_every_steps=1))
+    loss_of = loss.losses
+
+    def poisoned_loss(*arguments: Any) -> loss.Losses:
+        found = loss_of(*arguments)
+        return replace(found, mel=found.mel * math.nan) if run.gpt.training and run.position.step in (1, 4) else found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "losses", poisoned_loss)
+        end = fit(run, None, stop_of(run))
+    trained = [row for row in run.curve.rows if "train/loss" in row]
+    assert [row.get("train/skipped_steps") for row in trained] == [None, 1, None, None, 2, None]
+    assert math.isnan(trained[1]["train/mel_ce"]), "what happened is not hidden"
+    means = [row["mean/mel_ce"] for row in run.curve.rows if "mean/mel_ce" in row]
+    assert means[0] == pytest.approx((trained[0]["train/mel_ce"] + trained[2]["train/mel_ce"]) / 2, rel=0.05)
+    assert all(map(math.isfinite, means))
+    assert run.position.skipped_steps == 2
+    assert capsys.readouterr().out.count("loss or gradient is not finite; it is skipped") == 1
+    assert summary(run, Record(Job(workspace, make_params(), "phase1").identity), end)["figures"]["skipped_steps"] == 2
 
 
 def test_divergence_ends_the_run_and_keeps_the_state_before(workspace: Workspace) -> None:

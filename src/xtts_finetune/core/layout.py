@@ -1,13 +1,13 @@
 """Names on disk: the one place where the layout of a workspace is written down.
 
 work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, curve segments, STATE, the MANIFEST of them all
-work/phase1/curve.jsonl        every step and evaluation of the run so far
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
 work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
+work/digests.json              SHA-256 of large files outside, so that they are read once
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
@@ -164,6 +164,11 @@ class Workspace:
     def parked_work(self, phase: PhaseName, key: str) -> Path:
         """Where a run's work lies while another run has its place."""
         return self.root / "work" / f"{phase}.{key}"
+
+    @property
+    def digests(self) -> Path:
+        """Remembers the SHA-256 of large files that do not change."""
+        return self.root / "work" / "digests.json"
 
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""

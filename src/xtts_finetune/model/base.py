@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json, sha256_file
-from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER, Workspace
 from xtts_finetune.model import xtts
 from xtts_finetune.model.published import FETCH, PUBLISHED, check_published
 from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
@@ -64,7 +65,7 @@ class Base:
             load_state(gpt, load_file(weights), weights)
             return gpt
         source, digest = self.root / self.info["gpt"]["path"], self.info["gpt"]["sha256"]
-        if not source.is_file() or sha256_file(source) != digest:
+        if not source.is_file() or sha256_once(source, Workspace(self.root).digests) != digest:
             changed = Problem(str(source), "is not the file that prepare saw", "restore it, or run: dvc repro")
             raise UserError("the base has changed", [changed])
         state = load_file(source) if source.suffix == ".safetensors" else dict(gpt_part(source))
@@ -139,7 +140,9 @@ def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> di
     save_file(vocoder.state_dict(), folder / VOCODER)
 
     path = model.relative_to(root) if model.is_relative_to(root) else model
-    digest = PUBLISHED[model.name] if pinned else sha256_file(model)  # pinned: just found to be this one
+    digest = (
+        PUBLISHED[model.name] if pinned else sha256_once(model, Workspace(root).digests)
+    )  # pinned: just found to be this one
     return {
         "vocoder": "hifigan",
         "codec": PUBLISHED_CODEC,

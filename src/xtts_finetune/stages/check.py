@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import sha256_file, write_json
+from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.clips import read_metadata
@@ -21,7 +22,7 @@ def check(workspace: Workspace, params: Params) -> None:
     if params.base != "mini":
         source, pinned = base_folder(workspace, params.base), is_pinned(params.base)
         problems += _problems(lambda: check_published(source, pinned))
-        digests = {name: sha256_file(source / name) for name in PUBLISHED} if not problems else {}
+        digests = {name: sha256_once(source / name, workspace.digests) for name in PUBLISHED} if not problems else {}
     if problems:
         raise UserError("nothing was run", problems)
     write_json(workspace.base_checked, digests)

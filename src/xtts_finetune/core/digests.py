@@ -1,0 +1,45 @@
+"""SHA-256 of large files that do not change: computed once for each content."""
+
+from pathlib import Path
+from typing import Any
+
+from xtts_finetune.core.disk import is_disk_full
+from xtts_finetune.core.files import read_json, sha256_file, write_json
+
+
+def sha256_once(path: Path, memory: Path) -> str:
+    """SHA-256 of a file, which is read again only where its size, its time of change or its inode is another.
+
+    Args:
+        memory: a JSON file that remembers; it may be damaged or deleted at the cost of reading all again.
+    """
+    known, name, seen = _known(memory), str(path.resolve()), _seen(path)
+    entry = known.get(name)
+    if isinstance(entry, dict) and entry.get("seen") == seen and isinstance(entry.get("sha256"), str):
+        return str(entry["sha256"])
+    digest = sha256_file(path)
+    if _seen(path) == seen:  # else it is being written
+        _remember(memory, {**known, name: {"seen": seen, "sha256": digest}})
+    return digest
+
+
+def _seen(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _known(memory: Path) -> dict[str, Any]:
+    try:
+        content = read_json(memory)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remember(memory: Path, known: dict[str, Any]) -> None:
+    """Where the disk has no room for it, the file is read again next time."""
+    try:
+        write_json(memory, known)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
