@@ -8,6 +8,8 @@ import pytest
 import yaml
 from checkouts import PROJECT, Checkout, Params, add_samples, sample_lines, write_metadata
 
+from xtts_finetune.core.layout import Workspace
+
 DATASET = "reports/dataset.json"
 PREPARED_BEFORE = "of an earlier run"
 
@@ -35,7 +37,9 @@ def refusal(checkout: Checkout, *stage: str) -> str:
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    """What is there; the page's reserve holds room and nothing else."""
+    files = [file for file in root.rglob("*") if file.is_file() and file != Workspace(root).page_reserve]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 def problem(where: str, what: str, remedy: str = "") -> str:

@@ -43,7 +43,14 @@ def best_of(checkout: Checkout) -> str:
 def test_prepare_leaves_features_the_base_and_a_voice(finished: Checkout) -> None:
     features = [f"{split}.{kind}" for split in ("eval", "train") for kind in ("audio.i16", "codes.i16", "jsonl")]
     base = ["base.json", "config.json", "dvae.safetensors", "gpt.safetensors", "mel_stats.safetensors", "vocab.json"]
-    names = [*features, "eval.tokens.i32", "train.tokens.i32", "reference.wav", *(f"base/{name}" for name in base)]
+    names = [
+        *features,
+        "eval.tokens.i32",
+        "train.tokens.i32",
+        "features.json",
+        "reference.wav",
+        *(f"base/{name}" for name in base),
+    ]
     assert finished.files("prepared") == sorted(f"prepared/{name}" for name in names)
 
 
@@ -240,7 +247,9 @@ def test_dvc_lock_names_every_stage_and_out(finished: Checkout) -> None:
     outs = {
         "check": ["checked.json"],  # as seen from base/
         "prepare": ["prepared", "reports/dataset.json", "reports/dataset.png"],
-        "evaluate": ["reports/samples", "reports/evaluation.json", "reports/curves.png"],
+        "evaluate": [
+            *("reports/samples", "reports/evaluation.json", "reports/curves.png", "reports/registration.json"),
+        ],
     }
     for phase in PHASES:
         outs[f"train_{phase}"] = [f"{folder}/{phase}" for folder in ("checkpoints", "models")]
