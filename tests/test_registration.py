@@ -37,3 +37,18 @@ def test_parameters_a_b_a_end_with_the_version_of_a(copied: Checkout) -> None:
     assert registered(copied) == (1, 1)
     assert "up to date" in copied.repro()
     copied.run("git", "check-ignore", "reports/registration.json")  # a clone has no registry that it could be of
+
+
+@pytest.mark.slow
+def test_what_sync_registers_is_no_reason_to_evaluate_again(copied: Checkout) -> None:
+    def uri(value: str | None) -> None:
+        copied.change_params(lambda params: params["tracking"].update(uri=value))
+
+    uri("http://127.0.0.1:9")  # nobody is there
+    copied.repro("--force", "--single-item", "evaluate")
+    assert copied.json("reports/registration.json")["pending"]
+    uri(None)
+    copied.run("xtts-finetune", "sync")
+    assert registered(copied) == (1, 1)
+    assert "up to date" in copied.run("dvc", "status").stdout
+    assert "Running stage" not in copied.repro()

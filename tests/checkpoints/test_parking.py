@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from xtts_finetune.checkpoints.identity import Identity, Record
-from xtts_finetune.checkpoints.parking import continues, park, parked, record_of, take_back
+from xtts_finetune.checkpoints.parking import continues, park, parked, record_of, unpark
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
 
@@ -64,7 +64,7 @@ def test_a_damaged_one_is_listed_all_the_same(workspace: Workspace, content: str
     (workspace.root / "work" / "phase1.tmp").mkdir()
     [found] = parked(workspace)
     assert (found.step, found.best_mel_ce, found.params) == (0, None, {})
-    assert take_back(workspace, FIRST) is None
+    assert unpark(workspace, FIRST) is None
     assert folder.exists()
 
 
@@ -77,9 +77,9 @@ def test_without_a_finite_evaluation_there_is_no_best(workspace: Workspace) -> N
 def test_it_comes_back_for_its_own_parameters_alone(workspace: Workspace) -> None:
     begin(workspace, FIRST, 100)
     folder = park(workspace, "phase1", FIRST.key)
-    assert take_back(workspace, OTHER) is None
+    assert unpark(workspace, OTHER) is None
     workspace.work("phase1").mkdir()
-    assert take_back(workspace, FIRST) == folder
+    assert unpark(workspace, FIRST) == folder
     assert parked(workspace) == []
     found = record_of(workspace.work("phase1"))
     assert found is not None
@@ -95,17 +95,17 @@ def test_an_unfinished_run_goes_on_under_newer_code_a_done_one_does_not(workspac
     assert continues(work, FIRST)
     assert not continues(work, NEWER)
     park(workspace, "phase1", FIRST.key)
-    assert take_back(workspace, NEWER) is None
+    assert unpark(workspace, NEWER) is None
 
 
 def test_of_several_the_one_of_this_code_else_the_furthest(workspace: Workspace) -> None:
     for identity, step in ((FIRST, 100), (NEWER, 50), (OTHER, 300)):
         begin(workspace, identity, step)
         park(workspace, "phase1", identity.key)
-    assert take_back(workspace, NEWER) == workspace.parked_work("phase1", NEWER.key)
+    assert unpark(workspace, NEWER) == workspace.parked_work("phase1", NEWER.key)
     park(workspace, "phase1", NEWER.key)
     newest = Identity("phase1", FIRST.trajectory, "newest")
-    assert take_back(workspace, newest) == workspace.parked_work("phase1", FIRST.key)
+    assert unpark(workspace, newest) == workspace.parked_work("phase1", FIRST.key)
 
 
 def test_nothing_takes_the_place_of_a_parked_run(workspace: Workspace) -> None:

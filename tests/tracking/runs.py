@@ -8,7 +8,7 @@ from typing import Any
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.curve import Curve
-from xtts_finetune.tracking.outbox import new_record
+from xtts_finetune.tracking.outbox import new_tracked_run
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import track
 
@@ -45,7 +45,7 @@ def begin(
     """Begin or continue the run of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     curve = Curve(folder / "curve.jsonl")
-    record = new_record(key, "phase1", params, {"phase": "phase1"} | (tags or {}), DATASET)
+    record = new_tracked_run(key, "phase1", params, {"phase": "phase1"} | (tags or {}), DATASET)
     tracking = TrackingParams(experiment="xtts-finetune", uri=uri, flush_every_steps=flush_every_steps)
     connect = (lambda: store) if isinstance(store, Store) else store
     return Training(curve, track(connect, tracking, folder, record, lambda: curve.rows, step))

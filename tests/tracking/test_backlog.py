@@ -15,7 +15,7 @@ from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.backlog import Files, deliver_backlog, put
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.delivery import waiting
-from xtts_finetune.tracking.outbox import Order, new_record, set_aside, take_back
+from xtts_finetune.tracking.outbox import Order, new_tracked_run, set_aside, take_back
 from xtts_finetune.tracking.registry import versions
 
 KEY = "0123456789abcdef"
@@ -87,7 +87,7 @@ def test_a_damaged_or_forged_record_is_named(workspace: Workspace, store: Store,
 def evaluate(workspace: Workspace, model: Path, sha256: str, created: int) -> None:
     tags = {"phase": "phase2", "step": "7"}
     order = Order("voice", sha256, tags, {"eval/mel_ce": 2.5})
-    record = replace(new_record(sha256 * 4, "evaluate", {}, {}), created=created, ended=created, status="FINISHED")
+    record = replace(new_tracked_run(sha256 * 4, "evaluate", {}, {}), created=created, ended=created, status="FINISHED")
     (workspace.reports / "samples").mkdir(parents=True, exist_ok=True)
     (workspace.reports / "samples" / "1.wav").unlink(missing_ok=True)  # published anew, as every file
     (workspace.reports / "samples" / "1.wav").write_bytes(sha256.encode())

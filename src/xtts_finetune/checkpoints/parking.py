@@ -87,7 +87,7 @@ def waiting(workspace: Workspace, identity: Identity) -> Parked | None:
     return max(found, key=lambda each: (each.key == identity.key, each.step), default=None)
 
 
-def take_back(workspace: Workspace, identity: Identity) -> Path | None:
+def unpark(workspace: Workspace, identity: Identity) -> Path | None:
     """Bring the run that is `waiting` back into work/, which must be empty or not be there.
 
     Returns where it was parked; None if there is none.

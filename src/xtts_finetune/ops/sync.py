@@ -1,5 +1,6 @@
 """`xtts-finetune sync`: bring to MLflow what it has not got yet."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from xtts_finetune.checkpoints.lock import trained_now
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams, load_params
+from xtts_finetune.dvcio.cache import named_entries, rename_outs
 from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store, open_store, reason
 from xtts_finetune.tracking.delivery import Delivery, Waiting, waiting
@@ -37,6 +39,8 @@ def sync_lines(workspace: Workspace) -> Iterator[str]:
         raise
     except Exception as error:
         raise _refused(tracking, error) from error
+    if registered:
+        _let_dvc_know(workspace)
     still = {run.key for run in waiting(workspace)}  # a live trainer's own
     yield from (_line(run) for run in before if run.key not in still)
     yield from map(str, registered)
@@ -58,6 +62,16 @@ def _bring(folder: Path, store: Store) -> None:
         Delivery(outbox, lambda: store).bring()
     finally:
         outbox.save()
+
+
+def _let_dvc_know(workspace: Workspace) -> None:
+    """Have dvc.lock name registration.json as it is now: to `dvc repro` it would be a reason to evaluate again."""
+    name = workspace.registration.relative_to(workspace.root).as_posix()
+    entry = named_entries(workspace).get(name)
+    if entry and workspace.registration.exists():
+        content = workspace.registration.read_bytes()
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        rename_outs(workspace, {name: {**entry, "md5": md5, "size": len(content)}})
 
 
 def _line(run: Waiting) -> str:

@@ -41,7 +41,7 @@ from xtts_finetune.tracking.backlog import Files, deliver_backlog, put
 from xtts_finetune.tracking.connection import Store, is_local, reason
 from xtts_finetune.tracking.logged_model import PARAM
 from xtts_finetune.tracking.outbox import Order, now, set_aside
-from xtts_finetune.tracking.stage_runs import connection, stage_record, stage_tags
+from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
 from xtts_finetune.training import loss
 from xtts_finetune.training.phases import with_weighted
 
@@ -133,7 +133,7 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
     order = Order(params.registry.model_name, card["sha256"], of_version, _named(figures[best]))
     cards = {phase: job.card(phase) for phase in PHASES}
     key = sha256_json([tags["data_md5"], settings, cards, figures])[:16]
-    record = replace(stage_record(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
+    record = replace(stage_run(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     with _self_contained(job, best) as folder:
         shown = [workspace.reports / "samples", workspace.reports / "curves.png"]

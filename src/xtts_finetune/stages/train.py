@@ -9,7 +9,7 @@ from xtts_finetune.tracking.backlog import deliver_backlog_aside
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.outbox import set_aside, take_back
 from xtts_finetune.tracking.run_tracker import RunTracker
-from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_record, stage_tags, track
+from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_run, stage_tags, track
 from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
@@ -64,7 +64,7 @@ def _tracker(job: Job, curve: Curve, claimed: Claim) -> RunTracker:
         connect,
         params.tracking,
         workspace.work(job.name),
-        stage_record(workspace, record.identity.key, settings, tags),
+        stage_run(workspace, record.identity.key, settings, tags),
         lambda: curve.rows,
         claimed.state.step if claimed.state else job.start_step,
     )

@@ -26,7 +26,7 @@ from xtts_finetune.core.layout import BUNDLE, CURVE, DELIVERY, FIGURES, SERVING,
 from xtts_finetune.tracking.connection import Store, reason
 from xtts_finetune.tracking.curve import Row
 from xtts_finetune.tracking.delivery import Delivery
-from xtts_finetune.tracking.outbox import Order, Outbox, Record, ended_outboxes
+from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes
 from xtts_finetune.tracking.registry import Registration, register_best
 
 _LOCK_SECONDS = 60  # that somebody else who delivers is waited for
@@ -41,7 +41,7 @@ class Files:
     serving_code: Path  # the source file of a pyfunc model that loads the bundle
 
 
-def put(workspace: Workspace, record: Record, rows: list[Row], files: Files) -> None:
+def put(workspace: Workspace, record: TrackedRun, rows: list[Row], files: Files) -> None:
     """Keep an ended run until it is delivered, and say in reports/registration.json that its model waits."""
     assert record.order
     with published_folder(workspace.undelivered / record.key) as folder:

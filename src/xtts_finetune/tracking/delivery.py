@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.connection import Store
-from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, Record, ended_outboxes, running_outboxes
+from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, running_outboxes
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -117,7 +117,7 @@ def _batches(points: list[Point]) -> Iterator[list[Point]]:
         yield points[start : start + BATCH_POINTS]
 
 
-def _find_or_create(store: Store, record: Record) -> "Run":
+def _find_or_create(store: Store, record: TrackedRun) -> "Run":
     """The run of the record's key; should a lost answer have made two, the older."""
     client = store.client
     query = f"tags.{RUN_KEY} = '{record.key}'"
@@ -128,7 +128,7 @@ def _find_or_create(store: Store, record: Record) -> "Run":
     return client.create_run(store.experiment_id, record.created, {RUN_KEY: record.key}, record.name)
 
 
-def _describe(store: Store, run: "Run", record: Record) -> None:
+def _describe(store: Store, run: "Run", record: TrackedRun) -> None:
     """Give a new or continued run its status, params and data set. Repeating it changes nothing.
 
     MLflow never changes a param: a stopping rule that did change since the run began becomes a tag.

@@ -32,7 +32,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Record:
+class TrackedRun:
     """A run as MLflow is to show it, and how far it does."""
 
     key: str  # of the work: equal keys are one run
@@ -67,7 +67,7 @@ class Point:
 class Outbox:
     """A run's folder. Threads of one process may share it."""
 
-    def __init__(self, folder: Path, record: Record, rows: Callable[[], list[Row]]) -> None:
+    def __init__(self, folder: Path, record: TrackedRun, rows: Callable[[], list[Row]]) -> None:
         self.folder = folder
         self.record = record
         self._rows = rows
@@ -115,15 +115,15 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
-def new_record(
+def new_tracked_run(
     key: str,
     name: str,
     params: Mapping[str, object],
     tags: Mapping[str, str],
     dataset: tuple[str, str, str] | None = None,
-) -> Record:
+) -> TrackedRun:
     """A run that begins."""
-    return Record(key, name, {param: str(value) for param, value in params.items()}, dict(tags), dataset, now())
+    return TrackedRun(key, name, {param: str(value) for param, value in params.items()}, dict(tags), dataset, now())
 
 
 def ended_outboxes(workspace: Workspace) -> Iterator[Path]:
@@ -165,13 +165,13 @@ def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
         discard(aside)
 
 
-def _read(file: Path) -> Record:
+def _read(file: Path) -> TrackedRun:
     try:
         content = read_json(file)
         order, dataset = content.pop("order"), content.pop("dataset")
         if Path(content["key"]).name != content["key"]:  # it names a folder
             raise ValueError(f"no key: {content['key']}")
-        return Record(**content, order=order and Order(**order), dataset=dataset and tuple(dataset))
+        return TrackedRun(**content, order=order and Order(**order), dataset=dataset and tuple(dataset))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         remedy = f"rm -r {file.parent}: MLflow then lacks the run; reports/ and models/ have its results"
         raise UserError("a run cannot be delivered", [Problem(str(file), f"is damaged: {error}", remedy)]) from error

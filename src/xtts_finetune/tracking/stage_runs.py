@@ -12,7 +12,7 @@ from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import Store, is_local, load_mlflow, open_store
 from xtts_finetune.tracking.curve import Row
 from xtts_finetune.tracking.environment import environment_tags
-from xtts_finetune.tracking.outbox import Outbox, Record, new_record
+from xtts_finetune.tracking.outbox import Outbox, TrackedRun, new_tracked_run
 from xtts_finetune.tracking.registry import DATA_DESCRIPTION_TAG, DATA_TAG
 from xtts_finetune.tracking.run_tracker import RunTracker
 
@@ -35,18 +35,18 @@ def stage_tags(workspace: Workspace, stage: str, data_md5: str) -> dict[str, str
     }
 
 
-def stage_record(workspace: Workspace, key: str, params: Mapping[str, object], tags: Mapping[str, str]) -> Record:
+def stage_run(workspace: Workspace, key: str, params: Mapping[str, object], tags: Mapping[str, str]) -> TrackedRun:
     """The run of the work `key`; `tags` are those of `stage_tags`."""
     lr = [f"lr {params['lr']}"] if "lr" in params else []
     name = " · ".join([tags["phase"], *lr, key[:6]])
-    return new_record(key, name, params, tags, ("data", workspace.data.name, tags["data_md5"]))
+    return new_tracked_run(key, name, params, tags, ("data", workspace.data.name, tags["data_md5"]))
 
 
 def track(
     connect: Callable[[], Store],
     tracking: TrackingParams,
     folder: Path,
-    record: Record,
+    record: TrackedRun,
     rows: Callable[[], list[Row]],
     step: int,
 ) -> RunTracker:
@@ -82,7 +82,7 @@ def from_step(tag: str, step: object) -> str:
     return f"{tag}_from_step_{step}"
 
 
-def _continued(folder: Path, record: Record, step: int) -> Record:
+def _continued(folder: Path, record: TrackedRun, step: int) -> TrackedRun:
     """The record, as what it is if the folder has it already: begun then, and delivered so far."""
     before = None
     with suppress(UserError, FileNotFoundError):  # a damaged one is made anew: MLflow itself knows the rest

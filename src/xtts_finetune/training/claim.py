@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import FORMAT, Identity, Record
-from xtts_finetune.checkpoints.parking import continues, described, park, record_of, take_back
+from xtts_finetune.checkpoints.parking import continues, described, park, record_of, unpark
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import Problem, UserError
@@ -67,7 +67,7 @@ def _make_way(job: Job, store: CheckpointStore, identity: Identity, is_kept: Cal
         record = None
     if record is None and not (store.states() or store.best() or store.done):
         _empty(store)
-        folder = take_back(job.workspace, identity)
+        folder = unpark(job.workspace, identity)
         store.folder.mkdir(exist_ok=True)
         if folder is not None:
             tqdm.write(f"{job.name} goes on with the run that was parked in {folder.relative_to(job.workspace.root)}/")
