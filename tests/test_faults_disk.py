@@ -41,7 +41,7 @@ WEIGHTS, OPTIMIZER = 2_781_460, 5_565_392  # bytes, of the tiny model
 ENOUGH = 200_000_000
 STARTED = "phase1.lock#1"  # a phase is past its preflight, and its page has its room
 SECOND_SAVE = "step-00000001#1"  # it has begun
-FOURTH_SAVE = "phase1.reserve#10"  # wants the reserve's room, when the second and the third had none
+LATER = "/curve.jsonl#12"  # some steps after it, whose saves had no room
 PLENTY = 3_000_000_000  # for a whole checkout; only what is used takes memory
 
 
@@ -126,7 +126,7 @@ def test_every_budget(before: Before, reference: Reference, tmp_path: Path) -> N
 def test_room_that_comes_back_during_the_run(before: Before, reference: Reference, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", ENOUGH) as disk:
         small = before[PHASE1].copy(disk.root / "small")
-        said = small.run(*PHASE1, at={SECOND_SAVE: f"fill {PAGE}", FOURTH_SAVE: "free"})
+        said = small.run(*PHASE1, at={SECOND_SAVE: f"fill {PAGE}", LATER: "free"})
         assert said.count("disk full: the state of step") == 1
         assert small.states("phase1")[-1] == 6
         skipped = small.points("phase1")["disk/saves_skipped"]
@@ -164,7 +164,7 @@ def test_its_log_on_the_full_disk(before: Before, reference: Reference, tmp_path
     """`dvc repro > log`"""
     with small_disk(tmp_path / "disk", ENOUGH) as disk:
         small = before[PHASE1].copy(disk.root / "small")
-        fork = small.start(*PHASE1, at={SECOND_SAVE: "fill 0", FOURTH_SAVE: "free"}, log=disk.root / "log")
+        fork = small.start(*PHASE1, at={SECOND_SAVE: "fill 0", LATER: "free"}, log=disk.root / "log")
         assert fork.wait() == DONE, fork.said
         reference.check_stage(small, PHASE1)
 

@@ -15,8 +15,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text wraps its paragraphs, and loads faster
     help="""Fine-tune Coqui XTTS v2 on your own recordings, in two phases, without filling the disk.
 
-    The pipeline is DVC's: `dvc repro` runs prepare, train_phase1, train_phase2 and evaluate, or what of them is not up
-    to date, and resumes a run that was stopped. Its settings stand in params.yaml. `mlflow ui` compares the runs.""",
+    The pipeline is DVC's: `dvc repro` runs check, prepare, train_phase1, train_phase2 and evaluate, or what of them is
+    not up to date, and resumes a run that was stopped. Its settings stand in params.yaml. `mlflow ui` compares the
+    runs.""",
 )
 
 

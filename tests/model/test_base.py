@@ -73,16 +73,16 @@ def test_an_imported_base_has_the_published_weights(published: Path, imported: W
 
 
 def test_all_missing_files_are_named_at_once(source: Path) -> None:
-    check_published(source, pinned=False)
+    check_published(source, False, source.parent / "digests.json")
     (source / "model.pth").unlink()
     (source / "vocab.json").unlink()
     (source / "vocab.json").mkdir()
     with pytest.raises(UserError) as error:
-        check_published(source, pinned=False)
+        check_published(source, False, source.parent / "digests.json")
     assert [problem.what for problem in error.value.problems] == ["lacks vocab.json, model.pth"]
     assert "hf download" not in str(error.value)
     with pytest.raises(UserError) as error:
-        check_published(source / "nowhere", pinned=True)
+        check_published(source / "nowhere", True, source.parent / "digests.json")
     assert [problem.what for problem in error.value.problems] == [f"lacks {', '.join(PUBLISHED)}"]
     assert "hf download coqui/XTTS-v2" in str(error.value)
     assert "non-commercial" in str(error.value)
@@ -90,7 +90,7 @@ def test_all_missing_files_are_named_at_once(source: Path) -> None:
 
 def test_pinned_files_are_the_published_ones(source: Path) -> None:
     with pytest.raises(UserError, match="is not the published file") as error:
-        check_published(source, pinned=True)
+        check_published(source, True, source.parent / "digests.json")
     assert len(error.value.problems) == len(PUBLISHED)
     assert "base: <their folder>" in str(error.value)
 
@@ -108,7 +108,6 @@ def test_the_large_file_is_read_once_for_its_checksum(
         summed.append(path.name)
         return sha256_file(path)
 
-    monkeypatch.setattr(published_module, "sha256_file", spy)
     monkeypatch.setattr("xtts_finetune.core.digests.sha256_file", spy)
     (tmp_path / "base").mkdir()
     info = import_published(source, tmp_path / "base", tmp_path, pinned)

@@ -39,7 +39,11 @@ class CheckpointReader:
 
     @property
     def done(self) -> bool:
-        return (self.folder / DONE).exists()
+        """Whether the phase is complete. A DONE that cannot be read is none: the last state says the same again."""
+        try:
+            return isinstance(self.summary, dict)
+        except (OSError, ValueError):
+            return False
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class CheckpointStore(CheckpointReader):
         self.reserve = Reserve(reserve_of(folder))
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the store for this process alone; death releases it (`store.lock.locked`)."""
+        """Hold the store for this process alone; death releases it (`checkpoints.lock.locked`)."""
         return locked(self.folder)
 
     def save(self, step: int, contents: Contents, is_best: bool) -> bool:
@@ -88,6 +88,9 @@ class CheckpointStore(CheckpointReader):
     def make_room(self) -> None:
         """Keep only what a run cannot do without: its best, and the newest state that verifies."""
         self.reserve.release()
+        self._keep_one_state()
+
+    def _keep_one_state(self) -> None:
         self._retain(newest(1, holds=lambda state: Checkpoint(self.folder / state.name, state.step).damage() is None))
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
@@ -128,12 +131,6 @@ class CheckpointStore(CheckpointReader):
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
         self._retain(newest(self.keep_last))
 
-    def clear(self) -> None:
-        """Forget everything: another run starts here."""
-        self.reserve.release()
-        discard(self.folder)
-        self.folder.mkdir(parents=True)
-
     def mark_done(self, summary: dict[str, Any]) -> None:
         """Record that the phase is complete. It needs no reserve from here on."""
         self.with_room(lambda: write_json(self.folder / DONE, summary))
@@ -162,11 +159,11 @@ class CheckpointStore(CheckpointReader):
         return True
 
     def _is_room_for(self, size: int) -> bool:
-        """Whether so many bytes are free; for them the reserve is given up first, then what a run can do without."""
-        for give_up in (self.reserve.release, self.make_room):
-            if free_bytes(self.folder) >= size:
-                return True
-            give_up()
+        """Whether so many bytes are free; for them goes what a run can do without, and the reserve is given up."""
+        if free_bytes(self.folder) + self.reserve.held < size:
+            self._keep_one_state()
+        if free_bytes(self.folder) < size <= free_bytes(self.folder) + self.reserve.held:
+            self.reserve.release()  # only for a save that will fit: somebody else may take it
         return free_bytes(self.folder) >= size
 
     def _publish_best_alone(self, step: int, contents: Contents) -> None:

@@ -127,10 +127,6 @@ class Workspace:
         return self.root / "data"
 
     @property
-    def data_dvc(self) -> Path:
-        return self.root / "data.dvc"
-
-    @property
     def base(self) -> Path:
         """Published base models, one folder each (base/xtts_v2/)."""
         return self.root / "base"

@@ -122,7 +122,7 @@ class Params(Strict):
         return self.train_phase1 if name == "phase1" else self.train_phase2
 
 
-class _Loader(yaml.SafeLoader):
+class Yaml12Loader(yaml.SafeLoader):
     """YAML as DVC reads it: 1e-6 is a number (YAML 1.2), a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -135,7 +135,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
+Yaml12Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 
@@ -148,7 +148,7 @@ def load_params(path: Path) -> Params:
     """
     title = f"{path.name} cannot be used"
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
     except FileNotFoundError:
         remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
         raise UserError(title, [Problem(str(path), "does not exist", remedy)]) from None

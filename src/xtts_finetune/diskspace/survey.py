@@ -18,7 +18,7 @@ from xtts_finetune.diskspace.earlier import EarlierRuns
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
 from xtts_finetune.dvcio.cache import Cache, Listing
-from xtts_finetune.dvcio.outs import is_committed, out_path
+from xtts_finetune.dvcio.outs import is_taken_over, out_path
 from xtts_finetune.tracking.registered import registered
 
 
@@ -82,7 +82,7 @@ class _Survey:
         reserve = reserve_of(work)
         if reserve.exists():
             yield self._item([reserve], "room held for a run that is not running now; the next one holds it again")
-        if (work / DONE).exists() and is_committed(self.workspace, phase):
+        if is_taken_over(self.workspace, phase):
             yield self._item([work], "the phase is done, and DVC has what is kept of it")
         elif (work / DONE).exists():
             yield self._keep([work], "the phase is done; `dvc repro` has yet to take it over")

@@ -15,6 +15,7 @@ import yaml
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import Yaml12Loader
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
 
@@ -156,5 +157,7 @@ def _dvc_files(root: Path) -> Iterator[Path]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] | None = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return {}
+    content: dict[str, Any] | None = yaml.load(file.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
     return content or {}

@@ -3,8 +3,16 @@
 import filecmp
 from pathlib import Path
 
-from xtts_finetune.core.files import contained, discard, discard_leftovers, link_or_copy, published_folder
-from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace
+from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.core.files import (
+    contained,
+    discard,
+    discard_leftovers,
+    link_or_copy,
+    published_folder,
+    read_json,
+)
+from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.dvcio.cache import Cache, named_dependencies, named_outs
 
 
@@ -64,8 +72,19 @@ def remove_finished_work(workspace: Workspace) -> None:
     for phase in PHASES:
         work = workspace.work(phase)
         discard_leftovers(work)
-        if (work / DONE).exists() and is_committed(workspace, phase):
+        if is_taken_over(workspace, phase):
             discard(work)
+
+
+def is_taken_over(workspace: Workspace, phase: PhaseName) -> bool:
+    """Whether work/ holds a finished run, and DVC has its model: not that of another run, restored since."""
+    reader, card = CheckpointReader(workspace.work(phase)), workspace.model(phase) / MODEL_CARD
+    if not reader.done or not is_committed(workspace, phase):
+        return False
+    figures, exported = reader.summary["figures"], read_json(card)
+    best = next((each for each in reader.bests() if each.step == figures["step"]), None)
+    is_its_best = best is None or best.manifest[WEIGHTS]["sha256"] == exported["sha256"]
+    return is_its_best and all(exported.get(name) == figure for name, figure in figures.items())
 
 
 def data_digest(workspace: Workspace) -> str:

@@ -115,7 +115,7 @@ def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> di
     Raises:
         UserError: files are missing or damaged, one is not what its name says, or they do not fit each other.
     """
-    check_published(source, pinned)
+    check_published(source, pinned, Workspace(root).digests)
     for name in (CONFIG, VOCABULARY):
         shutil.copyfile(source / name, folder / name)
     args = _read_args(source / CONFIG)

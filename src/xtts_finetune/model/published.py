@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import sha256_file
 from xtts_finetune.core.layout import Workspace
 
 REVISION = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"
@@ -33,11 +33,12 @@ def base_folder(workspace: Workspace, base: str) -> Path:
     return folder if is_pinned(base) else folder.resolve()
 
 
-def check_published(source: Path, pinned: bool) -> None:
+def check_published(source: Path, pinned: bool, memory: Path) -> None:
     """Check a folder of XTTS v2's files before anything is computed from it.
 
     Args:
         pinned: the files must be the published ones, byte for byte.
+        memory: as of `sha256_once`.
 
     Raises:
         UserError: files are missing, or others than the published ones.
@@ -47,7 +48,7 @@ def check_published(source: Path, pinned: bool) -> None:
     if missing:
         problems.append(Problem(str(source), f"lacks {', '.join(missing)}", FETCH if pinned else COPY))
     for name, digest in PUBLISHED.items() if pinned else ():
-        if name not in missing and sha256_file(source / name) != digest:
+        if name not in missing and sha256_once(source / name, memory) != digest:
             what = f"is not the published file (SHA-256 {digest[:12]}…)"
             remedy = "fetch it again; for weights of your own use base: <their folder>"
             problems.append(Problem(str(source / name), what, remedy))

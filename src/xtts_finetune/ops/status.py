@@ -37,7 +37,7 @@ def status_text(workspace: Workspace) -> str:
             *_parked_lines(workspace),
             *_stop_lines(workspace),
             *mistakes,
-            *_next_lines(workspace, params),
+            *_next_lines(workspace, params, bool(mistakes)),
         ]
     )
 
@@ -173,9 +173,14 @@ def _stop_lines(workspace: Workspace) -> Iterator[str]:
         yield from (line for line in page.splitlines() if line and not line.startswith(("#", "```")))
 
 
-def _next_lines(workspace: Workspace, params: Params | None) -> Iterator[str]:
+def _next_lines(workspace: Workspace, params: Params | None, are_mistakes: bool) -> Iterator[str]:
     yield ""
+    if are_mistakes:
+        yield f"next: mend {workspace.params.name}"
+        return
     yield "next, in .venv (. .venv/bin/activate):"
+    if waiting(workspace) and not trained_now(workspace):  # a trainer delivers by itself
+        yield "  xtts-finetune sync  brings to MLflow what it has not got yet"
     if not _is_complete(workspace, params):
         yield "  dvc repro           runs what is missing, and resumes what was stopped"
         return

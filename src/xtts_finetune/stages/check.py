@@ -21,7 +21,7 @@ def check(workspace: Workspace, params: Params) -> None:
     digests: dict[str, str] = {}  # of mini, which prepare builds, there are none
     if params.base != "mini":
         source, pinned = base_folder(workspace, params.base), is_pinned(params.base)
-        problems += _problems(lambda: check_published(source, pinned))
+        problems += _problems(lambda: check_published(source, pinned, workspace.digests))
         digests = {name: sha256_once(source / name, workspace.digests) for name in PUBLISHED} if not problems else {}
     if problems:
         raise UserError("nothing was run", problems)

@@ -62,9 +62,6 @@ class Curve:
         self._unwritten = ""
         write_text(self.path, "".join(map(_line, self.rows)))
 
-    def evaluations(self) -> list[Row]:
-        return [row for row in self.rows if "eval/mel_ce" in row]
-
 
 def as_text(rows: Iterable[Row]) -> str:
     """`rows` as JSON lines, without what differs from one time to the next: equal runs give equal text."""
