@@ -130,10 +130,12 @@ def test_while_it_stays_full_a_save_costs_nothing(
     save(store, 0, is_best=True)
     save(store, 2)
     filler = disk.fill(leave=SMALL)
+    held = store.reserve.path.stat().st_ino
     with monkeypatch.context() as patch:
         patch.setattr("xtts_finetune.checkpoints.checkpoint.sha256_file", lambda path: pytest.fail(str(path)))
         assert not save(store, 4, attempts=0)
         assert not save(store, 6, attempts=0)
+    assert store.reserve.path.stat().st_ino == held, "never given up: somebody else might have taken its room"
     filler.unlink()
     assert save(store, 8, attempts=1)
     assert whole(store) == ([8], 0)

@@ -86,3 +86,17 @@ def test_the_real_model_is_measured_before_it_is_there(copied: Checkout) -> None
     said = copied.run("xtts-finetune", "disk").stdout
     assert "2 × 5.29 GB" in said
     assert json.loads((copied.root / "prepared/base/base.json").read_text())["gpt"]["parameters"] < 441_018_563
+
+
+def test_numbers_are_dvcs(copied: Checkout) -> None:
+    """`dvc exp run -S train_phase2.lr=1e-6` writes 1e-06: a number in YAML 1.2, in 1.1 a text."""
+    for name in ("params.yaml", "dvc.lock"):
+        text = (copied.root / name).read_text(encoding="utf-8")
+        assert "lr: 0.0003" in text
+        (copied.root / name).write_text(text.replace("lr: 0.0003", "lr: 1e-06"), encoding="utf-8")
+    assert "figures    of this workspace's run\n" in status(copied)
+
+
+def test_a_mistake_in_the_parameters_comes_first(copied: Checkout) -> None:
+    copied.change_params(lambda params: params.update(sead=1))
+    assert status(copied).endswith("next: mend params.yaml\n")
