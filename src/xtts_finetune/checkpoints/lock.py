@@ -17,7 +17,7 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, holder_of, l
 from xtts_finetune.core.processes import ProcessMark
 
 TRAINER = "another trainer"
-CLEAN = "xtts-finetune clean"
+CLEAN, RESTORE = "xtts-finetune clean", "xtts-finetune restore"
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def trained_now(workspace: Workspace) -> set[PhaseName]:
-    """The phases that a process of this host holds.
+    """The phases that a trainer of this host holds.
 
     By what holders write down, and never by trying to lock: a trainer that starts meanwhile would be refused. For a
     reader; who is to delete something asks `trainers_kept_out`.
@@ -44,10 +44,10 @@ def trained_now(workspace: Workspace) -> set[PhaseName]:
 
 
 @contextmanager
-def trainers_kept_out(workspace: Workspace) -> Iterator[set[PhaseName]]:
-    """Hold the locks of all phases that no trainer holds; yields the phases that one does."""
+def trainers_kept_out(workspace: Workspace, who: str = CLEAN) -> Iterator[set[PhaseName]]:
+    """Hold the locks of all phases that nobody holds, and let others know `who` does; yields those that were held."""
     with ExitStack() as stack:
-        yield {phase for phase in PHASES if not stack.enter_context(_hold(workspace.work(phase), CLEAN))}
+        yield {phase for phase in PHASES if not stack.enter_context(_hold(workspace.work(phase), who))}
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def _hold(folder: Path, who: str) -> Iterator[bool]:
 
 def _is_held(folder: Path) -> bool:
     holder = _Holder.read(folder)
-    return holder is not None and holder.mark.is_of_this_host and holder.mark.is_alive
+    return holder is not None and holder.who == TRAINER and holder.mark.is_of_this_host and holder.mark.is_alive
 
 
 @dataclass(frozen=True)

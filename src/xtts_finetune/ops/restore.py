@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xtts_finetune.checkpoints.lock import trainers_kept_out
+from xtts_finetune.checkpoints.lock import RESTORE, trainers_kept_out
 from xtts_finetune.core.disk import full_disk_raises
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file
@@ -35,7 +35,7 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
     registry = _Registry(store, params.registry.model_name, versions(store, params.registry.model_name))
     version = registry.find(wanted)
     phase = _phase(version)
-    with trainers_kept_out(workspace) as live:
+    with trainers_kept_out(workspace, RESTORE) as live:
         model = workspace.model(phase)
         if phase in live:
             raise UserError("not now", [Problem(str(model), "a trainer is at work here", "wait for it, or stop it")])

@@ -158,7 +158,7 @@ def _parked_lines(workspace: Workspace) -> Iterator[str]:
     if not found:
         return
     yield ""
-    yield f"parked     {len(found)} unfinished run(s), which go on when their parameters come back:"
+    yield f"parked     {len(found)} run(s), which go on when their parameters come back:"
     for run in found:
         best = f", best Mel CE {run.best_mel_ce:.3f}" if run.best_mel_ce is not None else ""
         lr = run.params.get(f"train_{run.phase}.lr")
