@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Training, begin, history, line, through
+from runs import KEY, Training, begin, history, line, through
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
@@ -17,8 +17,6 @@ from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import Order, new_tracked_run, set_aside, take_back
 from xtts_finetune.tracking.registry import versions
-
-KEY = "0123456789abcdef"
 
 
 def unplugged(metrics: Any) -> None:

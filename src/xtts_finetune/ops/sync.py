@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from xtts_finetune.dvcio.cache import named_entries, rename_outs
 from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store, open_store, reason
 from xtts_finetune.tracking.delivery import Delivery, Waiting, waiting
-from xtts_finetune.tracking.outbox import Outbox, running_outboxes
+from xtts_finetune.tracking.outbox import Outbox, passed_over, running_outboxes
 
 
 def sync_lines(workspace: Workspace) -> Iterator[str]:
@@ -55,7 +56,11 @@ def _running(workspace: Workspace) -> Iterator[Path]:
 
 
 def _bring(folder: Path, store: Store) -> None:
-    outbox = Outbox.read(folder)
+    try:
+        outbox = Outbox.read(folder)
+    except UserError:
+        print(passed_over(folder), "; it is made anew when the run goes on", sep="", file=sys.stderr)
+        return
     if outbox.is_delivered:
         return
     try:
