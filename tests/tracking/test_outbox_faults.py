@@ -2,18 +2,25 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkouts import PROJECT
+from evaluations import evaluate
+from filelock import FileLock
 from runs import KEY, Training, begin, history, line, through
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.files import link_tree
+from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.ops.sync import sync_lines
+from xtts_finetune.tracking import backlog
+from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.outbox import Outbox, ended_outboxes, set_aside
+from xtts_finetune.tracking.registry import versions
 
 PARKED = f"phase1.{KEY}"
 
@@ -102,7 +109,83 @@ def test_a_record_of_other_types_is_damaged(workspace: Workspace, training: Trai
     assert list(ended_outboxes(workspace)) == [workspace.undelivered / KEY]
 
 
+def test_what_a_kill_left_half_deleted_is_not_delivered(store: Store, workspace: Workspace, model: Path) -> None:
+    """Its bundle may be gone already, and only its record be left."""
+    evaluate(workspace, model, created=2)
+    [folder] = workspace.undelivered.iterdir()
+    folder.rename(folder.with_name(f".{folder.name}.0-0-0.abcd.tmp"))
+    assert list(deliver_backlog(workspace, lambda: store)) == []
+    assert versions(store, "voice") == []
+
+
+@pytest.mark.parametrize("fault", ["missing", "others"])
+def test_only_the_weights_that_were_evaluated_are_registered(
+    store: Store, workspace: Workspace, model: Path, fault: str
+) -> None:
+    evaluate(workspace, model, created=2)
+    [weights] = workspace.undelivered.glob("*/bundle/model.safetensors")
+    weights.unlink()
+    if fault == "others":
+        weights.write_bytes(b"others")
+    with pytest.raises(UserError, match=r"bundle/model\.safetensors"):
+        list(deliver_backlog(workspace, lambda: store))
+    assert versions(store, "voice") == []
+    assert json.loads(workspace.registration.read_text())["pending"]
+
+
+def test_links_to_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        link_tree(tmp_path / "gone", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_run_that_cannot_be_delivered_keeps_no_other_back(store: Store, workspace: Workspace, model: Path) -> None:
+    """The damaged one began first, as far as can be told."""
+    (workspace.undelivered / KEY).mkdir(parents=True)
+    damage(workspace.undelivered / KEY)
+    evaluate(workspace, model, created=2)
+    registered = []
+    with pytest.raises(UserError, match=KEY):
+        registered.extend(str(each) for each in deliver_backlog(workspace, lambda: store))
+    [version] = versions(store, "voice")
+    assert json.loads(workspace.registration.read_text())["version"] == version.version
+    assert [folder.name for folder in workspace.undelivered.iterdir()] == [KEY]
+
+
 # others at work
+
+
+def test_a_second_deliverer_says_who_is_at_work(
+    store: Store, workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(workspace, model, created=2)
+    monkeypatch.setattr(backlog, "_LOCK_SECONDS", 0.1)
+    with FileLock(lock_of(workspace.undelivered)), pytest.raises(UserError, match="another process that delivers"):
+        list(deliver_backlog(workspace, lambda: store))
+
+
+def test_an_evaluation_is_not_put_beside_a_delivery(workspace: Workspace, model: Path) -> None:
+    """It waits: a folder that is being delivered is not replaced, nor its receipt by `pending`."""
+    workspace.undelivered.parent.mkdir()
+    with FileLock(lock_of(workspace.undelivered)):
+        thread = threading.Thread(target=evaluate, args=(workspace, model, 2))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert not workspace.undelivered.exists()
+    thread.join()
+    assert json.loads(workspace.registration.read_text())["pending"]
+
+
+def test_evaluating_the_same_weights_again_gives_the_same_receipt(
+    store: Store, workspace: Workspace, model: Path
+) -> None:
+    receipts = []
+    for created in 2, 3:
+        evaluate(workspace, model, created)
+        list(deliver_backlog(workspace, lambda: store))
+        receipts.append(workspace.registration.read_bytes())
+    assert receipts[0] == receipts[1]
 
 
 @pytest.mark.parametrize("then", ["nothing", "another run"])

@@ -35,16 +35,15 @@ def sync_lines(workspace: Workspace) -> Iterator[str]:
     try:
         for folder in tqdm(list(_running(workspace)), desc="curves", unit="run", leave=False):
             _bring(folder, store)
-        registered = deliver_backlog(workspace, lambda: store)
+        for registered in deliver_backlog(workspace, lambda: store):
+            _let_dvc_know(workspace)
+            yield str(registered)
     except UserError:
         raise
     except Exception as error:
         raise _refused(tracking, error) from error
-    if registered:
-        _let_dvc_know(workspace)
     still = {run.key for run in waiting(workspace)}  # a live trainer's own
     yield from (_line(run) for run in before if run.key not in still)
-    yield from map(str, registered)
 
 
 def _running(workspace: Workspace) -> Iterator[Path]:
