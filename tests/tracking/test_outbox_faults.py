@@ -15,10 +15,12 @@ from runs import KEY, Training, begin, history, line, through
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import link_tree
 from xtts_finetune.core.layout import Workspace, lock_of
+from xtts_finetune.ops.status import status_text
 from xtts_finetune.ops.sync import sync_lines
 from xtts_finetune.tracking import backlog
 from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import Outbox, ended_outboxes, set_aside
 from xtts_finetune.tracking.registry import versions
 
@@ -152,7 +154,59 @@ def test_a_run_that_cannot_be_delivered_keeps_no_other_back(store: Store, worksp
     assert [folder.name for folder in workspace.undelivered.iterdir()] == [KEY]
 
 
+def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspace) -> None:
+    (workspace.undelivered / KEY).mkdir(parents=True)
+    damage(workspace.undelivered / KEY)
+    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    said = status_text(workspace)
+    assert f"{KEY}/delivery.json is damaged" in said
+    assert f"rm -r {workspace.undelivered / KEY}" in said
+    with pytest.raises(UserError, match=rf"{KEY}/delivery\.json"):
+        list(sync_lines(workspace))
+
+
+def test_a_run_of_which_only_the_end_is_missing_waits(
+    project: Workspace, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = begin(store, project.work("phase1"))
+    training.line(6)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, "set_terminated", unplugged)
+        training.tracker.finish("KILLED")
+    [found] = waiting(project)
+    assert found.points == 0
+    assert "mlflow     lacks the tags or the end of a run: xtts-finetune sync" in status_text(project)
+    assert list(sync_lines(project)) == ["phase1: tags and status delivered"]
+    assert store.client.get_run(training.tracker.run_id).info.status == "KILLED"
+    assert waiting(project) == []
+    assert list(sync_lines(project)) == ["nothing waits for MLflow"]
+
+
+def test_a_pending_model_whose_folder_is_gone_must_be_evaluated_again(project: Workspace, model: Path) -> None:
+    evaluate(project, model, created=2)
+    shutil.rmtree(project.undelivered)
+    with pytest.raises(UserError, match="dvc repro -s -f evaluate"):
+        list(sync_lines(project))
+
+
 # others at work
+
+
+def test_an_upload_beside_it_does_not_change_how_long_a_training_waits(
+    store: Store, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.05")
+    answered = threading.Event()
+
+    def connect() -> Store:
+        assert answered.wait(10)
+        return store
+
+    training = begin(connect, workspace.work("phase1"), uri="http://somewhere")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # as for an upload: 600
+    training.tracker.finish()
+    answered.set()
+    assert "no answer in 0.05 s" in capsys.readouterr().err
 
 
 def test_a_second_deliverer_says_who_is_at_work(

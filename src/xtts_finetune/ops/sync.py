@@ -10,26 +10,33 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.lock import trained_now
 from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams, load_params
 from xtts_finetune.dvcio.cache import named_entries, rename_outs
 from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store, open_store, reason
-from xtts_finetune.tracking.delivery import Delivery, Waiting, waiting
-from xtts_finetune.tracking.outbox import Outbox, passed_over, running_outboxes
+from xtts_finetune.tracking.delivery import Delivery, Waiting, damaged, waiting
+from xtts_finetune.tracking.outbox import Outbox, ordered, passed_over, running_outboxes
 
 
 def sync_lines(workspace: Workspace) -> Iterator[str]:
     """Deliver all that waits; a line for each run.
 
     Raises:
-        UserError: MLflow does not answer or refuses, or a record is damaged; the rest waits on.
+        UserError: MLflow does not answer or refuses, or a record is damaged; the rest waits on. Or a model waits by
+            reports/registration.json that is not there any more.
     """
     tracking = load_params(workspace.params).tracking
-    before = waiting(workspace)
-    if not before:
+    if waiting(workspace) or damaged(workspace):
+        yield from _bring_all(workspace, tracking)
+    else:
         yield "nothing waits for MLflow"
-        return
+    _require_what_is_pending(workspace)
+
+
+def _bring_all(workspace: Workspace, tracking: TrackingParams) -> Iterator[str]:
+    before, failure = waiting(workspace), None
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "true")  # of a model's upload, file by file
     store = open_store(workspace, tracking)
     try:
@@ -38,12 +45,23 @@ def sync_lines(workspace: Workspace) -> Iterator[str]:
         for registered in deliver_backlog(workspace, lambda: store):
             _let_dvc_know(workspace)
             yield str(registered)
-    except UserError:
-        raise
-    except Exception as error:
-        raise _refused(tracking, error) from error
+    except UserError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 - raised below
+        failure = _refused(tracking, error)
     still = {run.key for run in waiting(workspace)}  # a live trainer's own
     yield from (_line(run) for run in before if run.key not in still)
+    if failure:
+        raise failure
+
+
+def _require_what_is_pending(workspace: Workspace) -> None:
+    """Refuse to be done while a model is to be registered whose folder somebody deleted."""
+    file = workspace.registration
+    receipt = read_json(file) if file.exists() else {}
+    if receipt.get("pending") and receipt["model_sha256"] not in ordered(workspace):
+        what = "says that a model waits to be registered, but its folder in work/undelivered/ is gone"
+        raise UserError("a model is not registered", [Problem(str(file), what, "dvc repro -s -f evaluate")])
 
 
 def _running(workspace: Workspace) -> Iterator[Path]:
@@ -79,7 +97,7 @@ def _let_dvc_know(workspace: Workspace) -> None:
 
 
 def _line(run: Waiting) -> str:
-    return f"{run.name}: {run.points} points delivered"
+    return f"{run.name}: {f'{run.points} points' if run.points else 'tags and status'} delivered"
 
 
 def _refused(tracking: TrackingParams, error: Exception) -> UserError:

@@ -150,6 +150,12 @@ def ended_outboxes(workspace: Workspace) -> Iterator[Path]:
     yield from sorted(folders, key=lambda folder: (_created(folder), folder.name))
 
 
+def ordered(workspace: Workspace) -> set[str]:
+    """SHA-256 of the weights that wait to be registered."""
+    orders = (Outbox.read(folder).record.order for folder in ended_outboxes(workspace))
+    return {order.sha256 for order in orders if order}
+
+
 def running_outboxes(workspace: Workspace) -> Iterator[tuple[PhaseName, Path]]:
     """The folders of phases that are unfinished, or not taken over by DVC yet; parked ones, too."""
     for phase in PHASES:
