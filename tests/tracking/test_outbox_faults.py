@@ -17,7 +17,7 @@ from xtts_finetune.core.files import link_tree
 from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.ops.status import status_text
 from xtts_finetune.ops.sync import sync_lines
-from xtts_finetune.tracking import backlog
+from xtts_finetune.tracking import backlog, delivery
 from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.delivery import waiting
@@ -255,3 +255,13 @@ def test_a_folder_that_a_trainer_renames_meanwhile_is_not_made_again(
     assert work.exists() == (then == "another run")
     if work.exists():
         assert Outbox.read(work).record.key == "f" * 16
+
+
+def test_a_folder_that_is_delivered_meanwhile_is_no_fault(
+    workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(workspace, model, created=2)
+    [folder] = ended_outboxes(workspace)
+    shutil.rmtree(folder)
+    monkeypatch.setattr(delivery, "ended_outboxes", lambda _: [folder])  # as it was an instant ago
+    assert delivery.waiting(workspace) == delivery.damaged(workspace) == []

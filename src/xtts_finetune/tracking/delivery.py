@@ -38,7 +38,7 @@ def waiting(workspace: Workspace) -> list[Waiting]:
     """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server."""
     found = []
     for folder in (*ended_outboxes(workspace), *(folder for _, folder in running_outboxes(workspace))):
-        with suppress(UserError):  # `damaged` has those that matter
+        with suppress(UserError, FileNotFoundError):  # `damaged` has those that matter; or it was just delivered
             outbox = Outbox.read(folder)
             points, record = len(outbox.outstanding()), outbox.record
             if record.order or not outbox.is_delivered:
@@ -51,7 +51,8 @@ def damaged(workspace: Workspace) -> list[Problem]:
     problems: list[Problem] = []
     for folder in ended_outboxes(workspace):
         try:
-            Outbox.read(folder)
+            with suppress(FileNotFoundError):  # just delivered
+                Outbox.read(folder)
         except UserError as error:
             problems += error.problems
     return problems

@@ -218,6 +218,6 @@ def _damaged(file: Path, what: str) -> UserError:
 
 
 def _created(folder: Path) -> int:
-    with suppress(UserError):
+    with suppress(UserError, FileNotFoundError):
         return _read(folder / DELIVERY).created
     return 0
