@@ -13,6 +13,7 @@ from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import track
 
 DATASET = ("data", "data/", "a" * 32 + ".dir")
+KEY = "0123456789abcdef"
 LOCAL = TrackingParams(experiment="xtts-finetune", uri=None, flush_every_steps=5)
 
 
@@ -35,7 +36,7 @@ class Training:
 def begin(
     store: Store | Callable[[], Store],
     folder: Path,
-    key: str = "key",
+    key: str = KEY,
     flush_every_steps: int = 5,
     uri: str | None = None,
     tags: dict[str, str] | None = None,

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Training, begin, history, line, through
+from evaluations import evaluate
+from runs import KEY, Training, begin, history, line, through
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.speech.speaker import SERVING_CODE
-from xtts_finetune.tracking.backlog import Files, deliver_backlog, put
+from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.delivery import waiting
-from xtts_finetune.tracking.outbox import Order, new_tracked_run, set_aside, take_back
+from xtts_finetune.tracking.outbox import set_aside, take_back
 from xtts_finetune.tracking.registry import versions
-
-KEY = "0123456789abcdef"
 
 
 def unplugged(metrics: Any) -> None:
@@ -41,7 +39,7 @@ def test_what_a_done_phase_has_not_delivered_outlives_its_work(
     set_aside(workspace)
     shutil.rmtree(workspace.work("phase1"))
     assert [(run.key, run.points) for run in waiting(workspace)] == [(KEY, 6)]
-    assert deliver_backlog(workspace, lambda: store) == []
+    assert list(deliver_backlog(workspace, lambda: store)) == []
     assert history(store, undelivered.tracker.run_id) == line(6)
     assert store.client.get_run(undelivered.tracker.run_id).info.status == "FINISHED"
     assert waiting(workspace) == []
@@ -78,43 +76,32 @@ def test_a_damaged_or_forged_record_is_named(workspace: Workspace, store: Store,
     (workspace.undelivered / KEY / "delivery.json").write_text(content)
     assert waiting(workspace) == []
     with pytest.raises(UserError, match=KEY):
-        deliver_backlog(workspace, lambda: store)
+        list(deliver_backlog(workspace, lambda: store))
 
 
 # evaluations
 
 
-def evaluate(workspace: Workspace, model: Path, sha256: str, created: int) -> None:
-    tags = {"phase": "phase2", "step": "7"}
-    order = Order("voice", sha256, tags, {"eval/mel_ce": 2.5})
-    record = replace(new_tracked_run(sha256 * 4, "evaluate", {}, {}), created=created, ended=created, status="FINISHED")
-    (workspace.reports / "samples").mkdir(parents=True, exist_ok=True)
-    (workspace.reports / "samples" / "1.wav").unlink(missing_ok=True)  # published anew, as every file
-    (workspace.reports / "samples" / "1.wav").write_bytes(sha256.encode())
-    files = Files([workspace.reports / "samples"], model, SERVING_CODE)
-    put(workspace, replace(record, order=order), [{"step": 7, "time": created, "eval/mel_ce": 2.5}], files)
-
-
 def test_pending_models_are_registered_as_they_were_then(store: Store, workspace: Workspace, model: Path) -> None:
     """The newest ends as candidate, and later results in the workspace change nothing of the earlier one."""
     weights = (model / "model.safetensors").read_bytes()
-    evaluate(workspace, model, "f00d", created=2)
+    before = evaluate(workspace, model, created=2)
     (model / "model.safetensors").unlink()
     (model / "model.safetensors").write_bytes(b"others")
-    evaluate(workspace, model, "beef", created=3)
+    then = evaluate(workspace, model, created=3)
     shutil.rmtree(workspace.reports / "samples")
-    assert json.loads(workspace.registration.read_text()) == {"pending": True, "model_sha256": "beef"}
+    assert json.loads(workspace.registration.read_text()) == {"pending": True, "model_sha256": then}
     assert {run.registration for run in waiting(workspace)} == {True}
     assert [done.version for done in deliver_backlog(workspace, lambda: store)] == [1, 2]
     assert [(each.tags["model_sha256"], each.aliases) for each in versions(store, "voice")] == [
-        ("beef", ["candidate"]),
-        ("f00d", ["champion"]),
+        (then, ["candidate"]),
+        (before, ["champion"]),
     ]
     told = json.loads(workspace.registration.read_text())
-    assert (told["version"], told["model_sha256"], told["created"]) == (2, "beef", True)
+    assert (told["version"], told["model_sha256"]) == (2, then)
     first = versions(store, "voice")[1]
     stored = workspace.root / "mlruns" / "artifacts"
-    assert (stored / first.run_id / "artifacts" / "samples" / "1.wav").read_bytes() == b"f00d"
+    assert (stored / first.run_id / "artifacts" / "samples" / "1.wav").read_bytes() == before.encode()
     assert history(store, first.run_id, "eval/mel_ce") == [(7, 2.5)]
     assert weights in [file.read_bytes() for file in stored.rglob("model.safetensors")]
 
@@ -126,11 +113,11 @@ def test_a_crash_anywhere_is_made_up_for(
     def crash(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    evaluate(workspace, model, "f00d", created=2)
+    evaluate(workspace, model, created=2)
     with monkeypatch.context() as patch:
         patch.setattr(store.client, step, crash)
         with pytest.raises(KeyboardInterrupt):
-            deliver_backlog(workspace, lambda: store)
+            list(deliver_backlog(workspace, lambda: store))
     assert json.loads(workspace.registration.read_text())["pending"]
     [done] = deliver_backlog(workspace, lambda: store)
     assert (done.version, done.created) == (1, True)
@@ -142,9 +129,9 @@ def test_a_crash_anywhere_is_made_up_for(
 def test_figures_are_not_written_to_a_folder_that_a_server_names(
     store: Store, workspace: Workspace, model: Path
 ) -> None:
-    evaluate(workspace, model, "f00d", created=2)
+    evaluate(workspace, model, created=2)
     servers = replace(store, artifacts=None)  # as open_store gives it for tracking.uri: http://…
     with pytest.raises(UserError, match="a folder of this machine"):
-        deliver_backlog(workspace, lambda: servers)
+        list(deliver_backlog(workspace, lambda: servers))
     assert not list((workspace.root / "mlruns").rglob("1.wav"))
     assert [run.registration for run in waiting(workspace)] == [True]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
-from runs import DATASET, begin, history, line, through
+from runs import DATASET, KEY, begin, history, line, through
 
 from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.core.layout import Workspace
@@ -16,6 +16,8 @@ from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import Store, open_store
 from xtts_finetune.tracking.delivery import Delivery, waiting
 from xtts_finetune.tracking.outbox import Outbox
+
+OTHER = "fedcba9876543210"
 
 
 @pytest.fixture
@@ -121,12 +123,12 @@ def test_other_work_and_deleted_runs_get_a_new_run_with_all_points(store: Store,
     first = begin(store, folder)
     first.line(8)
     first.tracker.finish()
-    other = begin(store, folder, key="other")
+    other = begin(store, folder, key=OTHER)
     other.tracker.finish()
     assert other.tracker.run_id != first.tracker.run_id
     assert history(store, other.tracker.run_id) == line(8)
     store.client.delete_run(other.tracker.run_id)
-    again = begin(store, folder, key="other")
+    again = begin(store, folder, key=OTHER)
     again.tracker.finish()
     assert again.tracker.run_id not in (first.tracker.run_id, other.tracker.run_id)
     assert history(store, again.tracker.run_id) == line(8)
@@ -267,7 +269,7 @@ def test_points_that_cannot_be_stored_are_counted_and_wait(
     assert "7 points are not in MLflow: unplugged" in capsys.readouterr().err
     assert store.client.get_run(tracker.run_id).info.status == "RUNNING"
     [found] = waiting(workspace)
-    assert (found.key, found.points, found.registration) == ("key", 7, False)
+    assert (found.key, found.points, found.registration) == (KEY, 7, False)
     Delivery(Outbox.read(folder), lambda: store).bring()
     assert history(store, tracker.run_id) == line(7)
     assert store.client.get_run(tracker.run_id).info.status == "FINISHED"
@@ -327,9 +329,9 @@ def test_a_parked_runs_record_moves_with_its_folder(store: Store, folder: Path, 
     def gate(metrics: Any) -> None:
         raise ConnectionError("unplugged")
 
-    training = begin(through(store, gate), folder, key="0123456789abcdef")
+    training = begin(through(store, gate), folder, key=KEY)
     with training.tracker:
         training.line(3)
-    shutil.move(folder, folder.with_name("phase1.0123456789abcdef"))
+    shutil.move(folder, folder.with_name(f"phase1.{KEY}"))
     [found] = waiting(workspace)
-    assert (found.key, found.points) == ("0123456789abcdef", 3)
+    assert (found.key, found.points) == (KEY, 3)

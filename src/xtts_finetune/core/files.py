@@ -172,7 +172,12 @@ def link_tree(source: Path, target: Path) -> None:
     """Give every file below `source` a second name below `target`, a folder that is made where there is none.
 
     Of a symlink (into DVC's cache, which gc may empty) the file itself is linked.
+
+    Raises:
+        FileNotFoundError: there is no folder `source`.
     """
+    if not source.is_dir():
+        raise FileNotFoundError(f"no folder {source}")
     target.mkdir(exist_ok=True)
     for path in sorted(source.rglob("*")):
         if path.is_dir():

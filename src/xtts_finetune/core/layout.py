@@ -39,6 +39,7 @@ DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve h
 FIGURES = "artifacts"  # files for its page
 BUNDLE = "bundle"
 SERVING = "serving.py"  # the code that lets a bundle speak
+_UNDELIVERED = "undelivered"
 # of prepared/
 FEATURES = "features.json"  # SHA-256 of every features file
 # of an exported best
@@ -58,7 +59,8 @@ VOCODER = "vocoder.safetensors"
 CheckpointKind = Literal["step", "best"]
 _CHECKPOINT = re.compile(r"(step|best)-(\d{8,})")
 _SEGMENT = re.compile(r"curve-\d{8,}\.jsonl")
-_PARKED = re.compile(rf"({'|'.join(PHASES)})\.([0-9a-f]{{16}})(-\d+)?")  # numbered where two runs have one key
+_KEY = "[0-9a-f]{16}"
+_PARKED = re.compile(rf"({'|'.join(PHASES)})\.({_KEY})(-\d+)?")  # numbered where two runs have one key
 
 
 def checkpoint_name(kind: CheckpointKind, step: int) -> str:
@@ -83,6 +85,16 @@ def is_curve_segment(name: str) -> bool:
 
 def is_checkpoint_name(name: str) -> bool:
     return _CHECKPOINT.fullmatch(name) is not None
+
+
+def is_run_key(text: str) -> bool:
+    """Whether it can be the key of a run, which names a folder."""
+    return re.fullmatch(_KEY, text) is not None
+
+
+def is_undelivered(folder: Path) -> bool:
+    """Whether a run's folder is one of `Workspace.undelivered`, and nothing but what MLflow has yet to get."""
+    return folder.parent.name == _UNDELIVERED
 
 
 def parked_key(name: str, phase: PhaseName) -> str | None:
@@ -173,7 +185,7 @@ class Workspace:
     @property
     def undelivered(self) -> Path:
         """Runs that ended before MLflow had all of them, a folder each."""
-        return self.root / "work" / "undelivered"
+        return self.root / "work" / _UNDELIVERED
 
     @property
     def page_reserve(self) -> Path:

@@ -16,7 +16,7 @@ from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.ops.origin import OURS, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
-from xtts_finetune.tracking.delivery import waiting
+from xtts_finetune.tracking.delivery import damaged, waiting
 
 
 def status_text(workspace: Workspace) -> str:
@@ -148,8 +148,10 @@ def _waiting_lines(workspace: Workspace) -> Iterator[str]:
     found = waiting(workspace)
     if found:
         points = sum(each.points for each in found)
-        model = ", and a model to be registered" if any(each.registration for each in found) else ""
-        yield f"mlflow     {points} points{model} wait for it: xtts-finetune sync"
+        what = [f"{points} points"] if points else []
+        what += ["a model to be registered"] if any(each.registration for each in found) else []
+        yield f"mlflow     lacks {' and '.join(what) or 'the tags or the end of a run'}: xtts-finetune sync"
+    yield from (f"mlflow     {each.where} {each.what}\n           remedy: {each.remedy}" for each in damaged(workspace))
 
 
 def _parked_lines(workspace: Workspace) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,41 +10,58 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.lock import trained_now
 from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams, load_params
 from xtts_finetune.dvcio.cache import named_entries, rename_outs
 from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import Store, open_store, reason
-from xtts_finetune.tracking.delivery import Delivery, Waiting, waiting
-from xtts_finetune.tracking.outbox import Outbox, running_outboxes
+from xtts_finetune.tracking.delivery import Delivery, Waiting, damaged, waiting
+from xtts_finetune.tracking.outbox import Outbox, ordered, passed_over, running_outboxes
 
 
 def sync_lines(workspace: Workspace) -> Iterator[str]:
     """Deliver all that waits; a line for each run.
 
     Raises:
-        UserError: MLflow does not answer or refuses, or a record is damaged; the rest waits on.
+        UserError: MLflow does not answer or refuses, or a record is damaged; the rest waits on. Or a model waits by
+            reports/registration.json that is not there any more.
     """
     tracking = load_params(workspace.params).tracking
-    before = waiting(workspace)
-    if not before:
+    if waiting(workspace) or damaged(workspace):
+        yield from _bring_all(workspace, tracking)
+    else:
         yield "nothing waits for MLflow"
-        return
+    _require_what_is_pending(workspace)
+
+
+def _bring_all(workspace: Workspace, tracking: TrackingParams) -> Iterator[str]:
+    before, failure = waiting(workspace), None
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "true")  # of a model's upload, file by file
     store = open_store(workspace, tracking)
     try:
         for folder in tqdm(list(_running(workspace)), desc="curves", unit="run", leave=False):
             _bring(folder, store)
-        registered = deliver_backlog(workspace, lambda: store)
-    except UserError:
-        raise
-    except Exception as error:
-        raise _refused(tracking, error) from error
-    if registered:
-        _let_dvc_know(workspace)
+        for registered in deliver_backlog(workspace, lambda: store):
+            _let_dvc_know(workspace)
+            yield str(registered)
+    except UserError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 - raised below
+        failure = _refused(tracking, error)
     still = {run.key for run in waiting(workspace)}  # a live trainer's own
     yield from (_line(run) for run in before if run.key not in still)
-    yield from map(str, registered)
+    if failure:
+        raise failure
+
+
+def _require_what_is_pending(workspace: Workspace) -> None:
+    """Refuse to be done while a model is to be registered whose folder somebody deleted."""
+    file = workspace.registration
+    receipt = read_json(file) if file.exists() else {}
+    if receipt.get("pending") and receipt["model_sha256"] not in ordered(workspace):
+        what = "says that a model waits to be registered, but its folder in work/undelivered/ is gone"
+        raise UserError("a model is not registered", [Problem(str(file), what, "dvc repro -s -f evaluate")])
 
 
 def _running(workspace: Workspace) -> Iterator[Path]:
@@ -55,7 +73,11 @@ def _running(workspace: Workspace) -> Iterator[Path]:
 
 
 def _bring(folder: Path, store: Store) -> None:
-    outbox = Outbox.read(folder)
+    try:
+        outbox = Outbox.read(folder)
+    except UserError:
+        print(passed_over(folder), "; it is made anew when the run goes on", sep="", file=sys.stderr)
+        return
     if outbox.is_delivered:
         return
     try:
@@ -75,7 +97,7 @@ def _let_dvc_know(workspace: Workspace) -> None:
 
 
 def _line(run: Waiting) -> str:
-    return f"{run.name}: {run.points} points delivered"
+    return f"{run.name}: {f'{run.points} points' if run.points else 'tags and status'} delivered"
 
 
 def _refused(tracking: TrackingParams, error: Exception) -> UserError:

@@ -147,7 +147,8 @@ def _register(workspace: Workspace, connect: Callable[[], Store], must: bool) ->
         Exception: what keeps the workspace's own database from taking it (`must`).
     """
     try:
-        done = deliver_backlog(workspace, connect)
+        for done in deliver_backlog(workspace, connect):
+            print(done)
     except Exception as error:
         if must:
             raise
@@ -157,8 +158,6 @@ def _register(workspace: Workspace, connect: Callable[[], Store], must: bool) ->
             "xtts-finetune sync",
             file=sys.stderr,
         )
-        return
-    print(*done, sep="\n")
 
 
 def _named(figures: dict[str, float]) -> dict[str, float]:

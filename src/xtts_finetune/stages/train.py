@@ -59,8 +59,7 @@ def _tracker(job: Job, curve: Curve, claimed: Claim) -> RunTracker:
     tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: record.identity.code}
     tags |= {from_step(CODE, step): code for step, code in record.newer_code}
     connect = connection(workspace, params.tracking)
-    deliver_backlog_aside(workspace, connect)
-    return track(
+    tracker = track(
         connect,
         params.tracking,
         workspace.work(job.name),
@@ -68,3 +67,5 @@ def _tracker(job: Job, curve: Curve, claimed: Claim) -> RunTracker:
         lambda: curve.rows,
         claimed.state.step if claimed.state else job.start_step,
     )
+    deliver_backlog_aside(workspace, connect)
+    return tracker

@@ -7,22 +7,25 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import (
     discard,
     link_or_copy,
     link_tree,
     published_folder,
     read_json,
+    sha256_file,
     write_json,
     write_text,
 )
-from xtts_finetune.core.layout import BUNDLE, CURVE, DELIVERY, FIGURES, SERVING, Workspace, lock_of
+from xtts_finetune.core.layout import BUNDLE, CURVE, DELIVERY, FIGURES, SERVING, WEIGHTS, Workspace, lock_of
 from xtts_finetune.tracking.connection import Store, reason
 from xtts_finetune.tracking.curve import Row
 from xtts_finetune.tracking.delivery import Delivery
@@ -44,6 +47,12 @@ class Files:
 def put(workspace: Workspace, record: TrackedRun, rows: list[Row], files: Files) -> None:
     """Keep an ended run until it is delivered, and say in reports/registration.json that its model waits."""
     assert record.order
+    # However long that takes: who delivers is bounded by a server's timeouts, and an evaluation is not thrown away.
+    with _alone(workspace, seconds=-1):
+        _put(workspace, record, record.order, rows, files)
+
+
+def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row], files: Files) -> None:
     with published_folder(workspace.undelivered / record.key) as folder:
         (folder / FIGURES).mkdir()
         for path in files.figures:
@@ -52,27 +61,60 @@ def put(workspace: Workspace, record: TrackedRun, rows: list[Row], files: Files)
         shutil.copyfile(files.serving_code, folder / SERVING)
         write_text(folder / CURVE, "".join(json.dumps(row) + "\n" for row in rows))
         write_json(folder / DELIVERY, asdict(record))
-    write_json(workspace.registration, {"pending": True, "model_sha256": record.order.sha256})
+    write_json(workspace.registration, {"pending": True, "model_sha256": order.sha256})
 
 
-def deliver_backlog(workspace: Workspace, connect: Callable[[], Store]) -> list[Registration]:
+def deliver_backlog(workspace: Workspace, connect: Callable[[], Store]) -> Iterator[Registration]:
     """Deliver all ended runs, the one that began first first, so that the newest model ends as candidate.
 
-    Returns:
-        What was registered.
+    Yields:
+        What was registered. A run that cannot be delivered keeps none of the others back.
 
     Raises:
-        filelock.Timeout: another process delivers them.
-        UserError: a record is damaged, or the store names a path of this machine.
-        Exception: whatever the store raises; what it took before stays.
+        UserError: another process delivers them, or the store cannot be opened. At the end, of the first run that
+            could not be delivered: its record or model is damaged, or the store names a path of this machine.
+        Exception: at the end, too: whatever the store raised first; what it took stays.
     """
-    registered = []
-    if any(ended_outboxes(workspace)):
-        with FileLock(lock_of(workspace.undelivered), timeout=_LOCK_SECONDS):
-            for folder in list(ended_outboxes(workspace)):
-                done = _deliver(workspace, folder, connect)
-                registered += [done] if done else []
-    return registered
+    if not any(ended_outboxes(workspace)):
+        return
+    failure: Exception | None = None
+    with _alone(workspace, _LOCK_SECONDS):
+        store = connect()
+        for folder in list(ended_outboxes(workspace)):
+            try:
+                done = _deliver(workspace, folder, lambda: store)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = failure or error
+            else:
+                yield from [done] if done else []
+    if failure:
+        raise failure
+
+
+@contextmanager
+def _alone(workspace: Workspace, seconds: float) -> Iterator[None]:
+    """Hold the folders of ended runs.
+
+    Raises:
+        UserError: another process still holds them after so many seconds (-1: never).
+    """
+    lock = FileLock(lock_of(workspace.undelivered))
+    workspace.undelivered.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        print("tracking: waiting for another process that delivers to MLflow", file=sys.stderr)
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            find = "tasklist" if sys.platform == "win32" else "pgrep -af xtts.finetune"
+            what = "is held by another process that delivers to MLflow: a stage, or xtts-finetune sync"
+            remedy = f"wait for it, or find it ({find}) and stop it: nothing is lost; then: xtts-finetune sync"
+            raise UserError("another process delivers to MLflow", [Problem(lock.lock_file, what, remedy)]) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], Store]) -> None:
@@ -105,6 +147,7 @@ def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], Store]) -
 
 
 def _register(delivery: Delivery, order: Order) -> Registration:
+    _check(delivery.outbox.folder / BUNDLE / WEIGHTS, order)
     store, run_id = delivery.claim()
     folder = delivery.outbox.folder
     address = store.client.get_run(run_id).info.artifact_uri
@@ -123,8 +166,19 @@ def _register(delivery: Delivery, order: Order) -> Registration:
     )
 
 
+def _check(weights: Path, order: Order) -> None:
+    """Refuse to register anything but the weights that were evaluated."""
+    if weights.is_file() and sha256_file(weights) == order.sha256:
+        return
+    what = "is not what was evaluated" if weights.is_file() else "is missing"
+    remedy = f"rm -r {weights.parents[1]}, then evaluate again: dvc repro -s -f evaluate"
+    raise UserError("a model cannot be registered", [Problem(str(weights), what, remedy)])
+
+
 def _write_receipt(workspace: Workspace, order: Order, done: Registration) -> None:
     """In reports/registration.json, unless that is about another evaluation's model by now."""
     file = workspace.registration
     if file.exists() and read_json(file).get("model_sha256") == order.sha256:
-        write_json(file, {**asdict(done), "model_sha256": order.sha256})
+        receipt = {**asdict(done), "model_sha256": order.sha256}
+        del receipt["created"]  # evaluated again, the same weights give the same receipt, and the same dvc.lock
+        write_json(file, receipt)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, running_outboxes
@@ -26,7 +26,7 @@ _SAVE_SECONDS = 30  # the cursor on disk is behind by so much at most; who start
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run of which MLflow lacks something."""
+    """A run of which MLflow lacks something, if only its tags or how it ended."""
 
     key: str
     name: str
@@ -38,12 +38,24 @@ def waiting(workspace: Workspace) -> list[Waiting]:
     """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server."""
     found = []
     for folder in (*ended_outboxes(workspace), *(folder for _, folder in running_outboxes(workspace))):
-        with suppress(UserError):  # sync names what is damaged
+        with suppress(UserError, FileNotFoundError):  # `damaged` has those that matter; or it was just delivered
             outbox = Outbox.read(folder)
             points, record = len(outbox.outstanding()), outbox.record
-            if points or record.order:
+            if record.order or not outbox.is_delivered:
                 found.append(Waiting(record.key, record.name, points, record.order is not None))
     return found
+
+
+def damaged(workspace: Workspace) -> list[Problem]:
+    """The records of ended runs that cannot be read: without them nothing of the run is delivered."""
+    problems: list[Problem] = []
+    for folder in ended_outboxes(workspace):
+        try:
+            with suppress(FileNotFoundError):  # just delivered
+                Outbox.read(folder)
+        except UserError as error:
+            problems += error.problems
+    return problems
 
 
 class Delivery:

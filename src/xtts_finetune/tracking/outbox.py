@@ -4,6 +4,7 @@ A server may be down for days: everything that it is to be told stands in the ru
 to tell it.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import discard, link_or_copy, published_folder, read_json, sha256_json, write_json
-from xtts_finetune.core.layout import CURVE, DELIVERY, DONE, PHASES, PhaseName, Workspace
+from xtts_finetune.core.files import discard, link_or_copy, published_folder, sha256_json, write_json
+from xtts_finetune.core.layout import CURVE, DELIVERY, DONE, PHASES, PhaseName, Workspace, is_run_key, is_undelivered
 from xtts_finetune.tracking.curve import Row, read_rows
 
 RUNNING = "RUNNING"
@@ -64,6 +67,9 @@ class Point:
     step: int
 
 
+_RECORD = TypeAdapter(TrackedRun)
+
+
 class Outbox:
     """A run's folder. Threads of one process may share it."""
 
@@ -71,15 +77,19 @@ class Outbox:
         self.folder = folder
         self.record = record
         self._rows = rows
+        self._is_read = False
         self._lock = threading.Lock()
 
     @classmethod
     def read(cls, folder: Path) -> "Outbox":
-        """
+        """The outbox of a run that others may move away meanwhile, or begin to train.
+
         Raises:
             UserError: its record is damaged.
         """
-        return cls(folder, _read(folder / DELIVERY), lambda: list(read_rows(folder / CURVE)))
+        outbox = cls(folder, _read(folder / DELIVERY), lambda: list(read_rows(folder / CURVE)))
+        outbox._is_read = True
+        return outbox
 
     def change(self, **changes: Any) -> None:
         """Change the record in memory; `save` puts it on the disk."""
@@ -87,8 +97,15 @@ class Outbox:
             self.record = replace(self.record, **changes)
 
     def save(self) -> None:
+        """Write the record; one that was read, over its own run only: a trainer may have renamed the folder."""
         with self._lock:
-            write_json(self.folder / DELIVERY, asdict(self.record))
+            if not self._is_read or self._is_there():
+                write_json(self.folder / DELIVERY, asdict(self.record))
+
+    def _is_there(self) -> bool:
+        with suppress(UserError, FileNotFoundError):
+            return _read(self.folder / DELIVERY).key == self.record.key
+        return False
 
     def outstanding(self) -> list[Point]:
         """The points that MLflow lacks, in the order of the curve."""
@@ -128,8 +145,15 @@ def new_tracked_run(
 
 def ended_outboxes(workspace: Workspace) -> Iterator[Path]:
     """The folders of runs that ended undelivered, the one that began first first: the last registered is candidate."""
-    folders = [file.parent for file in workspace.undelivered.glob(f"*/{DELIVERY}")]
+    found = (file.parent for file in workspace.undelivered.glob(f"*/{DELIVERY}"))
+    folders = [folder for folder in found if not folder.name.startswith(".")]  # half-written or half-deleted
     yield from sorted(folders, key=lambda folder: (_created(folder), folder.name))
+
+
+def ordered(workspace: Workspace) -> set[str]:
+    """SHA-256 of the weights that wait to be registered."""
+    orders = (Outbox.read(folder).record.order for folder in ended_outboxes(workspace))
+    return {order.sha256 for order in orders if order}
 
 
 def running_outboxes(workspace: Workspace) -> Iterator[tuple[PhaseName, Path]]:
@@ -147,7 +171,11 @@ def set_aside(workspace: Workspace) -> None:
         work = workspace.work(phase)
         if not (work / DONE).exists() or not (work / DELIVERY).exists():
             continue
-        outbox = Outbox.read(work)
+        try:
+            outbox = Outbox.read(work)
+        except UserError:
+            print(passed_over(work), "; what MLflow lacks of it, reports/ has", sep="", file=sys.stderr)
+            continue
         if not outbox.is_delivered:
             with published_folder(workspace.undelivered / outbox.record.key) as folder:
                 for name in CURVE, DELIVERY:
@@ -165,19 +193,31 @@ def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
         discard(aside)
 
 
+def passed_over(folder: Path) -> str:
+    """A line about the damaged record of a run that is not ended: its states are whole, and MLflow knows its points."""
+    return f"tracking: {folder / DELIVERY} is damaged and passed over"
+
+
 def _read(file: Path) -> TrackedRun:
     try:
-        content = read_json(file)
-        order, dataset = content.pop("order"), content.pop("dataset")
-        if Path(content["key"]).name != content["key"]:  # it names a folder
-            raise ValueError(f"no key: {content['key']}")
-        return TrackedRun(**content, order=order and Order(**order), dataset=dataset and tuple(dataset))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        record = _RECORD.validate_json(file.read_bytes(), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(file, " ".join([*map(str, first["loc"]), first["msg"]])) from error
+    if not is_run_key(record.key):  # it names a folder
+        raise _damaged(file, f"no key: {record.key!r}")
+    return record
+
+
+def _damaged(file: Path, what: str) -> UserError:
+    if is_undelivered(file.parent):
         remedy = f"rm -r {file.parent}: MLflow then lacks the run; reports/ and models/ have its results"
-        raise UserError("a run cannot be delivered", [Problem(str(file), f"is damaged: {error}", remedy)]) from error
+    else:
+        remedy = f"rm {file}: it is made anew when the run goes on; MLflow knows how far it has its points"
+    return UserError("a run cannot be delivered", [Problem(str(file), f"is damaged: {what}", remedy)])
 
 
 def _created(folder: Path) -> int:
-    with suppress(UserError):
+    with suppress(UserError, FileNotFoundError):
         return _read(folder / DELIVERY).created
     return 0

@@ -28,6 +28,8 @@ class RunTracker:
         self._outbox = outbox
         self._delivery = Delivery(outbox, connect)
         self._is_local = is_local
+        # Now: while a model is uploaded on another thread, the process has another.
+        self._patience = None if is_local else float(os.environ[TIMEOUT])
         self._flush_every_steps = flush_every_steps
         self._next_flush = 0
         self._failure: Exception | None = None  # why the latest flight came to nothing
@@ -100,12 +102,11 @@ class RunTracker:
 
     def _land(self) -> None:
         """Wait for the flight: for the own database, or while a server takes batch after batch."""
-        patience = None if self._is_local else float(os.environ[TIMEOUT])
         while self._flight and self._flight.is_alive():
             before = self._outbox.record.delivered
-            self._flight.join(patience)
+            self._flight.join(self._patience)
             if self._outbox.record.delivered == before and self._flight.is_alive():
-                self._failure = TimeoutError(f"no answer in {patience:g} s")
+                self._failure = TimeoutError(f"no answer in {self._patience:g} s")
                 return
 
     def _report_the_rest(self) -> None:

@@ -1,0 +1,267 @@
+"""What may befall the folders of runs that MLflow has yet to get: damage, kills, and others at work beside."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkouts import PROJECT
+from evaluations import evaluate
+from filelock import FileLock
+from runs import KEY, Training, begin, history, line, through
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import link_tree
+from xtts_finetune.core.layout import Workspace, lock_of
+from xtts_finetune.ops.status import status_text
+from xtts_finetune.ops.sync import sync_lines
+from xtts_finetune.tracking import backlog, delivery
+from xtts_finetune.tracking.backlog import deliver_backlog
+from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.delivery import waiting
+from xtts_finetune.tracking.outbox import Outbox, ended_outboxes, set_aside
+from xtts_finetune.tracking.registry import versions
+
+PARKED = f"phase1.{KEY}"
+
+
+def unplugged(*_: Any, **__: Any) -> None:
+    raise ConnectionError("unplugged")
+
+
+@pytest.fixture
+def project(workspace: Workspace) -> Workspace:
+    """A workspace that has its params.yaml."""
+    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    return workspace
+
+
+@pytest.fixture
+def training(store: Store, workspace: Workspace) -> Training:
+    """A phase that was stopped, and of which MLflow has no point."""
+    training = begin(through(store, unplugged), workspace.work("phase1"))
+    training.line(6)
+    training.tracker.finish("KILLED")
+    return training
+
+
+def damage(folder: Path) -> Path:
+    (folder / "delivery.json").write_text('{"key": "ke')
+    return folder
+
+
+# damage
+
+
+def test_a_damaged_record_of_a_phase_in_work_is_passed_over(
+    workspace: Workspace, training: Training, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = damage(workspace.work("phase1"))
+    (work / "DONE").write_text("{}")
+    set_aside(workspace)
+    [said] = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    assert str(work / "delivery.json") in said
+    assert not workspace.undelivered.exists()
+
+
+def test_sync_passes_over_a_damaged_record_of_a_parked_run(
+    project: Workspace, store: Store, training: Training, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parked = damage(Path(shutil.copytree(project.work("phase1"), project.work("phase1").with_name(PARKED))))
+    assert list(sync_lines(project)) == ["phase1: 6 points delivered"]
+    assert history(store, training.tracker.run_id) == line(6)
+    assert f"{parked / 'delivery.json'} is damaged and passed over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["phase1", PARKED, f"undelivered/{KEY}"])
+def test_no_remedy_deletes_a_training(workspace: Workspace, folder: str) -> None:
+    place = workspace.root / "work" / folder
+    place.mkdir(parents=True)
+    with pytest.raises(UserError) as refused:
+        Outbox.read(damage(place))
+    [problem] = refused.value.problems
+    assert (f"rm -r {place}" in problem.remedy) == (place.parent == workspace.undelivered)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *({"key": key} for key in ("", ".", "..", "../../models", "0123", KEY.upper(), 5)),
+        {"created": "yesterday"},
+        {"created": True},
+        {"delivered": ["train/loss"]},
+        {"delivered": {"train/loss": "7"}},
+        {"tags": {"phase": 1}},
+        {"params": None},
+        {"order": {"model_name": "voice"}},
+        {"dataset": "data"},
+    ],
+    ids=str,
+)
+def test_a_record_of_other_types_is_damaged(workspace: Workspace, training: Training, forged: dict[str, Any]) -> None:
+    work = workspace.work("phase1")
+    content = json.loads((work / "delivery.json").read_text())
+    (work / "delivery.json").write_text(json.dumps(content | forged))
+    with pytest.raises(UserError, match="is damaged"):
+        Outbox.read(work)
+    (workspace.undelivered / KEY).mkdir(parents=True)
+    shutil.copy(work / "delivery.json", workspace.undelivered / KEY)
+    assert list(ended_outboxes(workspace)) == [workspace.undelivered / KEY]
+
+
+def test_what_a_kill_left_half_deleted_is_not_delivered(store: Store, workspace: Workspace, model: Path) -> None:
+    """Its bundle may be gone already, and only its record be left."""
+    evaluate(workspace, model, created=2)
+    [folder] = workspace.undelivered.iterdir()
+    folder.rename(folder.with_name(f".{folder.name}.0-0-0.abcd.tmp"))
+    assert list(deliver_backlog(workspace, lambda: store)) == []
+    assert versions(store, "voice") == []
+
+
+@pytest.mark.parametrize("fault", ["missing", "others"])
+def test_only_the_weights_that_were_evaluated_are_registered(
+    store: Store, workspace: Workspace, model: Path, fault: str
+) -> None:
+    evaluate(workspace, model, created=2)
+    [weights] = workspace.undelivered.glob("*/bundle/model.safetensors")
+    weights.unlink()
+    if fault == "others":
+        weights.write_bytes(b"others")
+    with pytest.raises(UserError, match=r"bundle/model\.safetensors"):
+        list(deliver_backlog(workspace, lambda: store))
+    assert versions(store, "voice") == []
+    assert json.loads(workspace.registration.read_text())["pending"]
+
+
+def test_links_to_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        link_tree(tmp_path / "gone", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_run_that_cannot_be_delivered_keeps_no_other_back(store: Store, workspace: Workspace, model: Path) -> None:
+    """The damaged one began first, as far as can be told."""
+    (workspace.undelivered / KEY).mkdir(parents=True)
+    damage(workspace.undelivered / KEY)
+    evaluate(workspace, model, created=2)
+    registered = []
+    with pytest.raises(UserError, match=KEY):
+        registered.extend(str(each) for each in deliver_backlog(workspace, lambda: store))
+    [version] = versions(store, "voice")
+    assert json.loads(workspace.registration.read_text())["version"] == version.version
+    assert [folder.name for folder in workspace.undelivered.iterdir()] == [KEY]
+
+
+def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspace) -> None:
+    (workspace.undelivered / KEY).mkdir(parents=True)
+    damage(workspace.undelivered / KEY)
+    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    said = status_text(workspace)
+    assert f"{KEY}/delivery.json is damaged" in said
+    assert f"rm -r {workspace.undelivered / KEY}" in said
+    with pytest.raises(UserError, match=rf"{KEY}/delivery\.json"):
+        list(sync_lines(workspace))
+
+
+def test_a_run_of_which_only_the_end_is_missing_waits(
+    project: Workspace, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = begin(store, project.work("phase1"))
+    training.line(6)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, "set_terminated", unplugged)
+        training.tracker.finish("KILLED")
+    [found] = waiting(project)
+    assert found.points == 0
+    assert "mlflow     lacks the tags or the end of a run: xtts-finetune sync" in status_text(project)
+    assert list(sync_lines(project)) == ["phase1: tags and status delivered"]
+    assert store.client.get_run(training.tracker.run_id).info.status == "KILLED"
+    assert waiting(project) == []
+    assert list(sync_lines(project)) == ["nothing waits for MLflow"]
+
+
+def test_a_pending_model_whose_folder_is_gone_must_be_evaluated_again(project: Workspace, model: Path) -> None:
+    evaluate(project, model, created=2)
+    shutil.rmtree(project.undelivered)
+    with pytest.raises(UserError, match="dvc repro -s -f evaluate"):
+        list(sync_lines(project))
+
+
+# others at work
+
+
+def test_an_upload_beside_it_does_not_change_how_long_a_training_waits(
+    store: Store, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.05")
+    answered = threading.Event()
+
+    def connect() -> Store:
+        assert answered.wait(10)
+        return store
+
+    training = begin(connect, workspace.work("phase1"), uri="http://somewhere")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # as for an upload: 600
+    training.tracker.finish()
+    answered.set()
+    assert "no answer in 0.05 s" in capsys.readouterr().err
+
+
+def test_a_second_deliverer_says_who_is_at_work(
+    store: Store, workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(workspace, model, created=2)
+    monkeypatch.setattr(backlog, "_LOCK_SECONDS", 0.1)
+    with FileLock(lock_of(workspace.undelivered)), pytest.raises(UserError, match="another process that delivers"):
+        list(deliver_backlog(workspace, lambda: store))
+
+
+def test_an_evaluation_is_not_put_beside_a_delivery(workspace: Workspace, model: Path) -> None:
+    """It waits: a folder that is being delivered is not replaced, nor its receipt by `pending`."""
+    workspace.undelivered.parent.mkdir()
+    with FileLock(lock_of(workspace.undelivered)):
+        thread = threading.Thread(target=evaluate, args=(workspace, model, 2))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert not workspace.undelivered.exists()
+    thread.join()
+    assert json.loads(workspace.registration.read_text())["pending"]
+
+
+def test_evaluating_the_same_weights_again_gives_the_same_receipt(
+    store: Store, workspace: Workspace, model: Path
+) -> None:
+    receipts = []
+    for created in 2, 3:
+        evaluate(workspace, model, created)
+        list(deliver_backlog(workspace, lambda: store))
+        receipts.append(workspace.registration.read_bytes())
+    assert receipts[0] == receipts[1]
+
+
+@pytest.mark.parametrize("then", ["nothing", "another run"])
+def test_a_folder_that_a_trainer_renames_meanwhile_is_not_made_again(
+    workspace: Workspace, training: Training, then: str
+) -> None:
+    work = workspace.work("phase1")
+    read = Outbox.read(work)
+    work.rename(work.with_name(PARKED))
+    if then == "another run":
+        begin(unplugged, work, key="f" * 16, uri="http://somewhere").tracker.finish()
+    read.save()
+    assert work.exists() == (then == "another run")
+    if work.exists():
+        assert Outbox.read(work).record.key == "f" * 16
+
+
+def test_a_folder_that_is_delivered_meanwhile_is_no_fault(
+    workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(workspace, model, created=2)
+    [folder] = ended_outboxes(workspace)
+    shutil.rmtree(folder)
+    monkeypatch.setattr(delivery, "ended_outboxes", lambda _: [folder])  # as it was an instant ago
+    assert delivery.waiting(workspace) == delivery.damaged(workspace) == []
