@@ -126,7 +126,7 @@ class Checkout:
     def forget_training(self) -> None:
         """Back to where `prepare` was done and nothing after it, not even once before."""
         stages = yaml.safe_load((self.root / "dvc.lock").read_text(encoding="utf-8"))
-        stages["stages"] = {"prepare": stages["stages"]["prepare"]}
+        stages["stages"] = {name: stages["stages"][name] for name in ("check", "prepare")}
         (self.root / "dvc.lock").write_text(yaml.safe_dump(stages, sort_keys=False), encoding="utf-8")
         for name in (".dvc/cache/runs", "checkpoints", "models", "work", "mlruns"):
             shutil.rmtree(self.root / name, ignore_errors=True)
