@@ -12,6 +12,7 @@ from xtts_finetune.core.disk import files_below, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import Yaml12Loader
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def delete_parked(workspace: Workspace, key: str) -> str:
 def _settings(params: Path) -> dict[str, Any]:
     """Of params.yaml, flat; nothing where it cannot be read, which is no matter here."""
     try:
-        content = yaml.safe_load(params.read_text(encoding="utf-8"))
+        content = yaml.load(params.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
         sections = {name: section for name, section in content.items() if isinstance(section, dict)}
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return {}
