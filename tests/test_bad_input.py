@@ -37,8 +37,9 @@ def refusal(checkout: Checkout, *stage: str) -> str:
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """What is there; the page's reserve holds room and nothing else."""
-    files = [file for file in root.rglob("*") if file.is_file() and file != Workspace(root).page_reserve]
+    """What is there, but for the page's reserve and the digests of files outside, which only save time."""
+    savings = (Workspace(root).page_reserve, Workspace(root).digests)
+    files = [file for file in root.rglob("*") if file.is_file() and file not in savings]
     return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
