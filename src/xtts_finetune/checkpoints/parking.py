@@ -83,8 +83,8 @@ def waiting(workspace: Workspace, identity: Identity) -> Parked | None:
     Of several it is the one of this very code, or the one that has come furthest.
     """
     phase = identity.phase
-    found = [each for each in parked(workspace) if each.phase == phase and continues(each.folder, identity)]
-    return max(found, key=lambda each: (each.key == identity.key, each.step), default=None)
+    candidates = [each for each in parked(workspace) if each.phase == phase and continues(each.folder, identity)]
+    return max(candidates, key=lambda each: (each.key == identity.key, each.step), default=None)
 
 
 def unpark(workspace: Workspace, identity: Identity) -> Path | None:

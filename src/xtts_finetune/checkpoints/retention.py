@@ -49,13 +49,13 @@ class Stored:
 def stored(paths: Iterable[str]) -> list[Stored]:
     """What a listing of files shows, `step-00000200/model.safetensors`: the oldest first."""
     listed = set(paths)
-    found = []
+    folders = []
     for name in {path.split("/")[0] for path in listed if "/" in path}:
         step, best = checkpoint_step(name, "step"), checkpoint_step(name, "best")
         at = best if step is None else step
         if at is not None:
-            found.append(Stored(name, at, step is None, f"{name}/{MANIFEST}" in listed))
-    return sorted(found, key=lambda each: (each.step, each.name))
+            folders.append(Stored(name, at, step is None, f"{name}/{MANIFEST}" in listed))
+    return sorted(folders, key=lambda each: (each.step, each.name))
 
 
 def newest(count: int, holds: Callable[[Stored], bool] = lambda state: True) -> Rule[Stored]:

@@ -186,10 +186,10 @@ def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | N
     state = parameters * (WEIGHT_BYTES + OPTIMIZER_BYTES_PER_PARAMETER[params.phase(phase).optim])
     for folder in (workspace.work(phase), workspace.checkpoints(phase)):
         for manifest in sorted(folder.glob(f"step-*/{MANIFEST}"), reverse=True):
-            found = _described(manifest)
+            sizes = _described(manifest)
             # another optimiser's state is half or twice as large; names and shapes add 5 % to a small model's
-            if found and 0.9 < found.state / state < 1.2:
-                return found
+            if sizes and 0.9 < sizes.state / state < 1.2:
+                return sizes
     return Sizes(int(state), parameters * WEIGHT_BYTES)
 
 

@@ -82,9 +82,9 @@ class _Registry:
         except (FileNotFoundError, MlflowException) as error:
             what = f"its files cannot be had: {(str(error).splitlines() or [''])[0][:200]}"
             raise UserError("nothing was restored", [Problem(where, what, "restore another version")]) from error
-        registered, found = version.tags.get(WEIGHTS_TAG), sha256_file(folder / WEIGHTS)
-        if not registered == found == _card(folder).get("sha256"):
-            what = f"its weights are not those that were registered: {found[:12]} for {str(registered)[:12]}"
+        registered, actual = version.tags.get(WEIGHTS_TAG), sha256_file(folder / WEIGHTS)
+        if not registered == actual == _card(folder).get("sha256"):
+            what = f"its weights are not those that were registered: {actual[:12]} for {str(registered)[:12]}"
             raise UserError("nothing was restored", [Problem(where, what, "restore another version")])
 
 

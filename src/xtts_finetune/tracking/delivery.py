@@ -36,14 +36,14 @@ class Waiting:
 
 def waiting(workspace: Workspace) -> list[Waiting]:
     """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server."""
-    found = []
+    runs = []
     for folder in (*ended_outboxes(workspace), *(folder for _, folder in running_outboxes(workspace))):
         with suppress(UserError, FileNotFoundError):  # `damaged` has those that matter; or it was just delivered
             outbox = Outbox.read(folder)
             points, record = len(outbox.outstanding()), outbox.record
             if record.order or not outbox.is_delivered:
-                found.append(Waiting(record.key, record.name, points, record.order is not None))
-    return found
+                runs.append(Waiting(record.key, record.name, points, record.order is not None))
+    return runs
 
 
 def damaged(workspace: Workspace) -> list[Problem]:
@@ -133,9 +133,9 @@ def _find_or_create(store: Store, record: TrackedRun) -> "Run":
     """The run of the record's key; should a lost answer have made two, the older."""
     client = store.client
     query = f"tags.{RUN_KEY} = '{record.key}'"
-    found = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
-    if found:
-        run: Run = found[0]
+    runs = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
+    if runs:
+        run: Run = runs[0]
         return run
     return client.create_run(store.experiment_id, record.created, {RUN_KEY: record.key}, record.name)
 

@@ -93,8 +93,8 @@ def register_best(
 
 def versions(store: Store, model_name: str) -> list[Version]:
     """All versions of a model, the newest first; none if it isn't registered."""
-    found = store.client.search_model_versions(f"name = '{model_name}'")
-    aliases = _aliases(store, model_name) if found else {}
+    stored = store.client.search_model_versions(f"name = '{model_name}'")
+    aliases = _aliases(store, model_name) if stored else {}
     listed = [
         Version(
             name=item.name,
@@ -103,7 +103,7 @@ def versions(store: Store, model_name: str) -> list[Version]:
             tags=dict(item.tags),
             run_id=item.run_id or "",
         )
-        for item in found
+        for item in stored
     ]
     return sorted(listed, key=lambda version: version.version, reverse=True)
 

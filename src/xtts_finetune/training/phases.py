@@ -55,12 +55,12 @@ class Job:
         Raises:
             UserError: prepare, or the phase before, has not run.
         """
-        found = identity_of(self.workspace, self.params, self.name)
-        if found is None:
+        identity = identity_of(self.workspace, self.params, self.name)
+        if identity is None:
             missing = self.workspace.prepared / FEATURES
             place = self.warm_start / MODEL_CARD if self.warm_start and missing.exists() else missing
             raise UserError(f"{self.name} cannot start", [Problem(str(place), "does not exist", "dvc repro")])
-        return found
+        return identity
 
     def inputs(self) -> Inputs:
         """Open the data and the initial weights. Seconds for `mini`, a minute for XTTS v2."""
