@@ -8,7 +8,7 @@ from checkouts import Checkout
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.dvcio.history import Snapshot, snapshots
+from xtts_finetune.dvcio.history import Revision, revisions
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def commit(checkout: Checkout, letter: str, message: str) -> None:
     checkout.run("git", "commit", "--quiet", "--message", message)
 
 
-def named(checkout: Checkout) -> dict[str, Snapshot]:
+def named(checkout: Checkout) -> dict[str, Revision]:
     """By the letter that its object is made of."""
-    found = snapshots(Workspace(checkout.root))
-    return {oid[0]: snapshot for snapshot in found for oid in snapshot.outs.values()}
+    found = revisions(Workspace(checkout.root))
+    return {oid[0]: revision for revision in found for oid in revision.outs.values()}
 
 
 def test_every_commit_names_its_run(repository: Checkout) -> None:
@@ -48,8 +48,8 @@ def test_every_commit_names_its_run(repository: Checkout) -> None:
     assert found["b"].who == "tag v1"
     assert found["a"].who.startswith("commit ")
     assert found["a"].who.endswith("(First)")
-    assert {letter for letter, snapshot in found.items() if snapshot.is_tip} == {"b", "c", "d"}
-    assert {letter for letter, snapshot in found.items() if snapshot.is_pinned} == {"b"}
+    assert {letter for letter, revision in found.items() if revision.is_tip} == {"b", "c", "d"}
+    assert {letter for letter, revision in found.items() if revision.is_pinned} == {"b"}
     assert list(found)[-1] == "a"
 
 
@@ -105,15 +105,15 @@ def test_dvc_files_and_half_merged_locks_do(repository: Checkout) -> None:
 
 
 def test_outside_of_a_repository_and_before_the_first_commit_nothing_is(repository: Checkout, tmp_path: Path) -> None:
-    assert snapshots(Workspace(repository.root)) == []
-    assert snapshots(Workspace(tmp_path)) == []
+    assert revisions(Workspace(repository.root)) == []
+    assert revisions(Workspace(tmp_path)) == []
 
 
 def test_where_git_cannot_say_nothing_is_taken_for_unnamed(repository: Checkout) -> None:
     commit(repository, "a", "First")
     (repository.root / ".git" / "HEAD").write_text("nonsense", encoding="utf-8")
     with pytest.raises(UserError, match="git cannot be asked"):
-        snapshots(Workspace(repository.root))
+        revisions(Workspace(repository.root))
 
 
 def test_without_git_itself_neither(repository: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,4 +122,4 @@ def test_without_git_itself_neither(repository: Checkout, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(subprocess, "run", no_git)
     with pytest.raises(UserError, match="git is not installed"):
-        snapshots(Workspace(repository.root))
+        revisions(Workspace(repository.root))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.params import TrackingParams
-from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.outbox import new_tracked_run
 from xtts_finetune.tracking.run_tracker import RunTracker
@@ -34,7 +34,7 @@ class Training:
 
 
 def begin(
-    store: Store | Callable[[], Store],
+    store: TrackingStore | Callable[[], TrackingStore],
     folder: Path,
     key: str = KEY,
     flush_every_steps: int = 5,
@@ -48,11 +48,11 @@ def begin(
     curve = Curve(folder / "curve.jsonl")
     record = new_tracked_run(key, "phase1", params, {"phase": "phase1"} | (tags or {}), DATASET)
     tracking = TrackingParams(experiment="xtts-finetune", uri=uri, flush_every_steps=flush_every_steps)
-    connect = (lambda: store) if isinstance(store, Store) else store
+    connect = (lambda: store) if isinstance(store, TrackingStore) else store
     return Training(curve, track(connect, tracking, folder, record, lambda: curve.rows, step))
 
 
-def history(store: Store, run_id: str | None, key: str = "train/loss") -> list[tuple[int, float]]:
+def history(store: TrackingStore, run_id: str | None, key: str = "train/loss") -> list[tuple[int, float]]:
     assert run_id
     return sorted((point.step, point.value) for point in store.client.get_metric_history(run_id, key))
 
@@ -64,7 +64,7 @@ def line(last: int, first: int = 1) -> list[tuple[int, float]]:
 class Client:
     """The real client, but metrics pass a gate first."""
 
-    def __init__(self, store: Store, gate: Any) -> None:
+    def __init__(self, store: TrackingStore, gate: Any) -> None:
         self._client, self._gate = store.client, gate
 
     def log_batch(self, run_id: str, metrics: Any = (), **others: Any) -> None:
@@ -76,6 +76,6 @@ class Client:
         return getattr(self._client, name)
 
 
-def through(store: Store, gate: Any) -> Store:
+def through(store: TrackingStore, gate: Any) -> TrackingStore:
     client: Any = Client(store, gate)
     return replace(store, client=client)

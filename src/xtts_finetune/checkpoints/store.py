@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, prove, publish
+from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, prove, publish_checkpoint
 from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.checkpoints.retention import Rule, Stored, best_weights, newest, retain, stored
@@ -153,7 +153,7 @@ class CheckpointStore(CheckpointReader):
         if not self._is_room_for(contents.size):
             return False
         try:
-            self.with_room(lambda: publish(state.folder, contents))
+            self.with_room(lambda: publish_checkpoint(state.folder, contents))
         except DiskFull:  # a quota, or others who write
             return False
         return True
@@ -168,7 +168,7 @@ class CheckpointStore(CheckpointReader):
 
     def _publish_best_alone(self, step: int, contents: Contents) -> None:
         """Make the weights the best without a state to share them with."""
-        publish(self._place("best", step), replace(contents, write_rest=lambda folder: None))
+        publish_checkpoint(self._place("best", step), replace(contents, write_rest=lambda folder: None))
         self._prune_bests()
 
     def _hold_reserve(self) -> None:

@@ -205,7 +205,7 @@ class Workspace:
         return self.reports / f"train_{phase}.json"
 
     @property
-    def status(self) -> Path:
+    def stop_page(self) -> Path:
         """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
         return self.reports / "status.md"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xtts_finetune.checkpoints.identity import identity_of
-from xtts_finetune.checkpoints.parking import continues, record_of, waiting
+from xtts_finetune.checkpoints.parking import continues, parked_run_for, record_of
 from xtts_finetune.core.disk import can_link, file_system, files_below, free_bytes, freed_bytes, mount_point, shown
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, DONE, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
@@ -169,7 +169,7 @@ def run_folder(workspace: Workspace, params: Params, phase: PhaseName) -> Path |
     work, identity = workspace.work(phase), identity_of(workspace, params, phase)
     if identity is None or continues(work, identity):
         return work
-    parked = waiting(workspace, identity)
+    parked = parked_run_for(workspace, identity)
     if parked is not None:
         return parked.folder
     return work if record_of(work) is None else None

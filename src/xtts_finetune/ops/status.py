@@ -169,8 +169,8 @@ def _parked_lines(workspace: Workspace) -> Iterator[str]:
 
 def _stop_lines(workspace: Workspace) -> Iterator[str]:
     """Why the last stage stopped, where it did: the page that it left."""
-    if workspace.status.exists():
-        page = workspace.status.read_text(encoding="utf-8")
+    if workspace.stop_page.exists():
+        page = workspace.stop_page.read_text(encoding="utf-8")
         yield ""
         yield from (line for line in page.splitlines() if line and not line.startswith(("#", "```")))
 

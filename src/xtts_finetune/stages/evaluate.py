@@ -38,7 +38,7 @@ from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import SERVING_CODE, Speaker, unspeakable
 from xtts_finetune.stages.figures import draw_curves
 from xtts_finetune.tracking.backlog import Files, deliver_backlog, put
-from xtts_finetune.tracking.connection import Store, is_local, reason
+from xtts_finetune.tracking.connection import TrackingStore, is_local, reason
 from xtts_finetune.tracking.logged_model import PARAM
 from xtts_finetune.tracking.outbox import Order, now, set_aside
 from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
@@ -140,7 +140,7 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
         put(workspace, record, [point], Files(shown, folder, SERVING_CODE))
 
 
-def _register(workspace: Workspace, connect: Callable[[], Store], must: bool) -> None:
+def _register(workspace: Workspace, connect: Callable[[], TrackingStore], must: bool) -> None:
     """Deliver what waits for MLflow, this evaluation last. A server that takes nothing leaves it waiting.
 
     Raises:

@@ -26,7 +26,7 @@ from xtts_finetune.core.files import (
     write_text,
 )
 from xtts_finetune.core.layout import BUNDLE, CURVE, DELIVERY, FIGURES, SERVING, WEIGHTS, Workspace, lock_of
-from xtts_finetune.tracking.connection import Store, reason
+from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.curve import Row
 from xtts_finetune.tracking.delivery import Delivery
 from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes
@@ -64,7 +64,7 @@ def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row]
     write_json(workspace.registration, {"pending": True, "model_sha256": order.sha256})
 
 
-def deliver_backlog(workspace: Workspace, connect: Callable[[], Store]) -> Iterator[Registration]:
+def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) -> Iterator[Registration]:
     """Deliver all ended runs, the one that began first first, so that the newest model ends as candidate.
 
     Yields:
@@ -117,7 +117,7 @@ def _alone(workspace: Workspace, seconds: float) -> Iterator[None]:
         lock.release()
 
 
-def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], Store]) -> None:
+def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], TrackingStore]) -> None:
     """`deliver_backlog` on another thread, which nothing waits for and which ends with the process."""
 
     def work() -> None:
@@ -131,7 +131,7 @@ def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], Store]) ->
         threading.Thread(target=work, name="mlflow-backlog", daemon=True).start()
 
 
-def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], Store]) -> Registration | None:
+def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], TrackingStore]) -> Registration | None:
     outbox = Outbox.read(folder)
     delivery, order = Delivery(outbox, connect), outbox.record.order
     try:

@@ -101,7 +101,7 @@ def with_weighted(figures: dict[str, float]) -> dict[str, float]:
     return {**figures, "text_ce_weighted": TEXT_WEIGHT * figures["text_ce"]}
 
 
-def publish(job: Job, store: CheckpointStore) -> None:
+def publish_outs(job: Job, store: CheckpointStore) -> None:
     """Give a done phase its outs and reports. States and weights get second names: no byte is copied.
 
     Raises:
