@@ -8,7 +8,9 @@ from typing import Any
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.logged_model import MODEL_FOLDER
 from xtts_finetune.tracking.outbox import new_tracked_run
+from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import track
 
@@ -79,3 +81,11 @@ class Client:
 def through(store: TrackingStore, gate: Any) -> TrackingStore:
     client: Any = Client(store, gate)
     return replace(store, client=client)
+
+
+def artifact_folder(store: TrackingStore, version: Version) -> Path:
+    """The files of a version's model, as anybody with MLflow gets them: in place, or downloaded from a server."""
+    from mlflow.artifacts import download_artifacts
+
+    uri = store.client.get_model_version_download_uri(version.name, str(version.version))
+    return Path(download_artifacts(artifact_uri=f"{uri}/{MODEL_FOLDER}", tracking_uri=store.uri))

@@ -7,13 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from runs import artifact_folder
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import TrackingStore, open_store
-from xtts_finetune.tracking.registry import artifact_folder, find_champion, register_best
+from xtts_finetune.tracking.registry import find_champion, register_best
 
 
 def start(store: TrackingStore) -> str:

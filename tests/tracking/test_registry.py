@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import artifact_folder
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking import logged_model, registry
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.registry import Registration, artifact_folder, find_champion, register_best, versions
+from xtts_finetune.tracking.registry import Registration, find_champion, register_best, versions
 
 METRICS = {"eval/mel_ce": 2.4312, "eval/text_ce": 2.81}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.logged_model import MODEL_FOLDER, WEIGHTS_TAG, log_model, whole_model
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, log_model, whole_model
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -110,18 +110,6 @@ def versions(store: TrackingStore, model_name: str) -> list[Version]:
 
 def find_champion(store: TrackingStore, model_name: str) -> Version | None:
     return next((version for version in versions(store, model_name) if CHAMPION in version.aliases), None)
-
-
-def artifact_folder(store: TrackingStore, version: Version) -> Path:
-    """The files of a version's model, in place; from a remote artifact store they are downloaded to a temporary folder.
-
-    Raises:
-        MlflowException: the files are gone, or the store does not answer.
-    """
-    from mlflow.artifacts import download_artifacts
-
-    uri = store.client.get_model_version_download_uri(version.name, str(version.version))
-    return Path(download_artifacts(artifact_uri=f"{uri}/{MODEL_FOLDER}", tracking_uri=store.uri))
 
 
 def _create_version(
