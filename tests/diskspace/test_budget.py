@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from checkouts import PROJECT
+from done_runs import done
 from small_disks import SmallDisk, small_disk
 
 from xtts_finetune.core.files import write_json
@@ -234,7 +235,7 @@ def test_the_phases_to_come(workspace: Workspace) -> None:
     workspace.model("phase2").mkdir(parents=True)  # of the run before
     assert unfinished(workspace, make_params()) == ["phase1", "phase2"]
     workspace.work("phase1").mkdir(parents=True)
-    (workspace.work("phase1") / "DONE").touch()
+    write_json(workspace.work("phase1") / "DONE", done(make_params()))
     assert unfinished(workspace, make_params()) == ["phase2"]
     workspace.model("phase1").mkdir(parents=True)
     assert unfinished(workspace, make_params()) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from checkouts import PROJECT
+from done_runs import done
 from small_disks import small_disk
 
 from xtts_finetune.checkpoints.lock import locked
@@ -109,7 +110,7 @@ def test_each_disk_is_helped_by_what_frees_it(workspace: Workspace, tmp_path: Pa
 
 def test_a_done_phase_needs_no_room(workspace: Workspace) -> None:
     workspace.work("phase1").mkdir(parents=True)
-    (workspace.work("phase1") / "DONE").touch()
+    write_json(workspace.work("phase1") / "DONE", done(make_params()))
     preflight(workspace, make_params(), "phase1")
 
 

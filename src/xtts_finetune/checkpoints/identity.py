@@ -14,6 +14,7 @@ STOPPING_RULES = ("epochs", "target_mel_ce", "patience")
 _PACKAGE = Path(__file__).parents[1]
 # What shapes the weights, relative to the package; dvc.yaml names the same as the training stages' dependencies.
 SOURCES = (
+    "checkpoints/stopping.py",
     "core/constants.py",
     "data/audio.py",
     "data/batches.py",

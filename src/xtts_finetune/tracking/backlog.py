@@ -40,7 +40,7 @@ class Files:
     """What goes with an evaluation's run."""
 
     figures: Iterable[Path]  # files and folders for its page
-    bundle: Path  # a self-contained model
+    write_bundle: Callable[[Path], None]  # a self-contained model, into an empty folder
     serving_code: Path  # the source file of a pyfunc model that loads the bundle
 
 
@@ -57,7 +57,8 @@ def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row]
         (folder / FIGURES).mkdir()
         for path in files.figures:
             (link_tree if path.is_dir() else link_or_copy)(path, folder / FIGURES / path.name)
-        link_tree(files.bundle, folder / BUNDLE)
+        (folder / BUNDLE).mkdir()
+        files.write_bundle(folder / BUNDLE)
         shutil.copyfile(files.serving_code, folder / SERVING)
         write_text(folder / CURVE, "".join(json.dumps(row) + "\n" for row in rows))
         write_json(folder / DELIVERY, asdict(record))

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import FORMAT, Identity, Record
 from xtts_finetune.checkpoints.parking import continues, described, park, record_of, unpark
+from xtts_finetune.checkpoints.stopping import ending, ends_as
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import Problem, UserError
@@ -16,7 +17,6 @@ from xtts_finetune.core.layout import STATE
 from xtts_finetune.tracking.curve import parse_rows, stored_rows
 from xtts_finetune.training.phases import Job
 from xtts_finetune.training.position import Position
-from xtts_finetune.training.stopping import ending
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def claim(job: Job, store: CheckpointStore, is_kept: Callable[[], bool]) -> Clai
     """
     identity = job.identity
     _make_way(job, store, identity, is_kept)
-    if store.done and _ends_as_recorded(job, store):
+    if store.done and ends_as(store.summary["figures"], parse_rows(store.summary["curve"]), job.phase):
         return Claim(None, Record.from_json(store.summary))
     state = store.latest(lambda damaged, why: tqdm.write(f"passing over {damaged.folder}: {why}"))
     record = None if state is None else _readable(state)
@@ -103,13 +103,6 @@ def _empty(store: CheckpointStore) -> None:
     if any(store.folder.iterdir()):
         discard(store.folder)
         store.folder.mkdir()
-
-
-def _ends_as_recorded(job: Job, store: CheckpointStore) -> bool:
-    """Whether the rules of today end a done run where, and for the reason that, it ended."""
-    summary = store.summary
-    now, figures = ending(parse_rows(summary["curve"]), job.phase), summary["figures"]
-    return now is not None and (now.step, now.reason) == (figures["last_step"], figures["stopped"])
 
 
 def _has_lost_its_way(job: Job, state: Checkpoint) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
+from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
@@ -19,7 +20,6 @@ from xtts_finetune.model.device import pick_device
 from xtts_finetune.tracking.curve import as_text, parse_rows, write_csv
 from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.run import SKIPPED, Run
-from xtts_finetune.training.stopping import Ending
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Record
+from xtts_finetune.checkpoints.stopping import Ending, ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
@@ -29,7 +30,6 @@ from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.saving import Saver
 from xtts_finetune.training.snapshot import Snapshot, load_tensors
-from xtts_finetune.training.stopping import Ending, ending
 
 MAX_SKIPPED = 5  # steps in a row whose loss or gradient is not finite
 SKIPPED = "train/skipped_steps"  # so far, in the rows of those that are
