@@ -60,8 +60,9 @@ def find_parked(workspace: Workspace, key: str) -> ParkedRun:
     for run in runs:
         if run.key == key:
             return run
-    known = "; ".join(map(str, runs)) or "no run is parked"
-    raise UserError("no such run", [Problem(f"--parked {key}", f"is not there: {known}", "xtts-finetune clean")])
+    known = "".join(f"\n        {run}" for run in runs) or " none"
+    what = f"is the key of no parked run; there is:{known}"
+    raise UserError("no such run", [Problem(f"--parked {key}", what, "choose one of them")])
 
 
 def delete_parked(workspace: Workspace, key: str) -> str:

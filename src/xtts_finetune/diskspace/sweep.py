@@ -55,8 +55,9 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
         if keeper:
             keeper.remember(going)
         _collect(workspace, going)
-        yield ""
-        yield from _gained(workspace, before, going)
+        if going.items:
+            yield ""
+            yield from _gained(workspace, before, going)
         if going.outs:
             yield "commit dvc.lock: it names what is left (git commit -m 'Fewer states' dvc.lock)"
 
