@@ -108,7 +108,7 @@ class TrackingParams(Strict):
 class Params(Strict):
     """The whole of params.yaml."""
 
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
     base: Name  # mini, xtts_v2, or a folder of XTTS v2's files
     prepare: PrepareParams
     train_phase1: PhaseParams
