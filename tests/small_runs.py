@@ -277,7 +277,7 @@ class Reference:
         for metric in ("eval/mel_ce", "eval/text_ce"):
             assert points[metric] == self._points["evaluate"][metric]
         assert small.versions == self.whole.versions
-        assert small.leftovers() == []
+        assert not small.leftovers(), small.leftovers()
 
     def check_stage(self, small: Small, stage: Stage) -> None:
         """The stage done, as if nothing had happened."""
@@ -285,7 +285,7 @@ class Reference:
             self.check(small)
         else:
             self.check_phase(small, stage[1])
-            assert small.leftovers() == []
+            assert not small.leftovers(), small.leftovers()
 
 
 def some(found: Sequence[T], few: int, *salt: object) -> list[T]:
