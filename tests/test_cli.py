@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
+from making.project import PROJECT
 
 
 @pytest.fixture

@@ -2,21 +2,15 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from small_runs import DONE, LONG, PHASE1, PHASE2, RESUMABLE, USER, Reference, Small, Stage, some
+from small_runs import DONE, FAULT_TESTS, PHASE1, PHASE2, RESUMABLE, USER, Before, Reference, Small, some
 from test_interruption import assert_as_if_never_stopped
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(6 * 3600 if LONG else 900),
-    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
-]
-Before = dict[Stage, Small]
+pytestmark = FAULT_TESTS
 FILES = ("model.safetensors", "optimizer.safetensors", "curve-00000000.jsonl", "state.json", "manifest.json")
 
 

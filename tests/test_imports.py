@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
+from making.project import PROJECT
 
 PACKAGE = "xtts_finetune"
 SOURCES = PROJECT / "src" / PACKAGE

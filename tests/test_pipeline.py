@@ -11,7 +11,11 @@ import pytest
 import soundfile
 import tracked
 import yaml
-from checkouts import BAD_CLIPS, CLIPS, Checkout, Params, quick_checkout
+from checkouts import Checkout
+from making import workspaces
+from making.params import ParamsFile
+from making.recordings import BAD_CLIPS
+from making.workspaces import CLIPS
 from safetensors.numpy import load_file
 
 EVAL_CLIPS = int(0.15 * CLIPS)
@@ -320,7 +324,7 @@ def test_what_changes_no_result_invalidates_nothing(copied: Checkout) -> None:
         with (copied.root / "src/xtts_finetune" / name).open("a", encoding="utf-8") as file:
             file.write("# a remark\n")
 
-    def keep_more(params: Params) -> None:
+    def keep_more(params: ParamsFile) -> None:
         params["checkpoints"] = {"save_every_steps": 7, "keep_last": 5}
         params["tracking"]["flush_every_steps"] = 99
 
@@ -338,7 +342,7 @@ def test_a_phases_params_invalidate_it_alone(copied: Checkout) -> None:
 @pytest.mark.timeout(900)
 def test_two_clones_train_the_same_models(finished: Checkout, tmp_path: Path) -> None:
     """From the recordings on, byte for byte: features, codec, states, models, curves."""
-    other = quick_checkout(tmp_path / "another folder" / "checkout")
+    other = workspaces.quick(tmp_path / "another folder" / "checkout")
     other.repro("train_phase2")
     lock = finished.lock()
     for stage, items in other.lock().items():

@@ -4,7 +4,7 @@ import re
 import subprocess
 
 import pytest
-from checkouts import PROJECT
+from making.project import PROJECT
 
 IGNORE_FILES = {".gitignore", ".dvcignore"}  # where /work/ means the checkout's own
 ADDRESSES = {

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
+from making.project import PROJECT
 from small_disks import SmallDisk, small_disk
 
 SMALL_THINGS = 100_000_000  # bytes that a phase leaves free for reports and databases

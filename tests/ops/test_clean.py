@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
 from cleaning import (
     KEPT_STATE,
     OLDER_STATE,
@@ -16,6 +16,7 @@ from cleaning import (
     states,
 )
 from filelock import FileLock
+from making.project import PROJECT
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.layout import PHASES, Workspace

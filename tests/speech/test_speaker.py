@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from workbench import TEXT, make_params, noise, train
+from making.params import make_params
+from making.prepared import TEXT
+from making.recordings import noise
+from workbench import train
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.errors import UserError

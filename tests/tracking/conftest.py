@@ -1,8 +1,8 @@
-import shutil
 import socket
 from pathlib import Path
 
 import pytest
+from making import workspaces
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
@@ -24,10 +24,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory, tracking: TrackingP
 
 @pytest.fixture
 def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "my vöice")
-    workspace.tracking_db.parent.mkdir(parents=True)
-    shutil.copy(empty_database, workspace.tracking_db)
-    return workspace
+    """With an MLflow store that is empty."""
+    return workspaces.tracked(tmp_path / "my vöice", empty_database)
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import PROJECT
 from evaluations import evaluate
 from filelock import FileLock
+from making.project import PROJECT
 from runs import KEY, Training, begin, history, line, through
 
 from xtts_finetune.core.errors import UserError

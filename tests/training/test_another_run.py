@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import PHASE, flip_byte, make_params, outcome, rows_of, train
+from damage import flip_byte
+from making.params import TINY_PHASE, make_params
+from workbench import outcome, rows_of, train
 
 from xtts_finetune.checkpoints.parking import parked
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -65,7 +67,7 @@ def test_another_run_parks_the_one_before(
     said = capsys.readouterr().out
     [run] = parked(workspace)
     assert f"another run: {named} changed; the one before, up to step 2, is parked in work/{run.folder.name}/" in said
-    assert (run.step, run.params["train_phase1.lr"]) == (2, PHASE.lr)
+    assert (run.step, run.params["train_phase1.lr"]) == (2, TINY_PHASE.lr)
     assert steps(workspace) == [0, 1]
     assert [row["step"] for row in rows_of(workspace)] == [0, 1]
 
@@ -79,7 +81,7 @@ def test_there_and_back_it_resumes_bit_for_bit(workspace: Workspace, uninterrupt
 
 
 def test_both_runs_are_kept_where_they_alternate(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    for step, lr in ((1, PHASE.lr), (2, OTHER_LR), (3, PHASE.lr), (4, OTHER_LR), (5, PHASE.lr)):
+    for step, lr in ((1, TINY_PHASE.lr), (2, OTHER_LR), (3, TINY_PHASE.lr), (4, OTHER_LR), (5, TINY_PHASE.lr)):
         interrupt(workspace, step, lr=lr)
     said = capsys.readouterr().out
     assert [f"resuming phase1 after step {step}\n" in said for step in (1, 2, 3)] == [True] * 3

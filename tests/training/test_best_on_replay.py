@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from workbench import flip_byte, make_params, outcome, train
+from damage import flip_byte
+from making.params import make_params
+from workbench import outcome, train
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore

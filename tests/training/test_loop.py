@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making.params import make_params
 from torch import Tensor
-from workbench import make_params, make_run, outcome, rows_of, stop_of, train
+from workbench import make_run, outcome, rows_of, stop_of, train
 
 from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.core.disk import files_below, held_bytes

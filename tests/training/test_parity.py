@@ -1,6 +1,7 @@
 """Our losses are those of Coqui's own GPTTrainer, run here beside ours on the same weights and clips."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,10 @@ def conditioning_mel(imported: Workspace) -> Any:
 
 
 @pytest.fixture(scope="module")
-def coqui(published: Path) -> Any:
-    """Coqui's own trainer, set up as its recipe does, on the published files themselves."""
+def coqui(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Coqui's own trainer, set up as its recipe does, on the published files, but a copy of the one it rewrites."""
+    model = tmp_path_factory.mktemp("coqui") / "model.pth"
+    shutil.copy(published / "model.pth", model)
     threads = torch.get_num_threads()
     from TTS.tts.layers.xtts.trainer.gpt_trainer import GPTArgs, GPTTrainer, GPTTrainerConfig
     from TTS.tts.models.xtts import XttsAudioConfig
@@ -64,7 +67,7 @@ def coqui(published: Path) -> Any:
     args = GPTArgs(
         mel_norm_file=str(published / "mel_stats.pth"),
         dvae_checkpoint=str(published / "dvae.pth"),
-        xtts_checkpoint=str(published / "model.pth"),
+        xtts_checkpoint=str(model),
         tokenizer_file=str(published / "vocab.json"),
         gpt_layers=4,
         gpt_n_model_channels=256,
@@ -77,7 +80,9 @@ def coqui(published: Path) -> Any:
         **shape,
     )
     audio = XttsAudioConfig(sample_rate=22050, dvae_sample_rate=22050, output_sample_rate=24000)
-    return GPTTrainer(GPTTrainerConfig(model_args=args, audio=audio)).eval()
+    trainer = GPTTrainer(GPTTrainerConfig(model_args=args, audio=audio)).eval()
+    model.unlink()
+    return trainer
 
 
 @pytest.fixture(scope="module")

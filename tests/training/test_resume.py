@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from damage import cut, flip_byte
+from making.params import TINY_PHASE, make_params
 from safetensors.torch import load_file
-from workbench import PHASE, cut, flip_byte, make_params, make_run, outcome, rows_of, stop_of, train
+from workbench import make_run, outcome, rows_of, stop_of, train
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -305,7 +307,7 @@ def test_only_a_finished_step_is_saved(workspace: Workspace) -> None:
     state = run.store.states()[-1].state["position"]
     assert (state["step"], state["epoch"], state["epoch_step"]) == (1, 0, 1)
     assert state["train"]["mel_tokens"] > 0
-    assert PHASE.warmup_steps == 2  # so that the rate at resuming is still rising
+    assert TINY_PHASE.warmup_steps == 2  # so that the rate at resuming is still rising
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import workbench
+from making import workspaces
+from making.params import make_params
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from workbench import make_params, make_run, make_workspace, outcome, train
+from workbench import make_run, outcome, train
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import FORMAT, Record, identity_of
@@ -72,9 +73,8 @@ def in_format_1(workspace: Workspace) -> None:
         sealed(folder)
 
 
-def test_a_state_of_format_1_as_its_code_wrote_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workbench, "TINY", OF_FORMAT_1)
-    workspace = make_workspace(tmp_path / "workspace")
+def test_a_state_of_format_1_as_its_code_wrote_it(tmp_path: Path) -> None:
+    workspace = workspaces.tiny(tmp_path / "workspace", **OF_FORMAT_1)
     workspace.work("phase1").mkdir(parents=True)
     with tarfile.open(FORMAT_1) as archive:
         archive.extractall(workspace.work("phase1"), filter="data")
