@@ -172,9 +172,9 @@ def test_the_curves_are_those_of_the_figures(finished: Checkout) -> None:
     for phase in PHASES:
         best = finished.json(f"reports/train_{phase}.json")
         rows = curve(finished, phase)
-        found = {row["step"]: row["eval_mel_ce"] for row in rows}
-        assert found[best["step"]] == pytest.approx(best["eval"]["mel_ce"], rel=1e-5)
-        assert min(found.values()) == found[best["step"]]
+        by_step = {row["step"]: row["eval_mel_ce"] for row in rows}
+        assert by_step[best["step"]] == pytest.approx(best["eval"]["mel_ce"], rel=1e-5)
+        assert min(by_step.values()) == by_step[best["step"]]
         assert [math.isnan(row["train_mel_ce"]) for row in rows] == [True] + [False] * (len(rows) - 1)
 
 
@@ -183,7 +183,7 @@ def test_the_curves_are_those_of_the_figures(finished: Checkout) -> None:
 
 def test_mlflow_has_one_run_a_phase_and_one_of_the_evaluation(finished: Checkout) -> None:
     runs = tracked.runs(finished)
-    assert {phase: len(found) for phase, found in runs.items()} == ONE_RUN_EACH
+    assert {phase: len(of_phase) for phase, of_phase in runs.items()} == ONE_RUN_EACH
     assert {run.info.status for [run] in runs.values()} == {"FINISHED"}
 
 
@@ -259,7 +259,7 @@ def test_dvc_lock_names_every_stage_and_out(finished: Checkout) -> None:
         outs[f"train_{phase}"] = [f"{folder}/{phase}" for folder in ("checkpoints", "models")]
         outs[f"train_{phase}"] += [f"reports/train_{phase}.json", f"reports/curve_{phase}.csv"]
     lock = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    assert {stage: sorted(out["path"] for out in found["outs"]) for stage, found in lock.items()} == {
+    assert {stage: sorted(out["path"] for out in locked["outs"]) for stage, locked in lock.items()} == {
         stage: sorted(paths) for stage, paths in outs.items()
     }
 
@@ -312,7 +312,7 @@ def test_a_second_evaluation_registers_nothing(copied: Checkout) -> None:
     said = copied.repro("--force", "--single-item", "evaluate")
     assert "already registered: xtts-finetune version 1" in said
     assert len(tracked.versions(copied)) == 1
-    assert {phase: len(found) for phase, found in tracked.runs(copied).items()} == dict.fromkeys(
+    assert {phase: len(of_phase) for phase, of_phase in tracked.runs(copied).items()} == dict.fromkeys(
         (*PHASES, "evaluate"), 1
     )
     assert tracked.aliases(copied) == {"candidate": 1, "champion": 1}

@@ -41,8 +41,8 @@ def states_of_phase1(checkout: Checkout) -> int:
 
 def rows(said: str) -> dict[str, str]:
     """What aligned lines say: their label → their last column."""
-    found = re.findall(r"^ +(\S.*?)(?: {2,}\d+ × .*?)? {2,}(-?[\d.]+ [kMGT]?B)$", said, re.MULTILINE)
-    return dict(found)
+    lines = re.findall(r"^ +(\S.*?)(?: {2,}\d+ × .*?)? {2,}(-?[\d.]+ [kMGT]?B)$", said, re.MULTILINE)
+    return dict(lines)
 
 
 # Before a phase starts.

@@ -4,8 +4,12 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+from making.params import make_params
+
 from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.errors import Stopped
 from xtts_finetune.core.files import read_json, sha256_file
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
@@ -68,6 +72,21 @@ def train(
             run = make_run(workspace, params, stop_at, name, claimed.record)
             store.mark_done(summary(run, claimed.record, fit(run, claimed.state, stop_of(run))))
         publish(job, store)
+
+
+class Killed(BaseException):
+    """In the place of kill -9, where the point in time matters."""
+
+
+def interrupt(workspace: Workspace, stop_at: int, **changes: Any) -> CheckpointStore:
+    """Train up to a step, as the first of several processes."""
+    with pytest.raises(Stopped, match=f"phase1 is saved at step {stop_at}"):
+        train(workspace, make_params(**changes), stop_at)
+    return store_of(workspace)
+
+
+def store_of(workspace: Workspace, keep_last: int = 2) -> CheckpointStore:
+    return CheckpointStore(workspace.work("phase1"), keep_last)
 
 
 def outcome(workspace: Workspace, name: PhaseName = "phase1") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from evaluations import evaluate
-from runs import KEY, Training, begin, history, line, through
+from runs import KEY, Training, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
@@ -17,10 +17,6 @@ from xtts_finetune.tracking.connection import Store
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import set_aside, take_back
 from xtts_finetune.tracking.registry import versions
-
-
-def unplugged(metrics: Any) -> None:
-    raise ConnectionError("unplugged")
 
 
 @pytest.fixture

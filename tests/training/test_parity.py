@@ -159,9 +159,9 @@ def test_losses_of_coquis_batches(
     torch.testing.assert_close(theirs["cond_mels"], mels, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         figures = coqui.eval_step(theirs, None)[1]
-        found = loss.losses(gpt, conditioning_mel, batch, targets_of(batch))
-    assert (found.mel / found.mel_tokens).item() == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
-    assert 0.01 * (found.text / found.text_tokens).item() == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
+        own = loss.losses(gpt, conditioning_mel, batch, targets_of(batch))
+    assert (own.mel / own.mel_tokens).item() == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
+    assert 0.01 * (own.text / own.text_tokens).item() == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
 
 
 def test_coquis_batch_of_several(coqui: Any, dataset: Any, ours: FeatureReader, conditioning_mel: Any) -> None:
@@ -181,7 +181,7 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
     assert batch.conditioning_spans[:, 0].min() > 0
     theirs = as_coqui_batch(coqui, batch)
     with torch.no_grad():
-        found = loss.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
+        own = loss.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
         logits = coqui.xtts.gpt(
             theirs["text_inputs"],
             theirs["text_lengths"],
@@ -198,5 +198,5 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
                 sums -= F.log_softmax(logits[row, :, at], dim=0)[target].item()
                 tokens += 1
     assert tokens < batch.codes.size
-    assert found.mel_tokens == tokens
-    assert found.mel.item() / tokens == pytest.approx(sums / tokens, **CLOSE)
+    assert own.mel_tokens == tokens
+    assert own.mel.item() / tokens == pytest.approx(sums / tokens, **CLOSE)
