@@ -17,7 +17,7 @@ from xtts_finetune.tracking.curve import Curve, as_text, parse_rows
 from xtts_finetune.training.claim import claim
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.loop import fit
-from xtts_finetune.training.phases import Job, publish, summary
+from xtts_finetune.training.phases import Job, publish_outs, summary
 from xtts_finetune.training.run import Run
 
 
@@ -71,7 +71,7 @@ def train(
         if not store.done:
             run = make_run(workspace, params, stop_at, name, claimed.record)
             store.mark_done(summary(run, claimed.record, fit(run, claimed.state, stop_of(run))))
-        publish(job, store)
+        publish_outs(job, store)
 
 
 class Killed(BaseException):

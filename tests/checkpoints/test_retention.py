@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from xtts_finetune.checkpoints.retention import Stored, best_weights, needed, newest, retain, stored
+from xtts_finetune.checkpoints.retention import Stored, best_weights, latest_best, needed, newest, retain, stored
 from xtts_finetune.core.layout import checkpoint_name
 
 
@@ -89,3 +89,24 @@ def test_a_folder_without_its_manifest_is_nothing() -> None:
 def test_the_resume_point_cannot_be_asked_away() -> None:
     with pytest.raises(AssertionError):
         newest(0)
+
+
+@pytest.mark.parametrize(
+    ("states", "bests", "counted_on", "kept"),
+    [
+        ([], [], set[int](), []),
+        ([2], [0], {0}, [0]),
+        ([4, 6], [0, 3], {3}, [3]),
+        ([2, 3], [0, 3], {0, 3}, [0, 3]),
+        ([2], [0, 3], {0}, [0, 3]),  # 3 had no room for its state
+        ([2], [0, 2, 3], {2}, [2, 3]),
+        ([2], [0, 3, 5], {0}, [0, 5]),
+        ([], [0, 3], set[int](), [3]),
+    ],
+)
+def test_a_best_goes_when_a_later_one_has_replaced_it(
+    states: list[int], bests: list[int], counted_on: set[int | None], kept: list[int]
+) -> None:
+    there = [each for each in a_store(states, tuple(bests)) if each.is_best]
+    rule = latest_best(max(states, default=-1), counted_on)
+    assert steps(list(retain(there, rule).keep)) == kept

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from making.done_runs import done
 from making.params import of_the_real_model
 from making.prepared import describe_base
 from small_disks import SmallDisk
@@ -197,7 +198,7 @@ def test_the_phases_to_come(workspace: Workspace) -> None:
     workspace.model("phase2").mkdir(parents=True)  # of the run before
     assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase1", "phase2"]
     workspace.work("phase1").mkdir(parents=True)
-    (workspace.work("phase1") / "DONE").touch()
+    write_json(workspace.work("phase1") / "DONE", done(of_the_real_model(keep_last=1)))
     assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase2"]
     workspace.model("phase1").mkdir(parents=True)
     assert unfinished(workspace, of_the_real_model(keep_last=1)) == []

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import pytest
+from making.done_runs import done
 from making.params import of_the_real_model
 from making.prepared import describe_base
 
@@ -63,9 +64,17 @@ def test_what_is_parked_of_the_run_is_its_own(workspace: Workspace) -> None:
 
 
 def test_a_done_run_is_done_for_its_own_parameters(workspace: Workspace) -> None:
-    begin(workspace, 1e-5, figures={"last_step": 200, "eval": {"mel_ce": 4.0}})
+    begin(workspace, 1e-5, **done(with_lr(1e-5)))
     assert is_done(workspace, with_lr(1e-5), "phase1")
     assert not is_done(workspace, with_lr(5e-6), "phase1")
+
+
+def test_a_done_run_that_is_to_go_on_is_not_done(workspace: Workspace) -> None:
+    """More epochs: as many states as ever are to be written."""
+    params = with_lr(1e-5)
+    begin(workspace, 1e-5, **done(params))
+    longer = params.train_phase1.model_copy(update={"epochs": params.train_phase1.epochs + 1})
+    assert not is_done(workspace, params.model_copy(update={"train_phase1": longer}), "phase1")
 
 
 def test_a_run_that_does_not_fit_beside_others_says_how_to_delete_each(workspace: Workspace) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from making.done_runs import done
 from making.params import of_the_real_model
 from making.prepared import describe_base
 from small_disks import small_disk
@@ -97,7 +98,7 @@ def test_each_disk_is_helped_by_what_frees_it(crowded: Workspace, tmp_path: Path
 
 def test_a_done_phase_needs_no_room(crowded: Workspace) -> None:
     crowded.work("phase1").mkdir(parents=True)
-    (crowded.work("phase1") / "DONE").touch()
+    write_json(crowded.work("phase1") / "DONE", done(make_params()))
     preflight(crowded, make_params(), "phase1")
 
 

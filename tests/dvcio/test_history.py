@@ -8,7 +8,7 @@ from checkouts import Checkout
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.dvcio.history import Snapshot, snapshots
+from xtts_finetune.dvcio.history import Revision, revisions
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def commit(checkout: Checkout, letter: str, message: str) -> None:
     checkout.commit(message)
 
 
-def named(checkout: Checkout) -> dict[str, Snapshot]:
+def named(checkout: Checkout) -> dict[str, Revision]:
     """By the letter that its object is made of."""
-    return {oid[0]: snapshot for snapshot in snapshots(Workspace(checkout.root)) for oid in snapshot.outs.values()}
+    return {oid[0]: revision for revision in revisions(Workspace(checkout.root)) for oid in revision.outs.values()}
 
 
 def test_every_commit_names_its_run(repository: Checkout) -> None:
@@ -46,8 +46,8 @@ def test_every_commit_names_its_run(repository: Checkout) -> None:
     assert by_letter["b"].who == "tag v1"
     assert by_letter["a"].who.startswith("commit ")
     assert by_letter["a"].who.endswith("(First)")
-    assert {letter for letter, snapshot in by_letter.items() if snapshot.is_tip} == {"b", "c", "d"}
-    assert {letter for letter, snapshot in by_letter.items() if snapshot.is_pinned} == {"b"}
+    assert {letter for letter, revision in by_letter.items() if revision.is_tip} == {"b", "c", "d"}
+    assert {letter for letter, revision in by_letter.items() if revision.is_pinned} == {"b"}
     assert list(by_letter)[-1] == "a"
 
 
@@ -103,15 +103,15 @@ def test_dvc_files_and_half_merged_locks_do(repository: Checkout) -> None:
 
 
 def test_outside_of_a_repository_and_before_the_first_commit_nothing_is(repository: Checkout, tmp_path: Path) -> None:
-    assert snapshots(Workspace(repository.root)) == []
-    assert snapshots(Workspace(tmp_path)) == []
+    assert revisions(Workspace(repository.root)) == []
+    assert revisions(Workspace(tmp_path)) == []
 
 
 def test_where_git_cannot_say_nothing_is_taken_for_unnamed(repository: Checkout) -> None:
     commit(repository, "a", "First")
     (repository.root / ".git" / "HEAD").write_text("nonsense", encoding="utf-8")
     with pytest.raises(UserError, match="git cannot be asked"):
-        snapshots(Workspace(repository.root))
+        revisions(Workspace(repository.root))
 
 
 def test_without_git_itself_neither(repository: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,4 +120,4 @@ def test_without_git_itself_neither(repository: Checkout, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(subprocess, "run", no_git)
     with pytest.raises(UserError, match="git is not installed"):
-        snapshots(Workspace(repository.root))
+        revisions(Workspace(repository.root))

@@ -117,7 +117,6 @@ def test_the_states_of_a_phase_that_two_runs_share_stay(own: Checkout, finished:
     assert_is(own, finished)
 
 
-@pytest.mark.xfail(strict=False, reason="fails since registration.json is an out of evaluate; not understood yet")
 def test_a_run_of_an_earlier_commit_goes_only_when_asked(
     experiment: Checkout, finished: Checkout, tmp_path: Path
 ) -> None:

@@ -19,32 +19,32 @@ def full(*_: object) -> None:
 def test_a_full_disk_says_what_to_type(workspace: Workspace) -> None:
     with pytest.raises(Stopped), explained_stops(workspace):
         full()
-    page = workspace.status.read_text(encoding="utf-8")
+    page = workspace.stop_page.read_text(encoding="utf-8")
     assert "No space left on device" in page
     assert "type dvc repro" in page
     assert "xtts-finetune clean --best-only --yes" in page
     with explained_stops(workspace):
-        assert not workspace.status.exists(), "nothing is the matter"
+        assert not workspace.stop_page.exists(), "nothing is the matter"
 
 
 def test_only_the_first_line_of_what_a_library_said(workspace: Workspace) -> None:
     with pytest.raises(Stopped), explained_stops(workspace):
         raise ValueError("database or disk is full\n[SQL: INSERT " + "x" * 9000)
-    assert len(workspace.status.read_text(encoding="utf-8")) < 2000
+    assert len(workspace.stop_page.read_text(encoding="utf-8")) < 2000
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, Stopped])
 def test_an_interrupt_is_a_stop(workspace: Workspace, how: Callable[[str], BaseException]) -> None:
     with pytest.raises(Stopped), explained_stops(workspace):
         raise how("phase1 is saved at step 7; run dvc repro again to resume")
-    assert "dvc repro again" in workspace.status.read_text(encoding="utf-8")
+    assert "dvc repro again" in workspace.stop_page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), FileExistsError(17, "File exists", "/nowhere")])
 def test_a_bug_stays_one(workspace: Workspace, error: Exception) -> None:
     with pytest.raises(type(error)), explained_stops(workspace):
         raise error
-    assert not workspace.status.exists()
+    assert not workspace.stop_page.exists()
 
 
 def test_a_file_where_a_folder_belongs(workspace: Workspace) -> None:
@@ -82,7 +82,7 @@ def test_the_page_has_room_on_a_disk_full_to_the_last_byte(disk: SmallDisk) -> N
         assert disk.free == 0
         full()
     for _ in range(2):  # still full when it is started again
-        assert "the disk is full" in workspace.status.read_text(encoding="utf-8")
+        assert "the disk is full" in workspace.stop_page.read_text(encoding="utf-8")
         with pytest.raises(Stopped), explained_stops(workspace):
             raise DiskFull("again")
 
@@ -96,4 +96,4 @@ def test_a_disk_that_is_full_before_the_stage_begins(disk: SmallDisk) -> None:
     disk.fill()
     with pytest.raises(Stopped), explained_stops(workspace):
         full()
-    assert "the disk is full" in workspace.status.read_text(encoding="utf-8")
+    assert "the disk is full" in workspace.stop_page.read_text(encoding="utf-8")

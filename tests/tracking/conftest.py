@@ -6,7 +6,7 @@ from mlflow_server import free_port
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
-from xtts_finetune.tracking.connection import Store, open_store
+from xtts_finetune.tracking.connection import TrackingStore, open_store
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
 
 
 @pytest.fixture
-def store(workspace: Workspace, tracking: TrackingParams) -> Store:
+def store(workspace: Workspace, tracking: TrackingParams) -> TrackingStore:
     return open_store(workspace, tracking)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from xtts_finetune.core.files import sha256_file
+from xtts_finetune.core.files import link_tree, sha256_file
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.backlog import Files, put
@@ -21,6 +21,6 @@ def evaluate(workspace: Workspace, model: Path, created: int) -> str:
     (workspace.reports / "samples").mkdir(parents=True, exist_ok=True)
     (workspace.reports / "samples" / "1.wav").unlink(missing_ok=True)  # published anew, as every file
     (workspace.reports / "samples" / "1.wav").write_bytes(sha256.encode())
-    files = Files([workspace.reports / "samples"], model, SERVING_CODE)
+    files = Files([workspace.reports / "samples"], lambda folder: link_tree(model, folder), SERVING_CODE)
     put(workspace, replace(record, order=order), [{"step": 7, "time": created, "eval/mel_ce": 2.5}], files)
     return sha256

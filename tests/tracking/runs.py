@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.params import TrackingParams
-from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.logged_model import MODEL_FOLDER
 from xtts_finetune.tracking.outbox import new_tracked_run
+from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import track
 
@@ -35,7 +37,7 @@ class Training:
 
 
 def begin(
-    store: Store | Callable[[], Store],
+    store: TrackingStore | Callable[[], TrackingStore],
     folder: Path,
     key: str = KEY,
     flush_every_steps: int = 5,
@@ -49,11 +51,11 @@ def begin(
     curve = Curve(folder / "curve.jsonl")
     record = new_tracked_run(key, "phase1", params, {"phase": "phase1"} | (tags or {}), DATASET)
     tracking = TrackingParams(experiment="xtts-finetune", uri=uri, flush_every_steps=flush_every_steps)
-    connect = (lambda: store) if isinstance(store, Store) else store
+    connect = (lambda: store) if isinstance(store, TrackingStore) else store
     return Training(curve, track(connect, tracking, folder, record, lambda: curve.rows, step))
 
 
-def history(store: Store, run_id: str | None, key: str = "train/loss") -> list[tuple[int, float]]:
+def history(store: TrackingStore, run_id: str | None, key: str = "train/loss") -> list[tuple[int, float]]:
     assert run_id
     return sorted((point.step, point.value) for point in store.client.get_metric_history(run_id, key))
 
@@ -70,10 +72,10 @@ def unplugged(*_: Any, **__: Any) -> Any:
 class LateAnswer:
     """A way to connect that hangs for as long as the block lasts."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: TrackingStore) -> None:
         self._store, self._answered = store, threading.Event()
 
-    def __call__(self) -> Store:
+    def __call__(self) -> TrackingStore:
         assert self._answered.wait(60)
         return self._store
 
@@ -87,7 +89,7 @@ class LateAnswer:
 class Client:
     """The real client, but metrics pass a gate first."""
 
-    def __init__(self, store: Store, gate: Any) -> None:
+    def __init__(self, store: TrackingStore, gate: Any) -> None:
         self._client, self._gate = store.client, gate
 
     def log_batch(self, run_id: str, metrics: Any = (), **others: Any) -> None:
@@ -99,6 +101,14 @@ class Client:
         return getattr(self._client, name)
 
 
-def through(store: Store, gate: Any) -> Store:
+def through(store: TrackingStore, gate: Any) -> TrackingStore:
     client: Any = Client(store, gate)
     return replace(store, client=client)
+
+
+def artifact_folder(store: TrackingStore, version: Version) -> Path:
+    """The files of a version's model, as anybody with MLflow gets them: in place, or downloaded from a server."""
+    from mlflow.artifacts import download_artifacts
+
+    uri = store.client.get_model_version_download_uri(version.name, str(version.version))
+    return Path(download_artifacts(artifact_uri=f"{uri}/{MODEL_FOLDER}", tracking_uri=store.uri))

@@ -13,14 +13,14 @@ from runs import KEY, Training, begin, history, line, through, unplugged
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.backlog import deliver_backlog
-from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import set_aside, take_back
 from xtts_finetune.tracking.registry import versions
 
 
 @pytest.fixture
-def undelivered(store: Store, workspace: Workspace) -> Training:
+def undelivered(store: TrackingStore, workspace: Workspace) -> Training:
     """A done phase of which MLflow has no point."""
     training = begin(through(store, unplugged), workspace.work("phase1"), key=KEY)
     training.line(6)
@@ -30,7 +30,7 @@ def undelivered(store: Store, workspace: Workspace) -> Training:
 
 
 def test_what_a_done_phase_has_not_delivered_outlives_its_work(
-    store: Store, workspace: Workspace, undelivered: Training
+    store: TrackingStore, workspace: Workspace, undelivered: Training
 ) -> None:
     set_aside(workspace)
     shutil.rmtree(workspace.work("phase1"))
@@ -43,7 +43,7 @@ def test_what_a_done_phase_has_not_delivered_outlives_its_work(
 
 
 def test_a_phase_that_is_extended_takes_its_points_back(
-    store: Store, workspace: Workspace, undelivered: Training
+    store: TrackingStore, workspace: Workspace, undelivered: Training
 ) -> None:
     set_aside(workspace)
     shutil.rmtree(workspace.work("phase1"))
@@ -57,7 +57,7 @@ def test_a_phase_that_is_extended_takes_its_points_back(
     assert history(store, again.tracker.run_id) == line(9)
 
 
-def test_a_delivered_phase_leaves_nothing(store: Store, workspace: Workspace) -> None:
+def test_a_delivered_phase_leaves_nothing(store: TrackingStore, workspace: Workspace) -> None:
     training = begin(store, workspace.work("phase1"), key=KEY)
     training.line(6)
     training.tracker.finish()
@@ -67,7 +67,7 @@ def test_a_delivered_phase_leaves_nothing(store: Store, workspace: Workspace) ->
 
 
 @pytest.mark.parametrize("content", ["{", '{"key": "../../models", "order": null, "dataset": null}'])
-def test_a_damaged_or_forged_record_is_named(workspace: Workspace, store: Store, content: str) -> None:
+def test_a_damaged_or_forged_record_is_named(workspace: Workspace, store: TrackingStore, content: str) -> None:
     (workspace.undelivered / KEY).mkdir(parents=True)
     (workspace.undelivered / KEY / "delivery.json").write_text(content)
     assert waiting(workspace) == []
@@ -78,7 +78,9 @@ def test_a_damaged_or_forged_record_is_named(workspace: Workspace, store: Store,
 # evaluations
 
 
-def test_pending_models_are_registered_as_they_were_then(store: Store, workspace: Workspace, model: Path) -> None:
+def test_pending_models_are_registered_as_they_were_then(
+    store: TrackingStore, workspace: Workspace, model: Path
+) -> None:
     """The newest ends as candidate, and later results in the workspace change nothing of the earlier one."""
     weights = (model / "model.safetensors").read_bytes()
     before = evaluate(workspace, model, created=2)
@@ -104,7 +106,7 @@ def test_pending_models_are_registered_as_they_were_then(store: Store, workspace
 
 @pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifacts", "create_model_version", "set_terminated"])
 def test_a_crash_anywhere_is_made_up_for(
-    store: Store, workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    store: TrackingStore, workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def crash(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
@@ -123,7 +125,7 @@ def test_a_crash_anywhere_is_made_up_for(
 
 
 def test_figures_are_not_written_to_a_folder_that_a_server_names(
-    store: Store, workspace: Workspace, model: Path
+    store: TrackingStore, workspace: Workspace, model: Path
 ) -> None:
     evaluate(workspace, model, created=2)
     servers = replace(store, artifacts=None)  # as open_store gives it for tracking.uri: http://…

@@ -7,23 +7,24 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from runs import artifact_folder
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.speech.speaker import SERVING_CODE
-from xtts_finetune.tracking.connection import Store, open_store
-from xtts_finetune.tracking.registry import artifact_folder, find_champion, register_best
+from xtts_finetune.tracking.connection import TrackingStore, open_store
+from xtts_finetune.tracking.registry import find_champion, register_best
 
 
-def start(store: Store) -> str:
+def start(store: TrackingStore) -> str:
     """A run that has files."""
     run_id: str = store.client.create_run(store.experiment_id).info.run_id
     return run_id
 
 
 def test_a_moved_workspace_finds_its_artifacts(
-    store: Store,
+    store: TrackingStore,
     workspace: Workspace,
     tracking: TrackingParams,
     model: Path,
@@ -60,7 +61,7 @@ def test_a_moved_workspace_finds_its_artifacts(
 
 
 def test_a_deleted_experiment_is_the_users_to_restore(
-    store: Store, workspace: Workspace, tracking: TrackingParams
+    store: TrackingStore, workspace: Workspace, tracking: TrackingParams
 ) -> None:
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(UserError, match="mlflow experiments restore"):
@@ -88,7 +89,7 @@ def damaged_page(database: Path, table: str) -> bytes:
     ],
 )
 def test_a_damaged_database_is_named_and_left_alone(
-    store: Store,
+    store: TrackingStore,
     workspace: Workspace,
     tracking: TrackingParams,
     tmp_path: Path,

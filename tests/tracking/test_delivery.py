@@ -13,7 +13,7 @@ from runs import DATASET, KEY, LateAnswer, begin, history, line, through, unplug
 from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
-from xtts_finetune.tracking.connection import Store, open_store
+from xtts_finetune.tracking.connection import TrackingStore, open_store
 from xtts_finetune.tracking.delivery import Delivery, waiting
 from xtts_finetune.tracking.outbox import Outbox
 
@@ -28,7 +28,7 @@ def folder(workspace: Workspace) -> Path:
 # the run
 
 
-def test_a_run_carries_its_params_tags_and_data(store: Store, folder: Path) -> None:
+def test_a_run_carries_its_params_tags_and_data(store: TrackingStore, folder: Path) -> None:
     training = begin(store, folder, epochs=3, sentence="x" * 9000, target=None)
     with training.tracker as tracker:
         tracker.set_tags({"best_step": "7"})
@@ -49,7 +49,9 @@ def test_a_run_carries_its_params_tags_and_data(store: Store, folder: Path) -> N
         (ValueError("bug"), "FAILED"),
     ],
 )
-def test_the_run_says_how_the_work_ended(store: Store, folder: Path, error: BaseException | None, status: str) -> None:
+def test_the_run_says_how_the_work_ended(
+    store: TrackingStore, folder: Path, error: BaseException | None, status: str
+) -> None:
     training = begin(store, folder)
 
     def work() -> None:
@@ -67,7 +69,7 @@ def test_the_run_says_how_the_work_ended(store: Store, folder: Path, error: Base
     assert history(store, training.tracker.run_id) == line(1)
 
 
-def test_nan_and_inf_are_stored(store: Store, folder: Path) -> None:
+def test_nan_and_inf_are_stored(store: TrackingStore, folder: Path) -> None:
     training = begin(store, folder)
     with training.tracker as tracker:
         training.log(1, train__loss=math.nan, train__grad_norm=math.inf)
@@ -75,7 +77,7 @@ def test_nan_and_inf_are_stored(store: Store, folder: Path) -> None:
     assert history(store, tracker.run_id, "train/grad_norm")[0][1] > 1e300
 
 
-def test_more_points_than_a_batch_holds(store: Store, folder: Path) -> None:
+def test_more_points_than_a_batch_holds(store: TrackingStore, folder: Path) -> None:
     training = begin(store, folder, flush_every_steps=10_000)
     with training.tracker as tracker:
         training.curve.rows.extend({"step": step, "epoch": 0, "train/loss": value} for step, value in line(2500))
@@ -88,7 +90,7 @@ def test_more_points_than_a_batch_holds(store: Store, folder: Path) -> None:
 @pytest.mark.parametrize("ended", [None, Stopped("signal"), ValueError("bug"), "finished"])
 @pytest.mark.parametrize("cursor", ["kept", "lost", "behind"])
 def test_the_same_work_continues_its_run_without_a_doubled_step(
-    store: Store, folder: Path, ended: Any, cursor: str
+    store: TrackingStore, folder: Path, ended: Any, cursor: str
 ) -> None:
     first = begin(store, folder, lr=0.1)
     behind = (folder / "delivery.json").read_bytes()
@@ -118,7 +120,7 @@ def test_the_same_work_continues_its_run_without_a_doubled_step(
     assert len(store.client.get_run(first.tracker.run_id).inputs.dataset_inputs) == 1
 
 
-def test_other_work_and_deleted_runs_get_a_new_run_with_all_points(store: Store, folder: Path) -> None:
+def test_other_work_and_deleted_runs_get_a_new_run_with_all_points(store: TrackingStore, folder: Path) -> None:
     """Another run had these points already: under retrained code that is another key."""
     first = begin(store, folder)
     first.line(8)
@@ -135,7 +137,7 @@ def test_other_work_and_deleted_runs_get_a_new_run_with_all_points(store: Store,
 
 
 def test_in_a_new_database_the_run_is_made_anew_with_all_points(
-    store: Store, folder: Path, tracking: TrackingParams, tmp_path: Path
+    store: TrackingStore, folder: Path, tracking: TrackingParams, tmp_path: Path
 ) -> None:
     first = begin(store, folder)
     first.line(8)
@@ -149,7 +151,7 @@ def test_in_a_new_database_the_run_is_made_anew_with_all_points(
     assert history(other, second.tracker.run_id) == line(12)
 
 
-def test_a_run_that_vanishes_under_way_is_made_anew_with_all_points(store: Store, folder: Path) -> None:
+def test_a_run_that_vanishes_under_way_is_made_anew_with_all_points(store: TrackingStore, folder: Path) -> None:
     training = begin(store, folder, flush_every_steps=1)
     training.line(4)
     before = training.tracker.run_id
@@ -163,7 +165,7 @@ def test_a_run_that_vanishes_under_way_is_made_anew_with_all_points(store: Store
     assert history(store, training.tracker.run_id) == line(8)
 
 
-def test_a_changed_stopping_rule_continues_the_run(store: Store, folder: Path) -> None:
+def test_a_changed_stopping_rule_continues_the_run(store: TrackingStore, folder: Path) -> None:
     begin(store, folder, epochs=3).tracker.finish()
     with begin(store, folder, epochs=5).tracker as tracker:
         pass
@@ -171,7 +173,7 @@ def test_a_changed_stopping_rule_continues_the_run(store: Store, folder: Path) -
     assert (run.data.params["epochs"], run.data.tags["now.epochs"]) == ("3", "5")
 
 
-def test_tags_say_from_which_step_another_commit_trained(store: Store, folder: Path) -> None:
+def test_tags_say_from_which_step_another_commit_trained(store: TrackingStore, folder: Path) -> None:
     begin(store, folder, tags={"git_commit": "a"}).tracker.finish()
     begin(store, folder, tags={"git_commit": "b"}, step=4).tracker.finish()
     with begin(store, folder, tags={"git_commit": "c"}, step=6).tracker as tracker:
@@ -180,7 +182,7 @@ def test_tags_say_from_which_step_another_commit_trained(store: Store, folder: P
     assert (tags["git_commit"], tags["git_commit_from_step_4"], tags["git_commit_from_step_6"]) == ("a", "b", "c")
 
 
-def test_a_damaged_record_costs_no_point(store: Store, folder: Path) -> None:
+def test_a_damaged_record_costs_no_point(store: TrackingStore, folder: Path) -> None:
     first = begin(store, folder)
     first.line(8)
     first.tracker.finish()
@@ -195,7 +197,7 @@ def test_a_damaged_record_costs_no_point(store: Store, folder: Path) -> None:
 # a store that is slow or fails
 
 
-def test_logging_does_not_wait_for_the_store(store: Store, folder: Path) -> None:
+def test_logging_does_not_wait_for_the_store(store: TrackingStore, folder: Path) -> None:
     opened = threading.Event()
     flushes: list[int] = []
 
@@ -212,7 +214,7 @@ def test_logging_does_not_wait_for_the_store(store: Store, folder: Path) -> None
 
 
 def test_a_failed_flight_keeps_its_points_and_says_so_once(
-    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+    store: TrackingStore, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failures = 0
 
@@ -234,7 +236,7 @@ def test_a_failed_flight_keeps_its_points_and_says_so_once(
     assert (error.count("no route to host"), "long dump" in error) == (1, False)
 
 
-def test_an_answer_that_was_lost_doubles_nothing(store: Store, folder: Path) -> None:
+def test_an_answer_that_was_lost_doubles_nothing(store: TrackingStore, folder: Path) -> None:
     """The store took the batch, and the connection broke before it said so."""
     broken = []
 
@@ -258,7 +260,7 @@ def test_an_answer_that_was_lost_doubles_nothing(store: Store, folder: Path) -> 
 
 
 def test_points_that_cannot_be_stored_are_counted_and_wait(
-    store: Store, folder: Path, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    store: TrackingStore, folder: Path, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training = begin(through(store, unplugged), folder, flush_every_steps=1000)
     with training.tracker as tracker:
@@ -276,7 +278,9 @@ def full(*_: Any) -> None:
     raise MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: ...]")
 
 
-def test_a_full_disk_stops_the_work_at_its_end(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_stops_the_work_at_its_end(
+    store: TrackingStore, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """There is a next start then, which brings the points after. Until the end they wait."""
     gate = [full]
     training = begin(through(store, lambda points: gate[0](points)), folder, flush_every_steps=1)
@@ -291,14 +295,16 @@ def test_a_full_disk_stops_the_work_at_its_end(store: Store, folder: Path, capsy
     assert capsys.readouterr().err.count("5 points are not in MLflow") == 1
 
 
-def test_a_full_disk_does_not_hide_why_the_work_ended(store: Store, folder: Path) -> None:
+def test_a_full_disk_does_not_hide_why_the_work_ended(store: TrackingStore, folder: Path) -> None:
     training = begin(through(store, full), folder)
     with pytest.raises(ZeroDivisionError), training.tracker:
         training.log(1, train__loss=0.5)
         raise ZeroDivisionError
 
 
-def test_a_servers_full_disk_stops_nothing(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_servers_full_disk_stops_nothing(
+    store: TrackingStore, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     training = begin(lambda: replace(through(store, full), uri="http://somewhere"), folder, uri="http://somewhere")
     with training.tracker:
         training.log(1, train__loss=0.5)
@@ -306,7 +312,7 @@ def test_a_servers_full_disk_stops_nothing(store: Store, folder: Path, capsys: p
 
 
 def test_a_server_that_hangs_at_the_start_keeps_nobody_waiting(
-    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: TrackingStore, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.05")
     with LateAnswer(store) as connect:
@@ -316,7 +322,7 @@ def test_a_server_that_hangs_at_the_start_keeps_nobody_waiting(
         assert "5 points are not in MLflow: no answer in 0.05 s" in capsys.readouterr().err
 
 
-def test_a_parked_runs_record_moves_with_its_folder(store: Store, folder: Path, workspace: Workspace) -> None:
+def test_a_parked_runs_record_moves_with_its_folder(store: TrackingStore, folder: Path, workspace: Workspace) -> None:
     training = begin(through(store, unplugged), folder, key=KEY)
     with training.tracker:
         training.line(3)

@@ -12,7 +12,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.speech.speaker import SERVING_CODE
-from xtts_finetune.tracking.connection import Store, open_store
+from xtts_finetune.tracking.connection import TrackingStore, open_store
 from xtts_finetune.tracking.registered import registered
 from xtts_finetune.tracking.registry import register_best
 
@@ -33,7 +33,7 @@ def content(folder: Path) -> dict[str, str]:
     return {str(path): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def pending_model_at(store: Store, run_id: str, workspace: Workspace, address: str) -> None:
+def pending_model_at(store: TrackingStore, run_id: str, workspace: Workspace, address: str) -> None:
     """A model that a crash left unfinished, whose files are said to lie at `address`."""
     model = store.client.create_logged_model(
         store.experiment_id, name="voice", source_run_id=run_id, tags={"model_sha256": SHA}
@@ -43,13 +43,13 @@ def pending_model_at(store: Store, run_id: str, workspace: Workspace, address: s
         database.execute(change, (address, model.model_id))
 
 
-def register(store: Store, run_id: str, model: Path) -> Any:
+def register(store: TrackingStore, run_id: str, model: Path) -> Any:
     return register_best(store, run_id, "voice", model, SERVING_CODE, SHA, {"phase": "phase2", "step": "7"}, {})
 
 
 @pytest.mark.parametrize("form", ["file", "plain", "dots", "link", "other model"])
 def test_no_folder_is_deleted_that_the_database_names(
-    store: Store, workspace: Workspace, model: Path, home: Path, form: str
+    store: TrackingStore, workspace: Workspace, model: Path, home: Path, form: str
 ) -> None:
     own = workspace.root / "mlruns" / "artifacts"
     own.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _texts(folder: Path) -> dict[str, str]:
 
 
 def test_a_server_that_names_a_folder_here_gets_nothing_written_there(
-    store: Store, workspace: Workspace, model: Path, home: Path
+    store: TrackingStore, workspace: Workspace, model: Path, home: Path
 ) -> None:
     """Its own files are anywhere; a path of this machine, even in our store, is not its to name."""
     run_id = store.client.create_run(store.experiment_id).info.run_id
@@ -94,7 +94,7 @@ def test_a_server_that_names_a_folder_here_gets_nothing_written_there(
 
 
 def test_an_experiment_elsewhere_gets_nothing_written_there(
-    store: Store, workspace: Workspace, tracking: TrackingParams, home: Path
+    store: TrackingStore, workspace: Workspace, tracking: TrackingParams, home: Path
 ) -> None:
     store.client.create_experiment("elsewhere", home.as_uri())
     with pytest.raises(UserError, match="a folder of this machine"):
@@ -102,7 +102,7 @@ def test_an_experiment_elsewhere_gets_nothing_written_there(
 
 
 def test_a_version_elsewhere_is_not_counted_as_ours(
-    store: Store, workspace: Workspace, model: Path, home: Path
+    store: TrackingStore, workspace: Workspace, model: Path, home: Path
 ) -> None:
     run_id = store.client.create_run(store.experiment_id).info.run_id
     register(store, run_id, model)
@@ -115,7 +115,7 @@ def test_a_version_elsewhere_is_not_counted_as_ours(
 
 @pytest.mark.parametrize("before", ["file:///mlruns/artifacts", "s3://bucket/mlruns/artifacts"])
 def test_a_forged_move_changes_no_other_address(
-    store: Store, workspace: Workspace, tracking: TrackingParams, home: Path, before: str
+    store: TrackingStore, workspace: Workspace, tracking: TrackingParams, home: Path, before: str
 ) -> None:
     other = store.client.create_experiment("other", home.as_uri())
     with closing(sqlite3.connect(workspace.tracking_db)) as database, database:

@@ -8,7 +8,7 @@ from pathlib import Path
 from runs import begin, history, line
 
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.curve import Row, read_rows
 
 CHILD = """
@@ -28,7 +28,7 @@ for step in itertools.count(1):
 """
 
 
-def test_kill_9_costs_no_point_and_doubles_none(store: Store, workspace: Workspace, tmp_path: Path) -> None:
+def test_kill_9_costs_no_point_and_doubles_none(store: TrackingStore, workspace: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", CHILD, str(workspace.root), str(folder), str(Path(__file__).parent)]

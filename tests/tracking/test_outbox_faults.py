@@ -19,7 +19,7 @@ from xtts_finetune.ops.status import status_text
 from xtts_finetune.ops.sync import sync_lines
 from xtts_finetune.tracking import backlog, delivery
 from xtts_finetune.tracking.backlog import deliver_backlog
-from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import Outbox, ended_outboxes, set_aside
 from xtts_finetune.tracking.registry import versions
@@ -35,7 +35,7 @@ def project(workspace: Workspace) -> Workspace:
 
 
 @pytest.fixture
-def training(store: Store, workspace: Workspace) -> Training:
+def training(store: TrackingStore, workspace: Workspace) -> Training:
     """A phase that was stopped, and of which MLflow has no point."""
     training = begin(through(store, unplugged), workspace.work("phase1"))
     training.line(6)
@@ -63,7 +63,7 @@ def test_a_damaged_record_of_a_phase_in_work_is_passed_over(
 
 
 def test_sync_passes_over_a_damaged_record_of_a_parked_run(
-    project: Workspace, store: Store, training: Training, capsys: pytest.CaptureFixture[str]
+    project: Workspace, store: TrackingStore, training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parked = damage(Path(shutil.copytree(project.work("phase1"), project.work("phase1").with_name(PARKED))))
     assert list(sync_lines(project)) == ["phase1: 6 points delivered"]
@@ -107,7 +107,9 @@ def test_a_record_of_other_types_is_damaged(workspace: Workspace, training: Trai
     assert list(ended_outboxes(workspace)) == [workspace.undelivered / KEY]
 
 
-def test_what_a_kill_left_half_deleted_is_not_delivered(store: Store, workspace: Workspace, model: Path) -> None:
+def test_what_a_kill_left_half_deleted_is_not_delivered(
+    store: TrackingStore, workspace: Workspace, model: Path
+) -> None:
     """Its bundle may be gone already, and only its record be left."""
     evaluate(workspace, model, created=2)
     [folder] = workspace.undelivered.iterdir()
@@ -118,7 +120,7 @@ def test_what_a_kill_left_half_deleted_is_not_delivered(store: Store, workspace:
 
 @pytest.mark.parametrize("fault", ["missing", "others"])
 def test_only_the_weights_that_were_evaluated_are_registered(
-    store: Store, workspace: Workspace, model: Path, fault: str
+    store: TrackingStore, workspace: Workspace, model: Path, fault: str
 ) -> None:
     evaluate(workspace, model, created=2)
     [weights] = workspace.undelivered.glob("*/bundle/model.safetensors")
@@ -137,7 +139,9 @@ def test_links_to_nothing_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
 
 
-def test_a_run_that_cannot_be_delivered_keeps_no_other_back(store: Store, workspace: Workspace, model: Path) -> None:
+def test_a_run_that_cannot_be_delivered_keeps_no_other_back(
+    store: TrackingStore, workspace: Workspace, model: Path
+) -> None:
     """The damaged one began first, as far as can be told."""
     (workspace.undelivered / KEY).mkdir(parents=True)
     damage(workspace.undelivered / KEY)
@@ -162,7 +166,7 @@ def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspa
 
 
 def test_a_run_of_which_only_the_end_is_missing_waits(
-    project: Workspace, store: Store, monkeypatch: pytest.MonkeyPatch
+    project: Workspace, store: TrackingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = begin(store, project.work("phase1"))
     training.line(6)
@@ -189,7 +193,7 @@ def test_a_pending_model_whose_folder_is_gone_must_be_evaluated_again(project: W
 
 
 def test_an_upload_beside_it_does_not_change_how_long_a_training_waits(
-    store: Store, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: TrackingStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.05")
     with LateAnswer(store) as connect:
@@ -200,7 +204,7 @@ def test_an_upload_beside_it_does_not_change_how_long_a_training_waits(
 
 
 def test_a_second_deliverer_says_who_is_at_work(
-    store: Store, workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch
+    store: TrackingStore, workspace: Workspace, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(workspace, model, created=2)
     monkeypatch.setattr(backlog, "_LOCK_SECONDS", 0.1)
@@ -222,7 +226,7 @@ def test_an_evaluation_is_not_put_beside_a_delivery(workspace: Workspace, model:
 
 
 def test_evaluating_the_same_weights_again_gives_the_same_receipt(
-    store: Store, workspace: Workspace, model: Path
+    store: TrackingStore, workspace: Workspace, model: Path
 ) -> None:
     receipts = []
     for created in 2, 3:

@@ -9,33 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import artifact_folder
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking import logged_model, registry
-from xtts_finetune.tracking.connection import Store
-from xtts_finetune.tracking.registry import Registration, artifact_folder, find_champion, register_best, versions
+from xtts_finetune.tracking.connection import TrackingStore
+from xtts_finetune.tracking.registry import Registration, find_champion, register_best, versions
 
 METRICS = {"eval/mel_ce": 2.4312, "eval/text_ce": 2.81}
 
 
 @pytest.fixture
-def run_id(store: Store) -> str:
+def run_id(store: TrackingStore) -> str:
     identifier: str = store.client.create_run(store.experiment_id).info.run_id
     return identifier
 
 
-def register(store: Store, run_id: str, model: Path, sha256: str = "f00d") -> Registration:
+def register(store: TrackingStore, run_id: str, model: Path, sha256: str = "f00d") -> Registration:
     return register_best(
         store, run_id, "voice", model, SERVING_CODE, sha256, {"phase": "phase2", "step": "420"}, METRICS
     )
 
 
-def logged_models(store: Store) -> list[Any]:
+def logged_models(store: TrackingStore) -> list[Any]:
     return list(store.client.search_logged_models([store.experiment_id]))
 
 
-def test_a_version_says_what_it_is(store: Store, run_id: str, model: Path) -> None:
+def test_a_version_says_what_it_is(store: TrackingStore, run_id: str, model: Path) -> None:
     done = register(store, run_id, model)
     assert done == Registration("voice", 1, ["candidate", "champion"], created=True, champion=1, note=None)
     [version] = versions(store, "voice")
@@ -58,7 +59,7 @@ def test_a_version_says_what_it_is(store: Store, run_id: str, model: Path) -> No
     assert '"voice"' in model_entity.tags["mlflow.modelVersions"]
 
 
-def test_the_registry_adds_no_bytes(store: Store, run_id: str, model: Path) -> None:
+def test_the_registry_adds_no_bytes(store: TrackingStore, run_id: str, model: Path) -> None:
     register(store, run_id, model)
     folder = artifact_folder(store, versions(store, "voice")[0])
     files = [path.relative_to(model) for path in model.rglob("*") if path.is_file()]
@@ -67,7 +68,7 @@ def test_the_registry_adds_no_bytes(store: Store, run_id: str, model: Path) -> N
         assert (folder / file).stat().st_ino == (model / file).stat().st_ino
 
 
-def test_a_symlink_into_the_cache_is_registered_as_the_file(store: Store, run_id: str, model: Path) -> None:
+def test_a_symlink_into_the_cache_is_registered_as_the_file(store: TrackingStore, run_id: str, model: Path) -> None:
     cached = model.parent / "cached"
     (model / "model.safetensors").rename(cached)
     (model / "model.safetensors").symlink_to(cached)
@@ -77,7 +78,7 @@ def test_a_symlink_into_the_cache_is_registered_as_the_file(store: Store, run_id
     assert linked.stat().st_ino == cached.stat().st_ino
 
 
-def test_the_same_weights_keep_their_version(store: Store, run_id: str, model: Path) -> None:
+def test_the_same_weights_keep_their_version(store: TrackingStore, run_id: str, model: Path) -> None:
     register(store, run_id, model, "one")
     register(store, run_id, model, "two")
     again = register(store, run_id, model, "one")
@@ -86,7 +87,7 @@ def test_the_same_weights_keep_their_version(store: Store, run_id: str, model: P
     assert len(logged_models(store)) == 2
 
 
-def test_later_versions_leave_the_champion_alone(store: Store, run_id: str, model: Path) -> None:
+def test_later_versions_leave_the_champion_alone(store: TrackingStore, run_id: str, model: Path) -> None:
     register(store, run_id, model, "one")
     assert register(store, run_id, model, "two").aliases == ["candidate"]
     champion = find_champion(store, "voice")
@@ -97,7 +98,7 @@ def test_later_versions_leave_the_champion_alone(store: Store, run_id: str, mode
     ("data", "whose"), [("a.dir", "of the same recordings"), ("b.dir", r"of OTHER recordings \(24 clips\)")]
 )
 def test_a_version_says_whose_voice_the_champion_is(
-    store: Store, run_id: str, model: Path, data: str, whose: str
+    store: TrackingStore, run_id: str, model: Path, data: str, whose: str
 ) -> None:
     def of(sha256: str, data_md5: str) -> Registration:
         tags = {"phase": "phase2", "step": "420", "data_md5": data_md5, "data": "24 clips", "param.lr": "0.1"}
@@ -113,14 +114,14 @@ def test_a_version_says_whose_voice_the_champion_is(
     assert {each.params["lr"] for each in logged_models(store)} == {"0.1"}
 
 
-def test_nothing_registered(store: Store) -> None:
+def test_nothing_registered(store: TrackingStore) -> None:
     assert versions(store, "voice") == []
     assert find_champion(store, "voice") is None
 
 
 @pytest.mark.parametrize("step", ["create_registered_model", "create_model_version", "log_outputs"])
 def test_a_crash_before_the_version_is_made_up_for(
-    store: Store, run_id: str, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    store: TrackingStore, run_id: str, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def crash(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
@@ -136,7 +137,7 @@ def test_a_crash_before_the_version_is_made_up_for(
 
 
 def test_a_crash_while_linking_leaves_no_rest(
-    store: Store, run_id: str, model: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    store: TrackingStore, run_id: str, model: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -152,7 +153,7 @@ def test_a_crash_while_linking_leaves_no_rest(
 
 
 def test_a_crash_before_the_aliases_is_made_up_for(
-    store: Store, run_id: str, model: Path, monkeypatch: pytest.MonkeyPatch
+    store: TrackingStore, run_id: str, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(registry, "_set_aliases", None)
@@ -187,7 +188,7 @@ def speakers(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @pytest.fixture
-def plain_client(store: Store) -> Iterator[None]:
+def plain_client(store: TrackingStore) -> Iterator[None]:
     """What a user's own `mlflow` sees at the workspace's root."""
     import mlflow
 
@@ -200,7 +201,7 @@ def plain_client(store: Store) -> Iterator[None]:
 @pytest.mark.usefixtures("plain_client")
 @pytest.mark.parametrize("columns", [{}, {"language": [None, "de"]}])
 def test_a_candidate_loads_and_speaks(
-    store: Store, run_id: str, model: Path, speakers: list[Path], columns: dict[str, list[str | None]]
+    store: TrackingStore, run_id: str, model: Path, speakers: list[Path], columns: dict[str, list[str | None]]
 ) -> None:
     import mlflow.pyfunc
     import pandas

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from mlflow_server import MlflowServer
-from runs import begin, history, line
+from runs import artifact_folder, begin, history, line
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.registry import artifact_folder, find_champion, register_best
+from xtts_finetune.tracking.registry import find_champion, register_best
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from small_runs import EVALUATE, METRICS, PHASE1, PHASE2, STAGES, Before, Fork, 
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
-from xtts_finetune.tracking.connection import Store, open_store
+from xtts_finetune.tracking.connection import TrackingStore, open_store
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.registry import versions
 
@@ -47,12 +47,12 @@ def small(before: Before, server: MlflowServer, tmp_path: Path) -> Small:
     return small
 
 
-def store_of(small: Small, server: MlflowServer) -> Store:
+def store_of(small: Small, server: MlflowServer) -> TrackingStore:
     tracking = TrackingParams(experiment=small.root.parent.name, uri=server.uri, flush_every_steps=1)
     return open_store(Workspace(small.root), tracking)
 
 
-def points(store: Store, stage: str) -> Points:
+def points(store: TrackingStore, stage: str) -> Points:
     """Of the one run that a stage has, which must have ended well."""
     [run] = store.client.search_runs([store.experiment_id], f"tags.phase = '{stage}'")
     assert run.info.status == "FINISHED"

@@ -172,17 +172,18 @@ def test_fewer_epochs_end_a_run_where_they_would_have(
     assert read_json(workspace.metrics("phase1"))["last_step"] == 6
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
 def test_where_the_best_up_to_there_is_gone_it_is_trained_anew(
-    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_kept: bool
 ) -> None:
     whole = Workspace(tmp_path / "whole")
     shutil.copytree(workspace.root, whole.root)
     train(whole, make_params(epochs=1))
     train(workspace, make_params())
-    train(workspace, make_params(epochs=1))
-    assert "its best weights are of a later step than where phase1 ends by the rules of" in capsys.readouterr().out
+    train(workspace, make_params(epochs=1), is_kept=is_kept)
+    assert "by the rules of today phase1 ends before the step of its best weights; the" in capsys.readouterr().out
     assert outcome(workspace) == outcome(whole)
-    assert [run.step for run in parked(workspace)] == [6]
+    assert [run.step for run in parked(workspace)] == ([] if is_kept else [6])
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class NotAsWritten(UserError):
     """The disk gives back other bytes than were written."""
 
 
-def publish(place: Path, contents: Contents) -> None:
+def publish_checkpoint(place: Path, contents: Contents) -> None:
     """Write a checkpoint's files, and the manifest that vouches for them; it has its name when all were read back.
 
     Raises:

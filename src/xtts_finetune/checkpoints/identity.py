@@ -14,6 +14,7 @@ STOPPING_RULES = ("epochs", "target_mel_ce", "patience")
 _PACKAGE = Path(__file__).parents[1]
 # What shapes the weights, relative to the package; dvc.yaml names the same as the training stages' dependencies.
 SOURCES = (
+    "checkpoints/stopping.py",
     "core/constants.py",
     "data/audio.py",
     "data/batches.py",
@@ -41,8 +42,8 @@ class Identity:
     def changes(self, before: "Identity") -> list[str]:
         """What differs from the run `before`, e.g. "train_phase1.lr 1e-05 → 5e-06"."""
         names = sorted(key for key in self.trajectory | before.trajectory if self._differs(before, key))
-        found = [self._change(before, name) for name in names]
-        return found or (["the code"] if self.code != before.code else [])
+        changes = [self._change(before, name) for name in names]
+        return changes or (["the code"] if self.code != before.code else [])
 
     def _differs(self, before: "Identity", name: str) -> bool:
         return bool(self.trajectory.get(name) != before.trajectory.get(name))

@@ -77,22 +77,22 @@ def park(workspace: Workspace, phase: PhaseName, key: str) -> Path:
     return folder
 
 
-def waiting(workspace: Workspace, identity: Identity) -> Parked | None:
+def parked_run_for(workspace: Workspace, identity: Identity) -> Parked | None:
     """The parked run that `identity` can go on with.
 
     Of several it is the one of this very code, or the one that has come furthest.
     """
     phase = identity.phase
-    found = [each for each in parked(workspace) if each.phase == phase and continues(each.folder, identity)]
-    return max(found, key=lambda each: (each.key == identity.key, each.step), default=None)
+    candidates = [each for each in parked(workspace) if each.phase == phase and continues(each.folder, identity)]
+    return max(candidates, key=lambda each: (each.key == identity.key, each.step), default=None)
 
 
 def unpark(workspace: Workspace, identity: Identity) -> Path | None:
-    """Bring the run that is `waiting` back into work/, which must be empty or not be there.
+    """Bring the run that is `parked_run_for` it back into work/, which must be empty or not be there.
 
     Returns where it was parked; None if there is none.
     """
-    chosen = waiting(workspace, identity)
+    chosen = parked_run_for(workspace, identity)
     if chosen is None:
         return None
     work = workspace.work(identity.phase)

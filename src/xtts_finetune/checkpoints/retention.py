@@ -49,13 +49,13 @@ class Stored:
 def stored(paths: Iterable[str]) -> list[Stored]:
     """What a listing of files shows, `step-00000200/model.safetensors`: the oldest first."""
     listed = set(paths)
-    found = []
+    folders = []
     for name in {path.split("/")[0] for path in listed if "/" in path}:
         step, best = checkpoint_step(name, "step"), checkpoint_step(name, "best")
         at = best if step is None else step
         if at is not None:
-            found.append(Stored(name, at, step is None, f"{name}/{MANIFEST}" in listed))
-    return sorted(found, key=lambda each: (each.step, each.name))
+            folders.append(Stored(name, at, step is None, f"{name}/{MANIFEST}" in listed))
+    return sorted(folders, key=lambda each: (each.step, each.name))
 
 
 def newest(count: int, holds: Callable[[Stored], bool] = lambda state: True) -> Rule[Stored]:
@@ -77,5 +77,35 @@ def newest(count: int, holds: Callable[[Stored], bool] = lambda state: True) -> 
 
 
 def best_weights(there: Collection[Stored]) -> dict[Stored, str]:
-    """The best weights. The store itself removes those before them, once they are in place."""
+    """Every best weights."""
     return {each: "the best weights so far" for each in there if each.is_best and each.is_whole}
+
+
+def latest_best(newest_state: int, counted_on: Collection[int | None]) -> Rule[Stored]:
+    """The best weights that no later ones have replaced: those do once a state is there that has passed them.
+
+    Weights later than every state stay, too: what comes before them is replayed, and is no better.
+
+    Args:
+        newest_state: its step; -1: there is none.
+        counted_on: the steps of weights that a state goes on from; they stay in any case.
+    """
+
+    def rule(there: Collection[Stored]) -> dict[Stored, str]:
+        bests = best_weights(there)
+        steps = [each.step for each in bests]
+        kept = {}
+        for best, why in bests.items():
+            later = [step for step in steps if step > best.step]
+            if not any(step <= newest_state or best.step > newest_state for step in later):
+                kept[best] = why
+            elif best.step in counted_on:
+                kept[best] = "a state goes on from them"
+        return kept
+
+    return rule
+
+
+def best_of(step: int) -> Rule[Stored]:
+    """The best weights of that step alone."""
+    return lambda there: {each: "the best weights" for each in best_weights(there) if each.step == step}

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, prove, publish
+from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents, prove, publish_checkpoint
 from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.checkpoints.reader import CheckpointReader
-from xtts_finetune.checkpoints.retention import Rule, Stored, best_weights, newest, retain, stored
+from xtts_finetune.checkpoints.retention import Rule, Stored, best_of, best_weights, latest_best, newest, retain, stored
 from xtts_finetune.core.disk import Reserve, files_below, free_bytes, full_disk_raises
 from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import (
@@ -107,10 +107,8 @@ class CheckpointStore(CheckpointReader):
         self._prune_bests()
 
     def keep_best(self, step: int) -> None:
-        """Delete all best weights but those of `step`: the run is done, and counts on no others."""
-        for best in self.bests():
-            if best.step != step:
-                discard(best.folder)
+        """Delete all best weights but those of `step`, which the run is done with or cannot have room beside."""
+        self._retain_bests(best_of(step))
 
     def discard_newer(self, step: int) -> None:
         """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept.
@@ -153,7 +151,7 @@ class CheckpointStore(CheckpointReader):
         if not self._is_room_for(contents.size):
             return False
         try:
-            self.with_room(lambda: publish(state.folder, contents))
+            self.with_room(lambda: publish_checkpoint(state.folder, contents))
         except DiskFull:  # a quota, or others who write
             return False
         return True
@@ -168,7 +166,7 @@ class CheckpointStore(CheckpointReader):
 
     def _publish_best_alone(self, step: int, contents: Contents) -> None:
         """Make the weights the best without a state to share them with."""
-        publish(self._place("best", step), replace(contents, write_rest=lambda folder: None))
+        publish_checkpoint(self._place("best", step), replace(contents, write_rest=lambda folder: None))
         self._prune_bests()
 
     def _hold_reserve(self) -> None:
@@ -177,7 +175,9 @@ class CheckpointStore(CheckpointReader):
         if not weights:
             return
         size = weights[-1].stat().st_size + _BESIDE
-        if not self.reserve.hold(size) and len(self.bests()) > 1:  # room for the next is worth more than an earlier one
+        if not self.reserve.hold(size) and len(self.bests()) > 1:
+            # Room for the next is worth more than an earlier one, on which only older states count: the newest counts
+            # on the latest best, or is replayed up to it.
             self.keep_best(self.bests()[-1].step)
             self.reserve.hold(size)
 
@@ -188,27 +188,24 @@ class CheckpointStore(CheckpointReader):
         for step in steps:
             discard(self._place("step", step))
 
+    def _stored(self) -> list[Stored]:
+        return stored(file.relative_to(self.folder).as_posix() for file in files_below(self.folder))
+
     def _retain(self, states: Rule[Stored]) -> None:
-        names = (file.relative_to(self.folder).as_posix() for file in files_below(self.folder))
-        for going in retain(stored(names), states, best_weights).delete:
+        for going in retain(self._stored(), states, best_weights).delete:
             discard(self.folder / going.name)
         self._prune_bests()
         self.discard_leftovers()
 
     def _prune_bests(self) -> None:
-        """Delete the best weights that later ones have replaced: a state is there that has passed those.
+        """Delete the best weights that later ones have replaced, and on which no state counts."""
+        states = self.states()
+        newest_state = states[-1].step if states else -1
+        self._retain_bests(latest_best(newest_state, {_best_step_of(state) for state in states}))
 
-        A state goes on from the best of its time, which stays as long as it. Weights later than every state stay, too:
-        what comes before them is replayed, and is no better.
-        """
-        states, bests = self.states(), self.bests()
-        newest_step = states[-1].step if states else -1
-        counted_on = {_best_step_of(state) for state in states}
-        for best in bests:
-            later = [each.step for each in bests if each.step > best.step]
-            is_replaced = any(step <= newest_step or best.step > newest_step for step in later)
-            if is_replaced and best.step not in counted_on:
-                discard(best.folder)
+    def _retain_bests(self, rule: Rule[Stored]) -> None:
+        for going in retain([each for each in self._stored() if each.is_best and each.is_whole], rule).delete:
+            discard(self.folder / going.name)
 
 
 def _best_step_of(state: Checkpoint) -> int | None:

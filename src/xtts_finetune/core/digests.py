@@ -24,8 +24,8 @@ def sha256_once(path: Path, memory: Path) -> str:
 
 
 def _seen(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 def _known(memory: Path) -> dict[str, Any]:

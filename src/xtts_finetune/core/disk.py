@@ -131,10 +131,10 @@ def held_bytes(files: Iterable[Path], counted: set[tuple[int, int]] | None = Non
     """Bytes that `files` occupy on disk, each inode once; those in `counted` not again, and it learns of the others."""
     counted = set() if counted is None else counted
     held = 0
-    for found in _stats(files):
-        if (found.st_dev, found.st_ino) not in counted:
-            counted.add((found.st_dev, found.st_ino))
-            held += _allocated(found)
+    for stat in _stats(files):
+        if (stat.st_dev, stat.st_ino) not in counted:
+            counted.add((stat.st_dev, stat.st_ino))
+            held += _allocated(stat)
     return held
 
 
@@ -142,10 +142,10 @@ def freed_bytes(files: Iterable[Path]) -> int:
     """Bytes that deleting `files` would free: of an inode only when all of its names are among them."""
     names: Counter[tuple[int, int]] = Counter()
     stats: dict[tuple[int, int], os.stat_result] = {}
-    for found in _stats(set(files)):
-        names[found.st_dev, found.st_ino] += 1
-        stats[found.st_dev, found.st_ino] = found
-    return sum(_allocated(found) for inode, found in stats.items() if names[inode] >= found.st_nlink)
+    for stat in _stats(set(files)):
+        names[stat.st_dev, stat.st_ino] += 1
+        stats[stat.st_dev, stat.st_ino] = stat
+    return sum(_allocated(stat) for inode, stat in stats.items() if names[inode] >= stat.st_nlink)
 
 
 def shown(size: int) -> str:
@@ -212,8 +212,8 @@ def _stats(files: Iterable[Path]) -> Iterator[os.stat_result]:
             yield file.lstat()
 
 
-def _allocated(found: os.stat_result) -> int:
-    return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
+def _allocated(stat: os.stat_result) -> int:
+    return stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
 
 
 def _existing(path: Path) -> Path:

@@ -70,8 +70,8 @@ def checkpoint_name(kind: CheckpointKind, step: int) -> str:
 
 def checkpoint_step(name: str, kind: CheckpointKind) -> int | None:
     """The step of a folder of that kind; None if it is called otherwise."""
-    found = _CHECKPOINT.fullmatch(name)
-    return int(found[2]) if found and found[1] == kind else None
+    match = _CHECKPOINT.fullmatch(name)
+    return int(match[2]) if match and match[1] == kind else None
 
 
 def curve_segment(first_step: int) -> str:
@@ -99,8 +99,8 @@ def is_undelivered(folder: Path) -> bool:
 
 def parked_key(name: str, phase: PhaseName) -> str | None:
     """The key of the run that a folder in work/ holds parked; None if it is called otherwise, or of another phase."""
-    found = _PARKED.fullmatch(name)
-    return found[2] if found and found[1] == phase else None
+    match = _PARKED.fullmatch(name)
+    return match[2] if match and match[1] == phase else None
 
 
 def reserve_of(work: Path) -> Path:
@@ -205,7 +205,7 @@ class Workspace:
         return self.reports / f"train_{phase}.json"
 
     @property
-    def status(self) -> Path:
+    def stop_page(self) -> Path:
         """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
         return self.reports / "status.md"
 

@@ -29,8 +29,8 @@ class ProcessMark:
     @classmethod
     def parse(cls, text: str) -> "ProcessMark | None":
         """What `str` wrote; None for anything else."""
-        found = _MARK.fullmatch(text)
-        return cls(int(found[1]), int(found[2]), found[3]) if found else None
+        match = _MARK.fullmatch(text)
+        return cls(int(match[1]), int(match[2]), match[3]) if match else None
 
     def __str__(self) -> str:
         return f"{self.pid}-{self.started}-{self.host}"

@@ -100,7 +100,7 @@ class FeatureWriter:
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of every file, by its name: of what was written so far."""
-        return {name: found.hexdigest() for name, found in self._hashes.items()}
+        return {name: running.hexdigest() for name, running in self._hashes.items()}
 
 
 class FeatureReader:

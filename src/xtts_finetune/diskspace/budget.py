@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xtts_finetune.checkpoints.identity import identity_of
-from xtts_finetune.checkpoints.parking import continues, record_of, waiting
+from xtts_finetune.checkpoints.parking import continues, parked_run_for, record_of
+from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.checkpoints.stopping import ends_as
 from xtts_finetune.core.disk import can_link, file_system, files_below, free_bytes, freed_bytes, mount_point, shown
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import BASE_INFO, DONE, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
+from xtts_finetune.core.layout import BASE_INFO, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import Cache
+from xtts_finetune.tracking.curve import parse_rows
 
 # Bytes of optimizer.safetensors, by `optim`, for each parameter of XTTS v2; mini, of smaller tensors, takes 2.07 in
 # 8 bits: a byte for each of two moments, a scale for every 256, headers (tests/training/test_snapshot.py measures it).
@@ -169,7 +172,7 @@ def run_folder(workspace: Workspace, params: Params, phase: PhaseName) -> Path |
     work, identity = workspace.work(phase), identity_of(workspace, params, phase)
     if identity is None or continues(work, identity):
         return work
-    parked = waiting(workspace, identity)
+    parked = parked_run_for(workspace, identity)
     if parked is not None:
         return parked.folder
     return work if record_of(work) is None else None
@@ -186,10 +189,10 @@ def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | N
     state = parameters * (WEIGHT_BYTES + OPTIMIZER_BYTES_PER_PARAMETER[params.phase(phase).optim])
     for folder in (workspace.work(phase), workspace.checkpoints(phase)):
         for manifest in sorted(folder.glob(f"step-*/{MANIFEST}"), reverse=True):
-            found = _described(manifest)
+            sizes = _described(manifest)
             # another optimiser's state is half or twice as large; names and shapes add 5 % to a small model's
-            if found and 0.9 < found.state / state < 1.2:
-                return found
+            if sizes and 0.9 < sizes.state / state < 1.2:
+                return sizes
     return Sizes(int(state), parameters * WEIGHT_BYTES)
 
 
@@ -230,4 +233,7 @@ def unfinished(workspace: Workspace, params: Params) -> list[PhaseName]:
 def is_done(workspace: Workspace, params: Params, phase: PhaseName) -> bool:
     """Whether nothing of the phase is left to do but giving it its outs, which takes no room."""
     run = run_folder(workspace, params, phase)
-    return run is not None and (run / DONE).exists()
+    reader = None if run is None else CheckpointReader(run)
+    if reader is None or not reader.done:
+        return False
+    return ends_as(reader.summary["figures"], parse_rows(reader.summary["curve"]), params.phase(phase))

@@ -13,7 +13,7 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, Workspace, checkpoint_step
 from xtts_finetune.diskspace.plan import Item, Kept, Request
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
-from xtts_finetune.dvcio.history import Snapshot, snapshots
+from xtts_finetune.dvcio.history import Revision, revisions
 from xtts_finetune.dvcio.outs import out_path
 
 _RECORDINGS = "metadata.csv"  # what a folder of recordings has, and no other
@@ -28,11 +28,11 @@ class EarlierRuns:
         self.states = {out_path(workspace, workspace.checkpoints(phase)) for phase in PHASES}
         self.models = {out_path(workspace, workspace.model(phase)) for phase in PHASES}
         self.named = named_outs(workspace)
-        self.snapshots = snapshots(workspace)
+        self.revisions = revisions(workspace)
         self.claims: dict[str, str] = {}  # object → who names it
-        for snapshot in self.snapshots:
-            for oid in cache.below(self._claimed(snapshot)):
-                self.claims.setdefault(oid, snapshot.who)
+        for revision in self.revisions:
+            for oid in cache.below(self._claimed(revision)):
+                self.claims.setdefault(oid, revision.who)
 
     def parts(self, own: set[str]) -> Iterator[Item | Kept]:
         """What goes and what stays of the objects that are not the workspace's `own`."""
@@ -46,29 +46,29 @@ class EarlierRuns:
         kept_for: dict[str, set[str]] = {}
         for oid, why in verdict.keep.items():
             kept_for.setdefault(why, set()).add(oid)
-        for snapshot in self.snapshots:
-            what = self._figures(snapshot) or "other files"
-            yield from self._kept(what, kept_for.get(snapshot.who, set()), f"named by {snapshot.who}")
+        for revision in self.revisions:
+            what = self._figures(revision) or "other files"
+            yield from self._kept(what, kept_for.get(revision.who, set()), f"named by {revision.who}")
         yield from self._kept("earlier recordings", kept_for.get(_IRREPLACEABLE, set()), _IRREPLACEABLE)
 
     def safe(self, own: set[str]) -> list[str]:
         """The objects to tell `dvc gc` of, which knows the workspace alone: they and what they list stay."""
-        claimed = {oid for snapshot in self.snapshots for oid in self._claimed(snapshot)}
+        claimed = {oid for revision in self.revisions for oid in self._claimed(revision)}
         listed = {oid for oid in claimed - own if self.cache.path(oid).is_file()}
         return sorted(listed | set(self._recordings(own)))
 
-    def _claimed(self, snapshot: Snapshot) -> set[str]:
+    def _claimed(self, revision: Revision) -> set[str]:
         """The outs that it keeps from going."""
-        if self.request.history and not snapshot.is_tip:
+        if self.request.history and not revision.is_tip:
             return set()
-        may_thin = self.request.history or (self._is_here(snapshot) and not snapshot.is_pinned)
-        return {oid for path, oid in snapshot.outs.items() if not (may_thin and path in self.states)}
+        may_thin = self.request.history or (self._is_here(revision) and not revision.is_pinned)
+        return {oid for path, oid in revision.outs.items() if not (may_thin and path in self.states)}
 
-    def _is_here(self, snapshot: Snapshot) -> bool:
+    def _is_here(self, revision: Revision) -> bool:
         """Whether it names the run that lies in the workspace: of every phase the same model."""
         models = {model: self.named.get(model) for model in self.models}
         lie_here = all((self.workspace.root / model).is_dir() for model, oid in models.items() if oid)
-        return lie_here and all(snapshot.outs.get(model) == oid for model, oid in models.items())
+        return lie_here and all(revision.outs.get(model) == oid for model, oid in models.items())
 
     def _recordings(self, own: set[str]) -> set[str]:
         """The earlier versions of recordings, which are in the cache and nowhere else."""
@@ -78,10 +78,10 @@ class EarlierRuns:
 
     def _going(self, oids: set[str]) -> Iterator[Item]:
         """A run each, and what is of none."""
-        for snapshot in self.snapshots:
-            mine = self.cache.below(snapshot.outs.values()) & oids
-            why = "its best stays" if snapshot.is_tip else "only an earlier commit names it"
-            yield from self._item(f"{snapshot.who}: {self._figures(snapshot) or 'a run'}", mine, why)
+        for revision in self.revisions:
+            mine = self.cache.below(revision.outs.values()) & oids
+            why = "its best stays" if revision.is_tip else "only an earlier commit names it"
+            yield from self._item(f"{revision.who}: {self._figures(revision) or 'a run'}", mine, why)
             oids = oids - mine
         for what, mine in self._runs(oids):
             why = "no commit, branch, tag, experiment or stash names it"
@@ -101,9 +101,9 @@ class EarlierRuns:
             labels = sorted(map(self._label, listings.values()))  # that of a model comes first, and says the phase
             yield labels[0], {each for oid, listing in listings.items() for each in (oid, *listing.values())} & oids
 
-    def _figures(self, snapshot: Snapshot) -> str:
+    def _figures(self, revision: Revision) -> str:
         """Of the phases that it names."""
-        models = [self.cache.listing(snapshot.outs.get(model, "")) for model in sorted(self.models)]
+        models = [self.cache.listing(revision.outs.get(model, "")) for model in sorted(self.models)]
         figures = (_mel_ce(self._read(listing, MODEL_CARD)) for listing in models)
         return ", ".join(each for each in figures if each)
 

@@ -50,9 +50,10 @@ def _evaluate_terms(budget: Budget) -> Iterator[Term]:
     weights = max(map(_size, (model / WEIGHTS for model in models)))
     bundle = weights + max(_size(workspace.prepared / "base" / name) for name in (CODEC, VOCODER))
     sources = [(model / WEIGHTS).resolve().parent for model in models]  # DVC may have left a symlink into its cache
-    if not all(can_link(source, workspace.root) for source in sources):
-        yield Term(workspace.root, "bundle, copied together", 1, bundle)
-    if budget.params.tracking.uri is None and not can_link(workspace.root, artifacts):
+    waiting = workspace.undelivered
+    if not all(can_link(source, waiting) for source in sources):
+        yield Term(waiting, "bundle, copied together", 1, bundle)
+    if budget.params.tracking.uri is None and not can_link(waiting, artifacts):
         yield Term(artifacts, f"bundle copied to {artifacts.name}/", 1, bundle)
 
 

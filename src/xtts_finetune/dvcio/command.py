@@ -48,7 +48,7 @@ def _problem(arguments: tuple[str, ...], said: str | None) -> Problem:
     return Problem(where, " ".join(line for line in lines[-4:] if "dvc.org/support" not in line), remedy)
 
 
-def status(workspace: Workspace) -> dict[str, list[Any]]:
+def changed_stages(workspace: Workspace) -> dict[str, list[Any]]:
     """`dvc status`: stage or .dvc file → what changed; those that are up to date are left out."""
     changed: dict[str, list[Any]] = json.loads(dvc(workspace, "status", "--json"))
     return changed

@@ -25,7 +25,7 @@ _SHOWN = 4  # names of those that have the same content
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Revision:
     """What the same commits have in dvc.lock and in .dvc files."""
 
     who: str  # for a reader: "HEAD, branch main", "experiment tipsy-lamb", "commit 1a2b3c4d5 of 2026-11-24 (Lower lr)"
@@ -35,7 +35,7 @@ class Snapshot:
     outs: dict[str, str]  # path → object
 
 
-def snapshots(workspace: Workspace) -> list[Snapshot]:
+def revisions(workspace: Workspace) -> list[Revision]:
     """All that git has of dvc.lock and the .dvc files, each content once: of tips first, then the newest first.
 
     Nothing outside of a git repository.
@@ -47,13 +47,13 @@ def snapshots(workspace: Workspace) -> list[Snapshot]:
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return []
     tips, commits = _tips(root), _commits(root)
-    by_name: dict[str, Snapshot] = {}
+    by_name: dict[str, Revision] = {}
     for blob, content in _contents(root, list(dict.fromkeys((*tips, *commits)))).items():
         refs = tips.get(blob, [])
         who = _listed([ref.name for ref in refs]) or commits[blob].name
         way_back = (refs or [commits[blob]])[0].way_back
         outs = {**(by_name[who].outs if who in by_name else {}), **_outs(content)}
-        by_name[who] = Snapshot(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
+        by_name[who] = Revision(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
     return list(by_name.values())
 
 

@@ -9,7 +9,7 @@ from xtts_finetune.core.disk import files_below
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs, uncached_outs
-from xtts_finetune.dvcio.command import status
+from xtts_finetune.dvcio.command import changed_stages
 
 
 def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool) -> None:
@@ -41,7 +41,7 @@ def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool) -> None:
 def _changed_outs(workspace: Workspace) -> Iterator[tuple[str, str, str, bool]]:
     """Stage, out, how it differs, and whether the stage would run again anyway."""
     uncached = uncached_outs(workspace)
-    for stage, changes in status(workspace).items():
+    for stage, changes in changed_stages(workspace).items():
         if stage.endswith(".dvc"):
             continue  # recordings not added yet; those that it names stay in the cache
         reruns = any(not isinstance(change, dict) or "changed deps" in change for change in changes)

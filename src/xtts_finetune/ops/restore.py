@@ -13,9 +13,9 @@ from xtts_finetune.core.files import link_or_copy, published_folder, read_json, 
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.dvcio.cache import listing_object, named_outs
-from xtts_finetune.dvcio.history import snapshots
+from xtts_finetune.dvcio.history import revisions
 from xtts_finetune.dvcio.outs import is_committed, out_path
-from xtts_finetune.tracking.connection import Store, open_store, path_in
+from xtts_finetune.tracking.connection import TrackingStore, open_store, path_in
 from xtts_finetune.tracking.logged_model import MODEL_FOLDER, WEIGHTS_TAG
 from xtts_finetune.tracking.registry import Version, versions
 
@@ -48,7 +48,7 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Registry:
-    store: Store
+    store: TrackingStore
     model_name: str
     versions: list[Version]
 
@@ -82,9 +82,9 @@ class _Registry:
         except (FileNotFoundError, MlflowException) as error:
             what = f"its files cannot be had: {(str(error).splitlines() or [''])[0][:200]}"
             raise UserError("nothing was restored", [Problem(where, what, "restore another version")]) from error
-        registered, found = version.tags.get(WEIGHTS_TAG), sha256_file(folder / WEIGHTS)
-        if not registered == found == _card(folder).get("sha256"):
-            what = f"its weights are not those that were registered: {found[:12]} for {str(registered)[:12]}"
+        registered, actual = version.tags.get(WEIGHTS_TAG), sha256_file(folder / WEIGHTS)
+        if not registered == actual == _card(folder).get("sha256"):
+            what = f"its weights are not those that were registered: {actual[:12]} for {str(registered)[:12]}"
             raise UserError("nothing was restored", [Problem(where, what, "restore another version")])
 
 
@@ -118,10 +118,10 @@ def _what_dvc_says(workspace: Workspace, phase: PhaseName) -> Iterator[str]:
     if named_outs(workspace).get(out) == oid:
         yield "dvc.lock names it: DVC agrees"
         return
-    for snapshot in snapshots(workspace):
-        if snapshot.outs.get(out) == oid:
+    for revision in revisions(workspace):
+        if revision.outs.get(out) == oid:
             yield f"dvc.lock names another model, so that dvc repro would train {phase} again in its place."
-            yield f"This one is named by {snapshot.who}. To go back to that run: {snapshot.way_back}"
+            yield f"This one is named by {revision.who}. To go back to that run: {revision.way_back}"
             return
     yield f"Neither dvc.lock nor a commit names it: dvc repro would train {phase} again in its place."
     yield f"To keep it as this workspace's {phase}, with params.yaml as it is now: dvc commit -f train_{phase}"

@@ -145,23 +145,23 @@ def _resumes(work: Path) -> str:
 
 def _waiting_lines(workspace: Workspace) -> Iterator[str]:
     """What MLflow does not have yet."""
-    found = waiting(workspace)
-    if found:
-        points = sum(each.points for each in found)
+    runs = waiting(workspace)
+    if runs:
+        points = sum(each.points for each in runs)
         what = [f"{points} points"] if points else []
-        what += ["a model to be registered"] if any(each.registration for each in found) else []
+        what += ["a model to be registered"] if any(each.registration for each in runs) else []
         yield f"mlflow     lacks {' and '.join(what) or 'the tags or the end of a run'}: xtts-finetune sync"
     yield from (f"mlflow     {each.where} {each.what}\n           remedy: {each.remedy}" for each in damaged(workspace))
 
 
 def _parked_lines(workspace: Workspace) -> Iterator[str]:
     """Runs that were moved aside, and come back with their parameters."""
-    found = parked(workspace)
-    if not found:
+    runs = parked(workspace)
+    if not runs:
         return
     yield ""
-    yield f"parked     {len(found)} run(s), which go on when their parameters come back:"
-    for run in found:
+    yield f"parked     {len(runs)} run(s), which go on when their parameters come back:"
+    for run in runs:
         best = f", best Mel CE {run.best_mel_ce:.3f}" if run.best_mel_ce is not None else ""
         lr = run.params.get(f"train_{run.phase}.lr")
         yield f"  {run.folder.name}  step {run.step}{best}, {shown(run.bytes)}" + (f", lr {lr}" if lr else "")
@@ -169,8 +169,8 @@ def _parked_lines(workspace: Workspace) -> Iterator[str]:
 
 def _stop_lines(workspace: Workspace) -> Iterator[str]:
     """Why the last stage stopped, where it did: the page that it left."""
-    if workspace.status.exists():
-        page = workspace.status.read_text(encoding="utf-8")
+    if workspace.stop_page.exists():
+        page = workspace.stop_page.read_text(encoding="utf-8")
         yield ""
         yield from (line for line in page.splitlines() if line and not line.startswith(("#", "```")))
 

@@ -15,7 +15,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams, load_params
 from xtts_finetune.dvcio.cache import named_entries, rename_outs
 from xtts_finetune.tracking.backlog import deliver_backlog
-from xtts_finetune.tracking.connection import Store, open_store, reason
+from xtts_finetune.tracking.connection import TrackingStore, open_store, reason
 from xtts_finetune.tracking.delivery import Delivery, Waiting, damaged, waiting
 from xtts_finetune.tracking.outbox import Outbox, ordered, passed_over, running_outboxes
 
@@ -72,7 +72,7 @@ def _running(workspace: Workspace) -> Iterator[Path]:
             yield folder
 
 
-def _bring(folder: Path, store: Store) -> None:
+def _bring(folder: Path, store: TrackingStore) -> None:
     try:
         outbox = Outbox.read(folder)
     except UserError:

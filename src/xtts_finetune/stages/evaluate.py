@@ -2,15 +2,14 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from xtts_finetune.core.files import link_or_copy, published_folder, read_json, scratch_folder, sha256_json, write_json
+from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.layout import (
     BASE_INFO,
     BUNDLE_BASE,
@@ -38,7 +37,7 @@ from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import SERVING_CODE, Speaker, unspeakable
 from xtts_finetune.stages.figures import draw_curves
 from xtts_finetune.tracking.backlog import Files, deliver_backlog, put
-from xtts_finetune.tracking.connection import Store, is_local, reason
+from xtts_finetune.tracking.connection import TrackingStore, is_local, reason
 from xtts_finetune.tracking.logged_model import PARAM
 from xtts_finetune.tracking.outbox import Order, now, set_aside
 from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
@@ -135,12 +134,11 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
     key = sha256_json([tags["data_md5"], settings, cards, figures])[:16]
     record = replace(stage_run(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
-    with _self_contained(job, best) as folder:
-        shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
-        put(workspace, record, [point], Files(shown, folder, SERVING_CODE))
+    shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
+    put(workspace, record, [point], Files(shown, lambda folder: _fill_bundle(job, best, folder), SERVING_CODE))
 
 
-def _register(workspace: Workspace, connect: Callable[[], Store], must: bool) -> None:
+def _register(workspace: Workspace, connect: Callable[[], TrackingStore], must: bool) -> None:
     """Deliver what waits for MLflow, this evaluation last. A server that takes nothing leaves it waiting.
 
     Raises:
@@ -164,17 +162,14 @@ def _named(figures: dict[str, float]) -> dict[str, float]:
     return {"eval/mel_ce": figures["mel_ce"], "eval/text_ce": figures["text_ce"]}
 
 
-@contextmanager
-def _self_contained(job: Evaluation, best: PhaseName) -> Iterator[Path]:
-    """A folder with all that the best model needs to speak, as links: no byte is copied."""
+def _fill_bundle(job: Evaluation, best: PhaseName, folder: Path) -> None:
+    """All that the best model needs to speak, as links: no byte is copied."""
     prepared = job.workspace.prepared
-    with scratch_folder(job.workspace.root / "register") as folder:
-        (folder / BUNDLE_BASE).mkdir()
-        for file in (WEIGHTS, MODEL_CARD):
-            link_or_copy(job.workspace.model(best) / file, folder / file)
-        sound = VOCODER if job.base.info["vocoder"] == "hifigan" else CODEC
-        for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound):
-            link_or_copy(prepared / "base" / file, folder / BUNDLE_BASE / file)
-        shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
-        write_json(folder / SETTINGS, job.params.evaluate.model_dump())
-        yield folder
+    (folder / BUNDLE_BASE).mkdir()
+    for file in (WEIGHTS, MODEL_CARD):
+        link_or_copy(job.workspace.model(best) / file, folder / file)
+    sound = VOCODER if job.base.info["vocoder"] == "hifigan" else CODEC
+    for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound):
+        link_or_copy(prepared / "base" / file, folder / BUNDLE_BASE / file)
+    shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
+    write_json(folder / SETTINGS, job.params.evaluate.model_dump())

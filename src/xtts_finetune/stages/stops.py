@@ -24,7 +24,7 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
     """
     try:
         with full_disk_raises(), _interrupts_stop():
-            workspace.status.unlink(missing_ok=True)
+            workspace.stop_page.unlink(missing_ok=True)
             _hold_page(workspace)
             yield
     except Stopped as stop:
@@ -100,7 +100,7 @@ def _write(workspace: Workspace, text: str) -> None:
     for phase in PHASES:
         Reserve(reserve_of(workspace.work(phase))).release()
     try:
-        write_text(workspace.status, f"# Stopped\n\n```\n{text}\n```\n")
+        write_text(workspace.stop_page, f"# Stopped\n\n```\n{text}\n```\n")
     except OSError as error:
         if not is_disk_full(error):
             raise

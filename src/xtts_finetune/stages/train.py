@@ -13,7 +13,7 @@ from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage
 from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
-from xtts_finetune.training.phases import Job, publish, summary
+from xtts_finetune.training.phases import Job, publish_outs, summary
 from xtts_finetune.training.run import Run
 
 
@@ -35,7 +35,7 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
         claimed = claim(job, store, lambda: is_kept(workspace, name))
         if not store.done:
             _train(job, store, claimed, stop)
-        publish(job, store)
+        publish_outs(job, store)
 
 
 def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:

@@ -26,7 +26,7 @@ from xtts_finetune.core.files import (
     write_text,
 )
 from xtts_finetune.core.layout import BUNDLE, CURVE, DELIVERY, FIGURES, SERVING, WEIGHTS, Workspace, lock_of
-from xtts_finetune.tracking.connection import Store, reason
+from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.curve import Row
 from xtts_finetune.tracking.delivery import Delivery
 from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes
@@ -40,7 +40,7 @@ class Files:
     """What goes with an evaluation's run."""
 
     figures: Iterable[Path]  # files and folders for its page
-    bundle: Path  # a self-contained model
+    write_bundle: Callable[[Path], None]  # a self-contained model, into an empty folder
     serving_code: Path  # the source file of a pyfunc model that loads the bundle
 
 
@@ -57,14 +57,15 @@ def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row]
         (folder / FIGURES).mkdir()
         for path in files.figures:
             (link_tree if path.is_dir() else link_or_copy)(path, folder / FIGURES / path.name)
-        link_tree(files.bundle, folder / BUNDLE)
+        (folder / BUNDLE).mkdir()
+        files.write_bundle(folder / BUNDLE)
         shutil.copyfile(files.serving_code, folder / SERVING)
         write_text(folder / CURVE, "".join(json.dumps(row) + "\n" for row in rows))
         write_json(folder / DELIVERY, asdict(record))
     write_json(workspace.registration, {"pending": True, "model_sha256": order.sha256})
 
 
-def deliver_backlog(workspace: Workspace, connect: Callable[[], Store]) -> Iterator[Registration]:
+def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) -> Iterator[Registration]:
     """Deliver all ended runs, the one that began first first, so that the newest model ends as candidate.
 
     Yields:
@@ -117,7 +118,7 @@ def _alone(workspace: Workspace, seconds: float) -> Iterator[None]:
         lock.release()
 
 
-def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], Store]) -> None:
+def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], TrackingStore]) -> None:
     """`deliver_backlog` on another thread, which nothing waits for and which ends with the process."""
 
     def work() -> None:
@@ -131,7 +132,7 @@ def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], Store]) ->
         threading.Thread(target=work, name="mlflow-backlog", daemon=True).start()
 
 
-def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], Store]) -> Registration | None:
+def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], TrackingStore]) -> Registration | None:
     outbox = Outbox.read(folder)
     delivery, order = Delivery(outbox, connect), outbox.record.order
     try:

@@ -44,7 +44,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
-class Store:
+class TrackingStore:
     """An open tracking store and model registry."""
 
     client: "MlflowClient"
@@ -88,7 +88,7 @@ def is_local(tracking: TrackingParams) -> bool:
     return tracking.uri is None or tracking.uri.startswith(_SQLITE)
 
 
-def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
+def open_store(workspace: Workspace, tracking: TrackingParams) -> TrackingStore:
     """Open the tracking server, or the database of this workspace, with the experiment in it (created if missing).
 
     A database whose workspace was moved or copied gets its artifact addresses corrected.
@@ -103,7 +103,7 @@ def open_store(workspace: Workspace, tracking: TrackingParams) -> Store:
         return _open(Workspace(root), tracking, uri)
 
 
-def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
+def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingStore:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -115,7 +115,7 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
         client = MlflowClient(uri, registry_uri=uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
-            return Store(client, client.create_experiment(tracking.experiment, location), uri, artifacts)
+            return TrackingStore(client, client.create_experiment(tracking.experiment, location), uri, artifacts)
     except MlflowException as error:
         remedy = "start the server, or set tracking.uri: null" if tracking.uri else f"mlflow db upgrade {uri}"
         raise UserError("no tracking", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
@@ -126,7 +126,7 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> Store:
     if location and experiment.artifact_location != location:
         _follow_move(workspace.tracking_db, experiment.artifact_location, location)
         experiment = client.get_experiment(experiment.experiment_id)
-    store = Store(client, experiment.experiment_id, uri, artifacts)
+    store = TrackingStore(client, experiment.experiment_id, uri, artifacts)
     if location and not store.own_folder(experiment.artifact_location):
         store.refuse_foreign_path(experiment.artifact_location)
     return store

@@ -70,10 +70,10 @@ def as_text(rows: Iterable[Row]) -> str:
 
 def segments(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """`rows` as the files of a state: one for every SEGMENT steps. All but the last are in the state before, too."""
-    found: dict[int, list[Row]] = defaultdict(list)
+    parts: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        found[row["step"] // SEGMENT].append(row)
-    return {curve_segment(number * SEGMENT): found[number] for number in sorted(found)}
+        parts[row["step"] // SEGMENT].append(row)
+    return {curve_segment(number * SEGMENT): parts[number] for number in sorted(parts)}
 
 
 def stored_rows(state: Path) -> list[Row]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.tracking.connection import Store
+from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, running_outboxes
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class Waiting:
 
 def waiting(workspace: Workspace) -> list[Waiting]:
     """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server."""
-    found = []
+    runs = []
     for folder in (*ended_outboxes(workspace), *(folder for _, folder in running_outboxes(workspace))):
         with suppress(UserError, FileNotFoundError):  # `damaged` has those that matter; or it was just delivered
             outbox = Outbox.read(folder)
             points, record = len(outbox.outstanding()), outbox.record
             if record.order or not outbox.is_delivered:
-                found.append(Waiting(record.key, record.name, points, record.order is not None))
-    return found
+                runs.append(Waiting(record.key, record.name, points, record.order is not None))
+    return runs
 
 
 def damaged(workspace: Workspace) -> list[Problem]:
@@ -61,14 +61,14 @@ def damaged(workspace: Workspace) -> list[Problem]:
 class Delivery:
     """One outbox on its way to a store. Raises whatever the store raises; asked again, it goes on from there."""
 
-    def __init__(self, outbox: Outbox, connect: Callable[[], Store]) -> None:
+    def __init__(self, outbox: Outbox, connect: Callable[[], TrackingStore]) -> None:
         self.outbox = outbox
         self._connect = connect
-        self._claimed: tuple[Store, str] | None = None
+        self._claimed: tuple[TrackingStore, str] | None = None
         self._described: str | None = None  # the id of the run that was told all but its points and its end
         self._saved = time.monotonic()
 
-    def claim(self) -> tuple[Store, str]:
+    def claim(self) -> tuple[TrackingStore, str]:
         """The store, and the id in it of the run of this work, which is made if it is not there or was deleted.
 
         What the store has of the run is the cursor's truth: a kill may have come between a batch and its record,
@@ -97,7 +97,7 @@ class Delivery:
             self._claimed = None  # it may have vanished, or a lost answer have been a success
             raise
 
-    def _bring_points(self, store: Store, run_id: str) -> None:
+    def _bring_points(self, store: TrackingStore, run_id: str) -> None:
         from mlflow.entities import Metric
 
         points = self.outbox.outstanding()
@@ -111,7 +111,7 @@ class Delivery:
                     self.outbox.save()
                 self._saved = time.monotonic()
 
-    def _tell(self, store: Store, run_id: str) -> None:
+    def _tell(self, store: TrackingStore, run_id: str) -> None:
         from mlflow.entities import RunTag
 
         record = self.outbox.record
@@ -129,18 +129,18 @@ def _batches(points: list[Point]) -> Iterator[list[Point]]:
         yield points[start : start + BATCH_POINTS]
 
 
-def _find_or_create(store: Store, record: TrackedRun) -> "Run":
+def _find_or_create(store: TrackingStore, record: TrackedRun) -> "Run":
     """The run of the record's key; should a lost answer have made two, the older."""
     client = store.client
     query = f"tags.{RUN_KEY} = '{record.key}'"
-    found = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
-    if found:
-        run: Run = found[0]
+    runs = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
+    if runs:
+        run: Run = runs[0]
         return run
     return client.create_run(store.experiment_id, record.created, {RUN_KEY: record.key}, record.name)
 
 
-def _describe(store: Store, run: "Run", record: TrackedRun) -> None:
+def _describe(store: TrackingStore, run: "Run", record: TrackedRun) -> None:
     """Give a new or continued run its status, params and data set. Repeating it changes nothing.
 
     MLflow never changes a param: a stopping rule that did change since the run began becomes a tag.

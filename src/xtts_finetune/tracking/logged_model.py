@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xtts_finetune.core.files import discard, fsync_path, link_tree, scratch_folder
-from xtts_finetune.tracking.connection import TIMEOUT, Store
+from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -26,7 +26,7 @@ _SERVING_PACKAGES = ("coqui-tts", "mlflow", "pandas", "torch", "transformers")
 _UPLOAD_TIMEOUT = 600  # seconds that a server may take to store one file
 
 
-def whole_model(store: Store, run_id: str, model_name: str, model_sha256: str) -> "LoggedModel | None":
+def whole_model(store: TrackingStore, run_id: str, model_name: str, model_sha256: str) -> "LoggedModel | None":
     """A logged model of these weights that a crash left without its version; incomplete ones are removed."""
     filter_string = f"tags.{WEIGHTS_TAG} = '{model_sha256}' AND name = '{model_name}' AND source_run_id = '{run_id}'"
     whole = None
@@ -42,7 +42,7 @@ def whole_model(store: Store, run_id: str, model_name: str, model_sha256: str) -
 
 
 def log_model(
-    store: Store,
+    store: TrackingStore,
     run_id: str,
     model_name: str,
     folder: Path,
@@ -75,7 +75,7 @@ def log_model(
     return client.finalize_logged_model(model.model_id, "READY")
 
 
-def _own_folder(store: Store, model: "LoggedModel") -> Path | None:
+def _own_folder(store: TrackingStore, model: "LoggedModel") -> Path | None:
     """Where a logged model's files belong in this workspace's own store; None if the store names any other place."""
     return store.own_folder(model.artifact_location, "models", model.model_id, "artifacts")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xtts_finetune.tracking.connection import Store
-from xtts_finetune.tracking.logged_model import MODEL_FOLDER, WEIGHTS_TAG, log_model, whole_model
+from xtts_finetune.tracking.connection import TrackingStore
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, log_model, whole_model
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -54,7 +54,7 @@ class Registration:
 
 
 def register_best(
-    store: Store,
+    store: TrackingStore,
     run_id: str,
     model_name: str,
     folder: Path,
@@ -91,10 +91,10 @@ def register_best(
     return Registration(model_name, number, aliases, not same, champion.version, note)
 
 
-def versions(store: Store, model_name: str) -> list[Version]:
+def versions(store: TrackingStore, model_name: str) -> list[Version]:
     """All versions of a model, the newest first; none if it isn't registered."""
-    found = store.client.search_model_versions(f"name = '{model_name}'")
-    aliases = _aliases(store, model_name) if found else {}
+    stored = store.client.search_model_versions(f"name = '{model_name}'")
+    aliases = _aliases(store, model_name) if stored else {}
     listed = [
         Version(
             name=item.name,
@@ -103,29 +103,17 @@ def versions(store: Store, model_name: str) -> list[Version]:
             tags=dict(item.tags),
             run_id=item.run_id or "",
         )
-        for item in found
+        for item in stored
     ]
     return sorted(listed, key=lambda version: version.version, reverse=True)
 
 
-def find_champion(store: Store, model_name: str) -> Version | None:
+def find_champion(store: TrackingStore, model_name: str) -> Version | None:
     return next((version for version in versions(store, model_name) if CHAMPION in version.aliases), None)
 
 
-def artifact_folder(store: Store, version: Version) -> Path:
-    """The files of a version's model, in place; from a remote artifact store they are downloaded to a temporary folder.
-
-    Raises:
-        MlflowException: the files are gone, or the store does not answer.
-    """
-    from mlflow.artifacts import download_artifacts
-
-    uri = store.client.get_model_version_download_uri(version.name, str(version.version))
-    return Path(download_artifacts(artifact_uri=f"{uri}/{MODEL_FOLDER}", tracking_uri=store.uri))
-
-
 def _create_version(
-    store: Store, run_id: str, model: "LoggedModel", tags: dict[str, str], metrics: Mapping[str, float]
+    store: TrackingStore, run_id: str, model: "LoggedModel", tags: dict[str, str], metrics: Mapping[str, float]
 ) -> int:
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
@@ -168,7 +156,7 @@ def _of_the_champion(champion: Version, number: int, tags: Mapping[str, str]) ->
     return f"champion stays version {champion.version}, {whose}; to move it: the model's page in mlflow ui, or {call}"
 
 
-def _set_aliases(store: Store, model_name: str, version: int) -> list[str]:
+def _set_aliases(store: TrackingStore, model_name: str, version: int) -> list[str]:
     """Point `candidate` at a version, and `champion` if there is none yet; the version's aliases."""
     wanted = [CANDIDATE] if CHAMPION in _aliases(store, model_name) else [CANDIDATE, CHAMPION]
     for alias in wanted:
@@ -176,6 +164,6 @@ def _set_aliases(store: Store, model_name: str, version: int) -> list[str]:
     return sorted(alias for alias, number in _aliases(store, model_name).items() if number == version)
 
 
-def _aliases(store: Store, model_name: str) -> dict[str, int]:
+def _aliases(store: TrackingStore, model_name: str) -> dict[str, int]:
     """Each alias and its version; versions found by a search come without them."""
     return {alias: int(version) for alias, version in store.client.get_registered_model(model_name).aliases.items()}

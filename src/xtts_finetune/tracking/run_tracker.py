@@ -10,7 +10,7 @@ from typing import Self
 
 from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import DiskFull, Stopped
-from xtts_finetune.tracking.connection import TIMEOUT, Store, reason
+from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore, reason
 from xtts_finetune.tracking.delivery import Delivery
 from xtts_finetune.tracking.outbox import Outbox, now
 
@@ -24,7 +24,9 @@ class RunTracker:
     As a context manager it ends the run as FINISHED, KILLED (stopped, to be continued) or FAILED.
     """
 
-    def __init__(self, outbox: Outbox, connect: Callable[[], Store], is_local: bool, flush_every_steps: int) -> None:
+    def __init__(
+        self, outbox: Outbox, connect: Callable[[], TrackingStore], is_local: bool, flush_every_steps: int
+    ) -> None:
         self._outbox = outbox
         self._delivery = Delivery(outbox, connect)
         self._is_local = is_local
@@ -37,7 +39,9 @@ class RunTracker:
         self._ended = False
 
     @classmethod
-    def start(cls, outbox: Outbox, connect: Callable[[], Store], is_local: bool, flush_every_steps: int) -> Self:
+    def start(
+        cls, outbox: Outbox, connect: Callable[[], TrackingStore], is_local: bool, flush_every_steps: int
+    ) -> Self:
         """Continue the run of the outbox's key, whatever its status, or create it.
 
         Raises:

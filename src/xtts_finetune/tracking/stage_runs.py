@@ -9,7 +9,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
-from xtts_finetune.tracking.connection import Store, is_local, load_mlflow, open_store
+from xtts_finetune.tracking.connection import TrackingStore, is_local, load_mlflow, open_store
 from xtts_finetune.tracking.curve import Row
 from xtts_finetune.tracking.environment import environment_tags
 from xtts_finetune.tracking.outbox import Outbox, TrackedRun, new_tracked_run
@@ -43,7 +43,7 @@ def stage_run(workspace: Workspace, key: str, params: Mapping[str, object], tags
 
 
 def track(
-    connect: Callable[[], Store],
+    connect: Callable[[], TrackingStore],
     tracking: TrackingParams,
     folder: Path,
     record: TrackedRun,
@@ -64,7 +64,7 @@ def track(
     return RunTracker.start(outbox, connect, is_local(tracking), tracking.flush_every_steps)
 
 
-def connection(workspace: Workspace, tracking: TrackingParams) -> Callable[[], Store]:
+def connection(workspace: Workspace, tracking: TrackingParams) -> Callable[[], TrackingStore]:
     """How to reach the store: the own database now, a server when it is needed.
 
     Raises:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import FORMAT, Identity, Record
 from xtts_finetune.checkpoints.parking import continues, described, park, record_of, unpark
+from xtts_finetune.checkpoints.stopping import ending, ends_as
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import Problem, UserError
@@ -16,7 +17,6 @@ from xtts_finetune.core.layout import STATE
 from xtts_finetune.tracking.curve import parse_rows, stored_rows
 from xtts_finetune.training.phases import Job
 from xtts_finetune.training.position import Position
-from xtts_finetune.training.stopping import ending
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ def claim(job: Job, store: CheckpointStore, is_kept: Callable[[], bool]) -> Clai
     """
     identity = job.identity
     _make_way(job, store, identity, is_kept)
-    if store.done and _ends_as_recorded(job, store):
+    if store.done and ends_as(store.summary["figures"], parse_rows(store.summary["curve"]), job.phase):
         return Claim(None, Record.from_json(store.summary))
-    state = store.latest(lambda found, damage: tqdm.write(f"passing over {found.folder}: {damage}"))
+    state = store.latest(lambda damaged, why: tqdm.write(f"passing over {damaged.folder}: {why}"))
     record = None if state is None else _readable(state)
     if state is not None and _has_lost_its_way(job, state):
-        _park(job, store, f"its best weights are of a later step than where {job.name} ends by the rules of today")
+        why = f"by the rules of today {job.name} ends before the step of its best weights"
+        _put_away(job, store, why, is_kept)
         state = None
     _refuse_lost_best(job, store, state)
     if state is None or record is None:
@@ -59,11 +60,7 @@ def _make_way(job: Job, store: CheckpointStore, identity: Identity, is_kept: Cal
     """Leave in work/ nothing but the run `identity`, if there is one."""
     record = record_of(store.folder)
     if record is not None and not continues(store.folder, identity):
-        if store.done and is_kept():
-            tqdm.write(f"another run: {_changes(identity, record)} changed; the one before is in DVC's cache")
-            _empty(store)
-        else:
-            _park(job, store, f"{_changes(identity, record)} changed")
+        _put_away(job, store, f"{_changes(identity, record)} changed", is_kept)
         record = None
     if record is None and not (store.states() or store.best() or store.done):
         _empty(store)
@@ -77,18 +74,26 @@ def _changes(identity: Identity, record: Record) -> str:
     return ", ".join(identity.changes(replace(record.identity, code=record.code)))
 
 
+def _put_away(job: Job, store: CheckpointStore, why: str, is_kept: Callable[[], bool]) -> None:
+    """Empty work/ for another run, and say where this one is: in DVC's cache, or else parked."""
+    if store.done and is_kept():
+        tqdm.write(f"another run: {why}; the one before is in DVC's cache")
+        _empty(store)
+    else:
+        _park(job, store, why)
+
+
 def _park(job: Job, store: CheckpointStore, why: str) -> None:
-    """Move work/ aside, and say where it is."""
     record = record_of(store.folder)
     assert record is not None, "only a run that was recognised is parked"
     store.reserve.release()
     key = record.identity.key
     folder = park(job.workspace, job.name, key)
     store.folder.mkdir()
-    found = described(folder, job.name, key)
+    before = described(folder, job.name, key)
     tqdm.write(
-        f"another run: {why}; the one before, up to step {found.step}, is parked in "
-        f"{folder.relative_to(job.workspace.root)}/ ({shown(found.bytes)}) and goes on when that is set back"
+        f"another run: {why}; the one before, up to step {before.step}, is parked in "
+        f"{folder.relative_to(job.workspace.root)}/ ({shown(before.bytes)}) and goes on when that is set back"
     )
 
 
@@ -98,13 +103,6 @@ def _empty(store: CheckpointStore) -> None:
     if any(store.folder.iterdir()):
         discard(store.folder)
         store.folder.mkdir()
-
-
-def _ends_as_recorded(job: Job, store: CheckpointStore) -> bool:
-    """Whether the rules of today end a done run where, and for the reason that, it ended."""
-    summary = store.summary
-    now, figures = ending(parse_rows(summary["curve"]), job.phase), summary["figures"]
-    return now is not None and (now.step, now.reason) == (figures["last_step"], figures["stopped"])
 
 
 def _has_lost_its_way(job: Job, state: Checkpoint) -> bool:

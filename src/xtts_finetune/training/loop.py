@@ -5,11 +5,11 @@ from typing import Any
 from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.core.errors import Stopped
 from xtts_finetune.model.device import device_in_words
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
-from xtts_finetune.training.stopping import Ending
 
 
 def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
+from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
@@ -19,7 +20,6 @@ from xtts_finetune.model.device import pick_device
 from xtts_finetune.tracking.curve import as_text, parse_rows, write_csv
 from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.run import SKIPPED, Run
-from xtts_finetune.training.stopping import Ending
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Job:
         Raises:
             UserError: prepare, or the phase before, has not run.
         """
-        found = identity_of(self.workspace, self.params, self.name)
-        if found is None:
+        identity = identity_of(self.workspace, self.params, self.name)
+        if identity is None:
             missing = self.workspace.prepared / FEATURES
             place = self.warm_start / MODEL_CARD if self.warm_start and missing.exists() else missing
             raise UserError(f"{self.name} cannot start", [Problem(str(place), "does not exist", "dvc repro")])
-        return found
+        return identity
 
     def inputs(self) -> Inputs:
         """Open the data and the initial weights. Seconds for `mini`, a minute for XTTS v2."""
@@ -101,7 +101,7 @@ def with_weighted(figures: dict[str, float]) -> dict[str, float]:
     return {**figures, "text_ce_weighted": TEXT_WEIGHT * figures["text_ce"]}
 
 
-def publish(job: Job, store: CheckpointStore) -> None:
+def publish_outs(job: Job, store: CheckpointStore) -> None:
     """Give a done phase its outs and reports. States and weights get second names: no byte is copied.
 
     Raises:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Record
+from xtts_finetune.checkpoints.stopping import Ending, ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
@@ -29,7 +30,6 @@ from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.saving import Saver
 from xtts_finetune.training.snapshot import Snapshot, load_tensors
-from xtts_finetune.training.stopping import Ending, ending
 
 MAX_SKIPPED = 5  # steps in a row whose loss or gradient is not finite
 SKIPPED = "train/skipped_steps"  # so far, in the rows of those that are
@@ -129,10 +129,10 @@ class Run:
     def evaluate(self) -> None:
         """Mel CE and Text CE of the whole eval split; remembers the best."""
         position, means = self.position, self.position.train
-        found = loss.evaluate(
+        result = loss.evaluate(
             self.gpt, self.conditioning_mel, loss.eval_batches(self.inputs.eval, "evaluating", leave=False)
         )
-        row = found.metrics("eval")
+        row = result.metrics("eval")
         if means.mel_tokens:
             row |= {
                 "mean/mel_ce": means.mel_ce,
@@ -141,9 +141,9 @@ class Run:
             }
         self._log(row)
         position.train = TokenSums()
-        if found.mel_ce < position.best_mel_ce:
+        if result.mel_ce < position.best_mel_ce:
             position.best_step = position.step
-            position.best_mel_ce, position.best_text_ce = found.mel_ce, found.text_ce
+            position.best_mel_ce, position.best_text_ce = result.mel_ce, result.text_ce
         self.end = ending(self.curve.rows, self.phase)
 
     def save(self) -> None:
@@ -199,11 +199,11 @@ class Run:
         sums = TokenSums()
         for batch, aim in zip(batches, aims, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.phase.precision == "bf16"):
-                found = loss.losses(self.gpt, self.conditioning_mel, batch, aim)
-            mean = TEXT_WEIGHT * found.text / text_tokens + MEL_WEIGHT * found.mel / mel_tokens
+                batch_sums = loss.losses(self.gpt, self.conditioning_mel, batch, aim)
+            mean = TEXT_WEIGHT * batch_sums.text / text_tokens + MEL_WEIGHT * batch_sums.mel / mel_tokens
             mean.backward()
-            sums.add(found)
-            self.position.train.add(found)
+            sums.add(batch_sums)
+            self.position.train.add(batch_sums)
         return sums
 
     def _log(self, row: dict[str, float]) -> None:

@@ -91,12 +91,12 @@ def _write_curve(folder: Path, rows: list[Row], states: list[Checkpoint]) -> Non
     """Write the curve's segments; those that the newest of `states` has, whole and undamaged, get a second name."""
     former = states[-1] if states else None
     listed = former.manifest if former else {}
-    found = segments(rows)
-    for name in found:
-        if former and name in listed and name != max(found) and _is_undamaged(former, name):
+    parts = segments(rows)
+    for name in parts:
+        if former and name in listed and name != max(parts) and _is_undamaged(former, name):
             link_or_copy(former.folder / name, folder / name)
         else:
-            (folder / name).write_bytes(as_text(found[name]).encode())
+            (folder / name).write_bytes(as_text(parts[name]).encode())
 
 
 def _is_undamaged(state: Checkpoint, name: str) -> bool:

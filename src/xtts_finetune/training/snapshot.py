@@ -76,8 +76,8 @@ def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, numbe
     state: dict[int, dict[str, Tensor | int]] = {}
     for key, value in tensors.items():
         parameter, _, name = key.rpartition(".")
-        found = int(value) if value.dtype == torch.int64 else value
-        state.setdefault(indices[parameter], {})[name] = found
+        content = int(value) if value.dtype == torch.int64 else value
+        state.setdefault(indices[parameter], {})[name] = content
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -107,11 +107,11 @@ def _check_complete(tensors: Mapping[str, Tensor], names: list[str], optimizer: 
         parameter, _, name = key.rpartition(".")
         stored.setdefault(parameter, set()).add(name)
     missing, unknown = list[str](), list[str]()
-    for parameter, found in stored.items():
+    for parameter, names_kept in stored.items():
         options = kept_per_parameter(optimizer) if parameter in names else (set[str](),)
-        expected = min(options, key=lambda kept: len(kept ^ found))
-        missing += [f"{parameter}.{name}" for name in sorted(expected - found)]
-        unknown += [f"{parameter}.{name}" for name in sorted(found - expected)]
+        expected = min(options, key=lambda kept: len(kept ^ names_kept))
+        missing += [f"{parameter}.{name}" for name in sorted(expected - names_kept)]
+        unknown += [f"{parameter}.{name}" for name in sorted(names_kept - expected)]
     kinds = (("lacks", missing), ("has, unknown to this code,", unknown))
     problems = [
         Problem(str(file), f"{kind} {_shortened(keys)}", f"go on with the code that wrote it, or: rm -r {file.parent}")

@@ -5,11 +5,11 @@ is ended there, as if it had never gone on.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from xtts_finetune.core.params import PhaseParams
-from xtts_finetune.tracking.curve import Row
 
 HELD = 2  # evaluations in a row at the target
 
@@ -23,7 +23,7 @@ class Ending:
     reason: str
 
 
-def ending(rows: Iterable[Row], rules: PhaseParams) -> Ending | None:
+def ending(rows: Iterable[Mapping[str, Any]], rules: PhaseParams) -> Ending | None:
     """The first evaluation among a curve's `rows` that `rules` end the run with; None while it goes on."""
     best, since_best, at_target = math.inf, 0, 0
     for row in rows:
@@ -43,3 +43,14 @@ def ending(rows: Iterable[Row], rules: PhaseParams) -> Ending | None:
         if reason:
             return Ending(row["step"], row["epoch"], reason)
     return None
+
+
+def ends_as(figures: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], rules: PhaseParams) -> bool:
+    """Whether `rules` end a done run where it ended, and for the same reason.
+
+    Args:
+        figures: of its DONE.
+        rows: of its curve.
+    """
+    now = ending(rows, rules)
+    return now is not None and (now.step, now.reason) == (figures["last_step"], figures["stopped"])
