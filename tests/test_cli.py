@@ -1,18 +1,17 @@
 """The program `xtts-finetune`, as it is typed."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from making.project import PROJECT
+from making.project import copy_files
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Checkout:
     """As far as `status` can tell, a checkout in which nothing was run."""
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    copy_files(tmp_path, "params.yaml")
     return Checkout(tmp_path)
 
 

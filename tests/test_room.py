@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from checkouts import Checkout
-from making.project import PROJECT
+from making.project import copy_files
 from small_disks import SmallDisk, small_disk
 
 SMALL_THINGS = 100_000_000  # bytes that a phase leaves free for reports and databases
@@ -97,7 +97,7 @@ def in_bytes(size: str) -> float:
 
 
 def test_before_anything_ran_it_says_what_it_cannot_know(tmp_path: Path) -> None:
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    copy_files(tmp_path, "params.yaml")
     fresh = Checkout(tmp_path)
     said = shown_disk(fresh)
     assert re.match(r"/\S*: [\d.]+ [MGT]B free\n", said)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from evaluations import evaluate
 from filelock import FileLock
-from making.project import PROJECT
+from making.project import copy_files
 from runs import KEY, LateAnswer, Training, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import UserError
@@ -30,7 +30,7 @@ PARKED = f"phase1.{KEY}"
 @pytest.fixture
 def project(workspace: Workspace) -> Workspace:
     """A workspace that has its params.yaml."""
-    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    copy_files(workspace.root, "params.yaml")
     return workspace
 
 
@@ -157,7 +157,7 @@ def test_a_run_that_cannot_be_delivered_keeps_no_other_back(
 def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspace) -> None:
     (workspace.undelivered / KEY).mkdir(parents=True)
     damage(workspace.undelivered / KEY)
-    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    copy_files(workspace.root, "params.yaml")
     said = status_text(workspace)
     assert f"{KEY}/delivery.json is damaged" in said
     assert f"rm -r {workspace.undelivered / KEY}" in said
