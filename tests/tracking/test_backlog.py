@@ -2,20 +2,21 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluations import evaluate
+from filelock import FileLock
 from runs import KEY, Training, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.layout import Workspace
-from xtts_finetune.tracking.backlog import deliver_backlog
+from xtts_finetune.core.layout import Workspace, lock_of
+from xtts_finetune.tracking.backlog import deliver_backlog, set_aside, take_back
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.delivery import waiting
-from xtts_finetune.tracking.outbox import set_aside, take_back
 from xtts_finetune.tracking.registry import versions
 
 
@@ -55,6 +56,25 @@ def test_a_phase_that_is_extended_takes_its_points_back(
     again.tracker.finish()
     assert again.tracker.run_id == undelivered.tracker.run_id
     assert history(store, again.tracker.run_id) == line(9)
+
+
+@pytest.mark.parametrize("moved", ["set aside", "taken back"])
+def test_nothing_moves_while_another_process_delivers(workspace: Workspace, undelivered: Training, moved: str) -> None:
+    """That process deletes the folder at the end, whatever was put there meanwhile."""
+    if moved == "taken back":
+        set_aside(workspace)
+        shutil.rmtree(workspace.work("phase1"))
+        workspace.work("phase1").mkdir()
+    move = (lambda: set_aside(workspace)) if moved == "set aside" else lambda: take_back(workspace, "phase1", KEY)
+    workspace.undelivered.mkdir(exist_ok=True)
+    before = sorted(workspace.undelivered.iterdir())
+    mover = threading.Thread(target=move)
+    with FileLock(lock_of(workspace.undelivered)):
+        mover.start()
+        mover.join(0.5)
+        assert sorted(workspace.undelivered.iterdir()) == before
+    mover.join()
+    assert sorted(workspace.undelivered.iterdir()) != before
 
 
 def test_a_delivered_phase_leaves_nothing(store: TrackingStore, workspace: Workspace) -> None:

@@ -18,10 +18,10 @@ from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.ops.status import status_text
 from xtts_finetune.ops.sync import sync_lines
 from xtts_finetune.tracking import backlog, delivery
-from xtts_finetune.tracking.backlog import deliver_backlog
+from xtts_finetune.tracking.backlog import deliver_backlog, set_aside
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.delivery import waiting
-from xtts_finetune.tracking.outbox import Outbox, ended_outboxes, set_aside
+from xtts_finetune.tracking.outbox import Outbox, ended_outboxes
 from xtts_finetune.tracking.registry import versions
 
 PARKED = f"phase1.{KEY}"
@@ -69,6 +69,22 @@ def test_sync_passes_over_a_damaged_record_of_a_parked_run(
     assert list(sync_lines(project)) == ["phase1: 6 points delivered"]
     assert history(store, training.tracker.run_id) == line(6)
     assert f"{parked / 'delivery.json'} is damaged and passed over" in capsys.readouterr().err
+
+
+def test_a_running_run_that_mlflow_refuses_keeps_no_other_back(
+    project: Workspace, store: TrackingStore, training: Training
+) -> None:
+    """The one before it in the order of delivery has a param whose name MLflow does not take."""
+    record = project.work("phase1") / "delivery.json"
+    other = "f" * 16
+    parked = begin(through(store, unplugged), project.work("phase1").with_name(f"phase1.{other}"), key=other)
+    parked.line(3)
+    parked.tracker.finish("KILLED")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"params": {"a\nb": "1"}}))
+    with pytest.raises(UserError, match="not everything is delivered"):
+        list(sync_lines(project))
+    assert [run.points for run in waiting(project)] == [6]
+    assert history(store, parked.tracker.run_id) == line(3)
 
 
 @pytest.mark.parametrize("folder", ["phase1", PARKED, f"undelivered/{KEY}"])

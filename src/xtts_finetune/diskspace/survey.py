@@ -19,6 +19,7 @@ from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
 from xtts_finetune.dvcio.cache import Cache, Listing
 from xtts_finetune.dvcio.outs import is_taken_over, out_path
+from xtts_finetune.tracking.outbox import ended_outboxes
 from xtts_finetune.tracking.registered import registered
 
 
@@ -46,6 +47,10 @@ def make_plan(
         *survey.cache_objects(),
         *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in parked_runs(workspace)),
         *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(workspace)),
+        *(
+            Kept(out_path(workspace, folder), "waits for MLflow: xtts-finetune sync", held_bytes(files_below(folder)))
+            for folder in ended_outboxes(workspace)
+        ),
     ]
     items = counted(part for part in parts if isinstance(part, Item))
     kept = [part for part in parts if isinstance(part, Kept)]
@@ -96,7 +101,7 @@ class _Survey:
         works = [at.work(phase) for phase in PHASES]
         places = [at.root, works[0].parent, *works, at.checkpoints("phase1").parent, at.model("phase1").parent]
         artifacts = at.tracking_db.parent / "artifacts"
-        places += [at.reports, at.tracking_db.parent, artifacts, artifacts / "models"]
+        places += [at.reports, at.undelivered, at.tracking_db.parent, artifacts, artifacts / "models"]
         halves = [path for place in places for path in sorted(place.glob(".*.tmp"))]
         if halves and not self.live:
             yield self._item(halves, "left half-written by a process that was killed")

@@ -36,23 +36,30 @@ def sync_lines(workspace: Workspace) -> Iterator[str]:
 
 
 def _bring_all(workspace: Workspace, tracking: TrackingParams) -> Iterator[str]:
-    before, failure = waiting(workspace), None
+    """A run that cannot be delivered keeps none of the others back.
+
+    Raises:
+        UserError: the first of what went wrong.
+    """
+    before, failures = waiting(workspace), list[Exception]()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "true")  # of a model's upload, file by file
     store = open_store(workspace, tracking)
-    try:
-        for folder in tqdm(list(_running(workspace)), desc="curves", unit="run", leave=False):
+    for folder in tqdm(list(_running(workspace)), desc="curves", unit="run", leave=False):
+        try:
             _bring(folder, store)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+    try:
         for registered in deliver_backlog(workspace, lambda: store):
             _let_dvc_know(workspace)
             yield str(registered)
-    except UserError as error:
-        failure = error
     except Exception as error:  # noqa: BLE001 - raised below
-        failure = _refused(tracking, error)
+        failures.append(error)
     still = {run.key for run in waiting(workspace)}  # a live trainer's own
     yield from (_line(run) for run in before if run.key not in still)
-    if failure:
-        raise failure
+    if failures:
+        first = failures[0]
+        raise first if isinstance(first, UserError) else _refused(tracking, first)
 
 
 def _require_what_is_pending(workspace: Workspace) -> None:

@@ -36,10 +36,10 @@ from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import SERVING_CODE, Speaker, unspeakable
 from xtts_finetune.stages.figures import draw_curves
-from xtts_finetune.tracking.backlog import Files, deliver_backlog, put
+from xtts_finetune.tracking.backlog import Files, deliver_backlog, put, set_aside
 from xtts_finetune.tracking.connection import TrackingStore, is_local, reason
 from xtts_finetune.tracking.logged_model import PARAM
-from xtts_finetune.tracking.outbox import Order, now, set_aside
+from xtts_finetune.tracking.outbox import Order, now
 from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
 from xtts_finetune.training import loss
 from xtts_finetune.training.phases import with_weighted

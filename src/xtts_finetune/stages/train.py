@@ -5,9 +5,8 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
-from xtts_finetune.tracking.backlog import deliver_backlog_aside
+from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
-from xtts_finetune.tracking.outbox import set_aside, take_back
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_run, stage_tags, track
 from xtts_finetune.training.claim import Claim, claim

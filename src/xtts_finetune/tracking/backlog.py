@@ -25,11 +25,23 @@ from xtts_finetune.core.files import (
     write_json,
     write_text,
 )
-from xtts_finetune.core.layout import BUNDLE, CURVE, DELIVERY, FIGURES, SERVING, WEIGHTS, Workspace, lock_of
+from xtts_finetune.core.layout import (
+    BUNDLE,
+    CURVE,
+    DELIVERY,
+    DONE,
+    FIGURES,
+    PHASES,
+    SERVING,
+    WEIGHTS,
+    PhaseName,
+    Workspace,
+    lock_of,
+)
 from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.curve import Row
 from xtts_finetune.tracking.delivery import Delivery
-from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes
+from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes, passed_over
 from xtts_finetune.tracking.registry import Registration, register_best
 
 _LOCK_SECONDS = 60  # that somebody else who delivers is waited for
@@ -65,6 +77,37 @@ def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row]
     write_json(workspace.registration, {"pending": True, "model_sha256": order.sha256})
 
 
+def set_aside(workspace: Workspace) -> None:
+    """Keep what MLflow lacks of done phases, whose work/ is about to go."""
+    for phase in PHASES:
+        work = workspace.work(phase)
+        if not (work / DONE).exists() or not (work / DELIVERY).exists():
+            continue
+        try:
+            outbox = Outbox.read(work)
+        except UserError:
+            print(passed_over(work), "; what MLflow lacks of it, reports/ has", sep="", file=sys.stderr)
+            continue
+        if not outbox.is_delivered:
+            with _alone(workspace, seconds=-1), published_folder(workspace.undelivered / outbox.record.key) as folder:
+                for name in CURVE, DELIVERY:
+                    link_or_copy(work / name, folder / name)
+        (work / DELIVERY).unlink()
+
+
+def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
+    """Let a phase that goes on after its end (more epochs) deliver what it had set aside."""
+    aside, work = workspace.undelivered / key, workspace.work(phase)
+    if not aside.exists():
+        return
+    with _alone(workspace, seconds=-1):
+        if aside.exists():  # else it was just delivered
+            for name in CURVE, DELIVERY:
+                if not (work / name).exists():
+                    link_or_copy(aside / name, work / name)
+            discard(aside)
+
+
 def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) -> Iterator[Registration]:
     """Deliver all ended runs, the one that began first first, so that the newest model ends as candidate.
 
@@ -94,7 +137,7 @@ def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) 
 
 @contextmanager
 def _alone(workspace: Workspace, seconds: float) -> Iterator[None]:
-    """Hold the folders of ended runs.
+    """Hold the folders of ended runs: nothing is put there or taken away while it is delivered and then deleted.
 
     Raises:
         UserError: another process still holds them after so many seconds (-1: never).

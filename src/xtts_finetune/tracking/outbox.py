@@ -4,7 +4,6 @@ A server may be down for days: everything that it is to be told stands in the ru
 to tell it.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +15,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import discard, link_or_copy, published_folder, sha256_json, write_json
-from xtts_finetune.core.layout import CURVE, DELIVERY, DONE, PHASES, PhaseName, Workspace, is_run_key, is_undelivered
+from xtts_finetune.core.files import sha256_json, write_json
+from xtts_finetune.core.layout import CURVE, DELIVERY, PHASES, PhaseName, Workspace, is_run_key, is_undelivered
 from xtts_finetune.tracking.curve import Row, read_rows
 
 RUNNING = "RUNNING"
@@ -163,34 +162,6 @@ def running_outboxes(workspace: Workspace) -> Iterator[tuple[PhaseName, Path]]:
         for folder in (work, *sorted(work.parent.glob(f"{work.name}.*"))):
             if (folder / DELIVERY).is_file():
                 yield phase, folder
-
-
-def set_aside(workspace: Workspace) -> None:
-    """Keep what MLflow lacks of done phases, whose work/ is about to go."""
-    for phase in PHASES:
-        work = workspace.work(phase)
-        if not (work / DONE).exists() or not (work / DELIVERY).exists():
-            continue
-        try:
-            outbox = Outbox.read(work)
-        except UserError:
-            print(passed_over(work), "; what MLflow lacks of it, reports/ has", sep="", file=sys.stderr)
-            continue
-        if not outbox.is_delivered:
-            with published_folder(workspace.undelivered / outbox.record.key) as folder:
-                for name in CURVE, DELIVERY:
-                    link_or_copy(work / name, folder / name)
-        (work / DELIVERY).unlink()
-
-
-def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
-    """Let a phase that goes on after its end (more epochs) deliver what it had set aside."""
-    aside, work = workspace.undelivered / key, workspace.work(phase)
-    if aside.exists():
-        for name in CURVE, DELIVERY:
-            if not (work / name).exists():
-                link_or_copy(aside / name, work / name)
-        discard(aside)
 
 
 def passed_over(folder: Path) -> str:
