@@ -20,6 +20,12 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
+@pytest.fixture
+def fresh(tmp_path: Path) -> Checkout:
+    """Nothing was run in it."""
+    return workspaces.fresh(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which `dvc repro` ran through. Read it, or change a copy."""

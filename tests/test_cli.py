@@ -3,16 +3,7 @@
 import re
 from pathlib import Path
 
-import pytest
 from checkouts import Checkout
-from making.project import copy_files
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Checkout:
-    """As far as `status` can tell, a checkout in which nothing was run."""
-    copy_files(tmp_path, "params.yaml")
-    return Checkout(tmp_path)
 
 
 def test_without_a_command_it_shows_its_help(fresh: Checkout) -> None:

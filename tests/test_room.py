@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from checkouts import Checkout
-from making.project import copy_files
 from small_disks import SmallDisk, small_disk
 
 SMALL_THINGS = 100_000_000  # bytes that a phase leaves free for reports and databases
@@ -96,9 +95,7 @@ def in_bytes(size: str) -> float:
     return float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
 
 
-def test_before_anything_ran_it_says_what_it_cannot_know(tmp_path: Path) -> None:
-    copy_files(tmp_path, "params.yaml")
-    fresh = Checkout(tmp_path)
+def test_before_anything_ran_it_says_what_it_cannot_know(fresh: Checkout) -> None:
     said = shown_disk(fresh)
     assert re.match(r"/\S*: [\d.]+ [MGT]B free\n", said)
     unknown = "what it needs is not known before prepare has opened the base (dvc repro prepare)"

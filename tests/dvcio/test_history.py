@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout
+from making import workspaces
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
@@ -13,10 +14,7 @@ from xtts_finetune.dvcio.history import Revision, revisions
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Checkout:
-    checkout = Checkout(tmp_path / "checkout")
-    checkout.root.mkdir()
-    checkout.run("git", "init", "--quiet", "--initial-branch", "main")
-    return checkout
+    return workspaces.repository(tmp_path / "checkout")
 
 
 def write_lock(checkout: Checkout, letter: str) -> None:

@@ -36,12 +36,18 @@ def described(root: Path, parameters: int = 1_000_000) -> Workspace:
     return workspace
 
 
+def fresh(root: Path) -> Checkout:
+    """As far as `status` can tell, a checkout in which nothing was run."""
+    copy_files(root, "params.yaml")
+    return Checkout(root)
+
+
 def unprepared(root: Path) -> Checkout:
     """All that the first stages need but the recordings, and what an earlier run of `prepare` left."""
-    copy_files(root, "params.yaml")
+    checkout = fresh(root)
     (root / "prepared").mkdir()
     (root / "prepared" / "train.jsonl").write_text("of an earlier run")
-    return Checkout(root)
+    return checkout
 
 
 def tracked(root: Path, empty_database: Path) -> Workspace:
@@ -98,11 +104,18 @@ def imported(published: Path) -> Workspace:
 # Checkouts: the project under git and DVC.
 
 
+def repository(root: Path) -> Checkout:
+    """Under git, and nothing in it."""
+    root.mkdir(parents=True)
+    checkout = Checkout(root)
+    checkout.run("git", "init", "--quiet", "--initial-branch", "main")
+    return checkout
+
+
 def cloned(root: Path) -> Checkout:
     """The project's files under git in `root`, without recordings."""
+    checkout = repository(root)
     copy_project(root)
-    checkout = Checkout(root)
-    checkout.run("git", "init", "--quiet")
     checkout.commit("The project")
     return checkout
 

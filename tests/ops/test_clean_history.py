@@ -88,7 +88,7 @@ def test_a_branch_or_a_tag_keeps_its_run(here: Checkout, finished: Checkout, kin
     here.run("git", kind, "better")
     here.run("git", "checkout", "--quiet", "--orphan", "other")
     here.commit("The worse run")
-    here.run("git", "branch", "--delete", "--force", "master")
+    here.run("git", "branch", "--delete", "--force", "main")
     assert f"named by {kind} better" in clean(here, "--best-only", "--yes")
     go_back(here, "--force", "better")
     assert_is(here, finished)
@@ -129,7 +129,7 @@ def test_a_run_of_an_earlier_commit_goes_only_when_asked(
     here.commit("Fewer states")
     go_back(here, "HEAD~2")
     assert_is(here, finished)
-    go_back(here, "master")
+    go_back(here, "main")
     held = size(here)
     plan = clean(here, "--intermediates", "--history")
     assert f"(The better run): phase1 Mel CE {finished.json('reports/train_phase1.json')['eval']['mel_ce']:.3f}" in plan
