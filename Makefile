@@ -26,8 +26,9 @@ help:  ## show this list
 setup: $(INSTALLED)  ## make .venv from the lock, and data/ from samples/ where there is none
 	@.venv/bin/python scripts/bootstrap_data.py
 
-repro: setup  ## run every stage that is not up to date, then show the status
+repro: setup  ## run every stage that is not up to date, bring MLflow what it lacks, show the status
 	@.venv/bin/dvc repro
+	-@.venv/bin/xtts-finetune sync
 	@.venv/bin/xtts-finetune status
 
 test: setup  ## run the quick tests

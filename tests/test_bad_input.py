@@ -65,20 +65,18 @@ def test_every_mistake_in_params_is_named_at_once(checkout: Checkout) -> None:
     add = "add it; presets/ shows every key with a sensible value"
     for expected in (
         problem("params.yaml: train_phase1.epocs", "is not a known key", "did you mean epochs?"),
-        problem("params.yaml: train_phase1.epochs", "is missing", add),
         problem("params.yaml: train_phase1.lr = 'fast'", "Input should be a valid number", "correct the value"),
         problem("params.yaml: train_phase2.batch_size = 0", "Input should be greater than 0", "correct the value"),
         problem("params.yaml: train_phase2.schedule = 'linear'", "Input should be 'constant' or 'cosine'"),
         problem("params.yaml: prepare", "min_seconds 12.5 must be below max_seconds 11.6", "change one of the two"),
         problem("params.yaml: evaluate.sentences = []", "List should have at least 1 item"),
         problem("params.yaml: registri", "is not a known key", "did you mean registry?"),
-        problem("params.yaml: registry", "is missing", add),
         problem("params.yaml: frobnicate", "is not a known key", "remove it"),
         problem("params.yaml: seed", "is missing", add),
     ):
         assert expected.partition("\n      remedy")[0] in said, said
         assert expected.split("remedy: ")[1] in said
-    assert said.count("remedy: ") == 11
+    assert said.count("remedy: ") == 9
 
 
 @pytest.mark.parametrize("stage", [("train", "phase1"), ("train", "phase2"), ("evaluate",)])

@@ -77,6 +77,15 @@ def test_damage_to_what_a_phase_starts_from(before: Before, reference: Reference
     assert small.states("phase2") == held
 
 
+def test_damage_to_the_warm_start(before: Before, tmp_path: Path) -> None:
+    small = before[PHASE2].copy(tmp_path / "small")
+    weights = small.root / "models" / "phase1" / "model.safetensors"
+    flip_in_the_middle(weights)
+    said = small.run(*PHASE2, code=USER)
+    assert f"{weights}\n      is not what phase1 exported" in said
+    assert small.states("phase2") == []
+
+
 @pytest.mark.parametrize("name", ["step-00000006", "best-00000006"])
 @pytest.mark.parametrize("kind", ["file", "empty folder", "folder", "link", "dangling link"])
 def test_something_else_in_the_place_of_a_state(small: Small, reference: Reference, name: str, kind: str) -> None:

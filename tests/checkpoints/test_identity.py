@@ -66,12 +66,12 @@ def test_data_and_initial_weights_do(workspace: Workspace) -> None:
 
 def test_phase_2_starts_from_what_phase_1_left(workspace: Workspace) -> None:
     keys = set()
-    for digest in ("best", "another best"):
-        write_json(workspace.model("phase1") / "model.json", {"sha256": digest})
+    for digest, last_step in (("best", 15), ("another best", 15), ("best", 18)):
+        write_json(workspace.model("phase1") / "model.json", {"sha256": digest, "last_step": last_step})
         second = identity_of(workspace, starter(), "phase2")
         assert second is not None
         keys.add(second.key)
-    assert len(keys | {key(workspace)}) == 3
+    assert len(keys | {key(workspace)}) == 4
 
 
 def test_code_that_shapes_the_weights_does(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,8 @@ def test_code_that_shapes_the_weights_does(workspace: Workspace, monkeypatch: py
 def test_dvc_runs_a_phase_for_the_same_code(stage: str) -> None:
     package = "src/xtts_finetune/"
     deps = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
-    assert [dep.removeprefix(package) for dep in deps if dep.startswith("src/")] == list(SOURCES)
+    sources = [dep.removeprefix(package) for dep in deps if dep.startswith("src/")]
+    assert sources == ["checkpoints/stopping.py", *SOURCES]
     assert all((PROJECT / package / source).exists() for source in SOURCES)
 
 

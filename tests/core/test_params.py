@@ -71,7 +71,6 @@ def test_all_problems_are_in_one_message(tmp_path: Path, content: dict[str, Any]
     for part in (
         "params.yaml: train_phase1.learning_rat\n      is not a known key\n      remedy: remove it",
         "params.yaml: train_phase1.warmup_step\n      is not a known key\n      remedy: did you mean warmup_steps?",
-        "params.yaml: train_phase1.warmup_steps\n      is missing\n      remedy: add it",
         "params.yaml: train_phase1.batch_size = 0\n      Input should be greater than 0",
         "params.yaml: train_phase2.lr = 'fast'\n",
         "params.yaml: train_phase2.precision = 'fp16'\n      Input should be 'fp32' or 'bf16'",
@@ -80,14 +79,14 @@ def test_all_problems_are_in_one_message(tmp_path: Path, content: dict[str, Any]
         "params.yaml: registry\n      is missing",
     ):
         assert part in message
-    assert message.count("remedy:") == 9
+    assert message.count("remedy:") == 8
 
 
 def test_an_unknown_section(tmp_path: Path, content: dict[str, Any]) -> None:
     content["trian_phase1"] = content.pop("train_phase1")
     message = str(refused(tmp_path, content))
     assert "did you mean train_phase1?" in message
-    assert "params.yaml: train_phase1\n      is missing" in message
+    assert "is missing" not in message, "one mistake, one complaint"
 
 
 @pytest.mark.parametrize(

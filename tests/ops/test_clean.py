@@ -1,5 +1,8 @@
 """`xtts-finetune clean`: what goes, what stays, the bytes, and what DVC and MLflow say afterwards."""
 
+import os
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,9 +23,13 @@ from filelock import FileLock
 from making.project import PROJECT
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.diskspace.plan import Request
 from xtts_finetune.diskspace.survey import make_plan
+from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.delivery import waiting
+from xtts_finetune.tracking.outbox import new_tracked_run
 
 # What it shows.
 
@@ -246,3 +253,15 @@ def test_objects_in_a_shared_cache_stay(own: Checkout, tmp_path: Path) -> None:
     assert "other projects may keep theirs there" in said
     assert other.exists()
     assert_nothing_to_do(own)
+
+
+def test_what_mlflow_lacks_of_a_phase_that_goes_is_kept(own: Checkout) -> None:
+    """A server was down, and no stage ran since that would have set it aside."""
+    workspace = Workspace(own.root)
+    work = workspace.work("phase1")
+    shutil.copytree(workspace.checkpoints("phase1"), work, copy_function=os.link)
+    Curve(work / "curve.jsonl").append({"step": 1, "epoch": 0, "train/loss": 4.0})
+    write_json(work / "delivery.json", asdict(new_tracked_run("0123456789abcdef", "phase1", {}, {})))
+    clean(own, "--intermediates", "--yes")
+    assert not work.exists()
+    assert [run.points for run in waiting(workspace)] == [1]

@@ -46,9 +46,9 @@ def test_where_dvc_names_another_it_says_who_names_this_one(copied: Checkout, fi
     copied.run("dvc", "commit", "--force", "--quiet", f"train_{phase}")
     said = restore(copied, "champion")
     assert "named by HEAD, branch" in said
-    assert "git checkout HEAD -- . && dvc checkout" in said
+    assert "git stash && dvc checkout" in said
     assert digests(copied, "models") == digests(finished, "models")
-    copied.run("git", "checkout", "HEAD", "--", ".")
+    copied.run("git", "stash")
     copied.run("dvc", "checkout")
     assert "up to date" in copied.run("dvc", "status").stdout
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 from checkouts import Checkout
 from making.params import ParamsFile
 
@@ -101,3 +102,15 @@ def test_numbers_are_dvcs(copied: Checkout) -> None:
 def test_a_mistake_in_the_parameters_comes_first(copied: Checkout) -> None:
     copied.change_params(lambda params: params.update(sead=1))
     assert status(copied).endswith("next: mend params.yaml\n")
+
+
+def test_a_phase_trained_again_makes_what_follows_an_earlier_runs(copied: Checkout) -> None:
+    """As between the stages of a repro that was stopped."""
+    lock = copied.root / "dvc.lock"
+    content = yaml.safe_load(lock.read_text(encoding="utf-8"))
+    [model] = [out for out in content["stages"]["train_phase1"]["outs"] if out["path"] == "models/phase1"]
+    model["md5"] = "0" * 32 + ".dir"
+    lock.write_text(yaml.safe_dump(content), encoding="utf-8")
+    said = status(copied)
+    assert "figures    of an earlier run, before models/phase1 was trained again\n" in said
+    assert "  dvc repro  " in said

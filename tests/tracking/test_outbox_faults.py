@@ -15,6 +15,7 @@ from runs import KEY, LateAnswer, Training, begin, history, line, through, unplu
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import link_tree
 from xtts_finetune.core.layout import Workspace, lock_of
+from xtts_finetune.diskspace.parked import delete_parked
 from xtts_finetune.ops.status import status_text
 from xtts_finetune.ops.sync import sync_lines
 from xtts_finetune.tracking import backlog, delivery
@@ -85,6 +86,14 @@ def test_a_running_run_that_mlflow_refuses_keeps_no_other_back(
         list(sync_lines(project))
     assert [run.points for run in waiting(project)] == [6]
     assert history(store, parked.tracker.run_id) == line(3)
+
+
+def test_deleting_a_parked_run_loses_no_point(project: Workspace, store: TrackingStore, training: Training) -> None:
+    project.work("phase1").rename(project.work("phase1").with_name(PARKED))
+    delete_parked(project, KEY)
+    assert [run.points for run in waiting(project)] == [6]
+    assert list(sync_lines(project)) == ["phase1: 6 points delivered"]
+    assert history(store, training.tracker.run_id) == line(6)
 
 
 @pytest.mark.parametrize("folder", ["phase1", PARKED, f"undelivered/{KEY}"])

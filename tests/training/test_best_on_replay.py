@@ -10,6 +10,7 @@ from workbench import Killed, interrupt, outcome, store_of, train
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import discard, read_json
 from xtts_finetune.core.layout import Workspace
 
@@ -79,5 +80,26 @@ def test_killed_before_the_best_of_before_goes(workspace: Workspace, uninterrupt
             train(workspace, make_params())
     assert bests(store_of(workspace)) == [0, 3]
     assert all(Checkpoint.damage(best) is None for best in store_of(workspace).bests())
+    train(workspace, make_params())
+    assert outcome(workspace) == uninterrupted
+
+
+def test_where_all_is_damaged_nothing_starts_over_unasked(workspace: Workspace) -> None:
+    """One flipped bit suffices where newest state and best are one file: hours of training may yet be mended."""
+    interrupt(workspace, 3)
+    store = store_of(workspace)
+    for each in (*store.states(), *store.bests()):
+        flip_byte(each.folder / "manifest.json", at=-40)
+    before = [each.step for each in store.states()]
+    with pytest.raises(UserError, match="no state can be resumed from: what there is, up to step 3, is damaged"):
+        train(workspace, make_params())
+    assert [each.step for each in store.states()] == before
+
+
+def test_damage_before_the_first_step_costs_nothing(workspace: Workspace, uninterrupted: dict[str, Any]) -> None:
+    interrupt(workspace, 1)
+    discard(store_of(workspace).states()[-1].folder)
+    for each in (*store_of(workspace).states(), *store_of(workspace).bests()):
+        flip_byte(each.folder / "model.safetensors")
     train(workspace, make_params())
     assert outcome(workspace) == uninterrupted

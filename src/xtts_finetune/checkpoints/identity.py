@@ -10,11 +10,11 @@ from xtts_finetune.core.params import Params
 
 FORMAT = 2  # of a state; 1 had no number, and keyed the optimiser's moments by index
 KEY_DIGITS = 16
+_DIGESTS = ("data", "initial_weights", "base_files")
 STOPPING_RULES = ("epochs", "target_mel_ce", "patience")
 _PACKAGE = Path(__file__).parents[1]
-# What shapes the weights, relative to the package; dvc.yaml names the same as the training stages' dependencies.
+# What shapes the weights, relative to the package. dvc.yaml names the same, and the stopping rules, as dependencies.
 SOURCES = (
-    "checkpoints/stopping.py",
     "core/constants.py",
     "data/audio.py",
     "data/batches.py",
@@ -22,16 +22,24 @@ SOURCES = (
     "model/base.py",
     "model/device.py",
     "model/xtts.py",
-    "training",
+    "training/inputs.py",
+    "training/loop.py",
+    "training/loss.py",
+    "training/optim.py",
+    "training/phases.py",
+    "training/position.py",
+    "training/run.py",
+    "training/snapshot.py",
 )
+_SINCE_LATER = "base_files"  # which states of before do not tell
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Of a run: equal identities give equal weights, step by step, for as long as they are trained."""
+    """Of a run: equal identities give equal weights, step by step, under the same versions of torch and Coqui."""
 
     phase: PhaseName
-    trajectory: dict[str, Any]  # data, initial weights, seed and settings that shape the weights, as flat JSON
+    trajectory: dict[str, Any]  # data, base, initial weights, seed and what else shapes the weights, as flat JSON
     code: str  # digest of the sources that shape the weights; "" in states of before it was recorded
 
     @property
@@ -45,12 +53,18 @@ class Identity:
         changes = [self._change(before, name) for name in names]
         return changes or (["the code"] if self.code != before.code else [])
 
+    def has_trajectory_of(self, before: "Identity") -> bool:
+        """Whether nothing that shapes the weights differs but, perhaps, the code."""
+        return not any(self._differs(before, name) for name in self.trajectory | before.trajectory)
+
     def _differs(self, before: "Identity", name: str) -> bool:
+        if name == _SINCE_LATER and name not in before.trajectory:
+            return False
         return bool(self.trajectory.get(name) != before.trajectory.get(name))
 
     def _change(self, before: "Identity", name: str) -> str:
         old, new = before.trajectory.get(name), self.trajectory.get(name)
-        return name if name in ("data", "initial_weights") else f"{name} {old} → {new}"
+        return name if name in _DIGESTS else f"{name} {old} → {new}"
 
 
 @dataclass(frozen=True)
@@ -97,15 +111,15 @@ def identity_of(workspace: Workspace, params: Params, phase: PhaseName) -> Ident
 
     Cheap: it reads JSON, and hashes neither features nor weights.
     """
-    features, weights = workspace.prepared / FEATURES, _initial_weights(workspace, phase)
-    if weights is None or not features.is_file():
+    features, start = workspace.prepared / FEATURES, _start(workspace, phase)
+    if start is None or not features.is_file():
         return None
     settings = {f"train_{phase}.{key}": value for key, value in params.phase(phase).model_dump().items()}
     everything = {
         "phase": phase,
         "seed": params.seed,
         "data": _features_digest(read_json(features)),
-        "initial_weights": weights,
+        **start,
         **settings,
     }
     trajectory = {key: value for key, value in everything.items() if not _only_stops(key, everything)}
@@ -124,13 +138,17 @@ def code_digest() -> str:
     return sha256_json({file.relative_to(_PACKAGE).as_posix(): sha256_file(file) for file in files})
 
 
-def _initial_weights(workspace: Workspace, phase: PhaseName) -> str | None:
-    """Their SHA-256, as the stage that wrote them recorded it."""
-    if phase == "phase2":
-        card = workspace.model("phase1") / MODEL_CARD
-        return str(read_json(card)["sha256"]) if card.is_file() else None
-    info = workspace.prepared / "base" / BASE_INFO
-    return str(read_json(info)["gpt"]["sha256"]) if info.is_file() else None
+def _start(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
+    """What a phase starts from, as the stages before it recorded it; None where they have not."""
+    info, card = workspace.prepared / "base" / BASE_INFO, workspace.model("phase1") / MODEL_CARD
+    if not info.is_file() or (phase == "phase2" and not card.is_file()):
+        return None
+    base = read_json(info)
+    network = {_SINCE_LATER: sha256_json(base["files"])} if "files" in base else {}
+    if phase == "phase1":
+        return {"initial_weights": base["gpt"]["sha256"], **network}
+    before = read_json(card)  # its last step is where the steps, and with them all random draws, go on
+    return {"initial_weights": before["sha256"], "start_step": before["last_step"], **network}
 
 
 def _only_stops(key: str, settings: dict[str, Any]) -> bool:

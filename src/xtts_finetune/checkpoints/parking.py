@@ -62,7 +62,7 @@ def continues(folder: Path, identity: Identity) -> bool:
     An unfinished run goes on under newer code. A done one of older code is not passed off as the newer one's.
     """
     record = record_of(folder)
-    if record is None or record.identity.trajectory != identity.trajectory:
+    if record is None or not identity.has_trajectory_of(record.identity):
         return False
     return record.code == identity.code or not (folder / DONE).is_file()
 

@@ -108,7 +108,7 @@ class TrackingParams(Strict):
 class Params(Strict):
     """The whole of params.yaml."""
 
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
     base: Name  # mini, xtts_v2, or a folder of XTTS v2's files
     prepare: PrepareParams
     train_phase1: PhaseParams
@@ -161,17 +161,19 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(raw if raw is not None else {})
     except ValidationError as error:
-        raise UserError(title, [_problem(path, raw, item) for item in error.errors()]) from None
+        errors = error.errors()
+        meant = {(*item["loc"][:-1], _meant(item["loc"])) for item in errors if item["type"] == "extra_forbidden"}
+        asked = [item for item in errors if not (item["type"] == "missing" and item["loc"] in meant)]
+        raise UserError(title, [_problem(path, item) for item in asked]) from None
 
 
-def _problem(path: Path, raw: Any, error: Any) -> Problem:
+def _problem(path: Path, error: Any) -> Problem:
     """One pydantic error in the user's terms."""
     key = ".".join(str(part) for part in error["loc"])
     where = f"{path.name}: {key}" if key else path.name
     if error["type"] == "extra_forbidden":
-        name, known = str(error["loc"][-1]), _siblings(error["loc"])
-        near = [key for key in known if key == ELSEWHERE.get(name)] or difflib.get_close_matches(name, known, n=1)
-        return Problem(where, "is not a known key", f"did you mean {near[0]}?" if near else "remove it")
+        meant = _meant(error["loc"])
+        return Problem(where, "is not a known key", f"did you mean {meant}?" if meant else "remove it")
     if error["type"] == "missing":
         return Problem(where, "is missing", "add it; presets/ shows every key with a sensible value")
     if error["type"] == "value_error":
@@ -179,6 +181,13 @@ def _problem(path: Path, raw: Any, error: Any) -> Problem:
     value = error["input"]
     shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
     return Problem(f"{where} = {shown}", error["msg"], "correct the value")
+
+
+def _meant(location: tuple[str | int, ...]) -> str | None:
+    """The key that an unknown one stands for, if it is like one."""
+    name, known = str(location[-1]), _siblings(location)
+    near = [key for key in known if key == ELSEWHERE.get(name)] or difflib.get_close_matches(name, known, n=1)
+    return near[0] if near else None
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:

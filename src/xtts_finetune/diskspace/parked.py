@@ -13,6 +13,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Yaml12Loader
+from xtts_finetune.tracking.backlog import set_aside_run
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,13 @@ def find_parked(workspace: Workspace, key: str) -> ParkedRun:
     for run in runs:
         if run.key == key:
             return run
-    known = "; ".join(map(str, runs)) or "no run is parked"
-    raise UserError("no such run", [Problem(f"--parked {key}", f"is not there: {known}", "xtts-finetune clean")])
+    known = "".join(f"\n        {run}" for run in runs) or " none"
+    what = f"is the key of no parked run; there is:{known}"
+    raise UserError("no such run", [Problem(f"--parked {key}", what, "choose one of them")])
 
 
 def delete_parked(workspace: Workspace, key: str) -> str:
-    """Delete a parked run; what that freed.
+    """Delete a parked run, but for what MLflow lacks of it; what that freed.
 
     Raises:
         UserError: there is none, or a trainer of its phase is at work, which may be about to take it back.
@@ -76,6 +78,7 @@ def delete_parked(workspace: Workspace, key: str) -> str:
             what = f"{chosen.run.phase} is being trained, and could be taking it back"
             raise UserError("not now", [Problem(str(chosen.run.folder), what, "wait for the trainer, or stop it")])
         freed = freed_bytes(chosen.files)
+        set_aside_run(workspace, chosen.run.folder)
         discard(chosen.run.folder)
     return f"{chosen}: gone, {shown(freed)} freed"
 

@@ -20,6 +20,7 @@ from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.dvcio.cache import Cache, rename_outs
 from xtts_finetune.dvcio.command import ROOM, dvc
 from xtts_finetune.dvcio.named_run import refuse_unless_named
+from xtts_finetune.tracking.backlog import set_aside
 
 _SAFE = ".kept-by-clean"  # a folder, while `dvc gc` runs: with a .dvc file, so that it keeps what that names
 
@@ -46,6 +47,7 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
         before = free_by_place(workspace)
         going = make_plan(workspace, request, verify=True, live=live)
         _release_reserves(workspace, live)
+        set_aside(workspace)
         refuse_unless_named(workspace, pruned_is_fine=True)
         if keeper:
             yield from keeper.secure(going)
@@ -55,8 +57,9 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
         if keeper:
             keeper.remember(going)
         _collect(workspace, going)
-        yield ""
-        yield from _gained(workspace, before, going)
+        if going.items:
+            yield ""
+            yield from _gained(workspace, before, going)
         if going.outs:
             yield "commit dvc.lock: it names what is left (git commit -m 'Fewer states' dvc.lock)"
 

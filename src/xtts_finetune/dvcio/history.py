@@ -31,7 +31,7 @@ class Revision:
     who: str  # for a reader: "HEAD, branch main", "experiment tipsy-lamb", "commit 1a2b3c4d5 of 2026-11-24 (Lower lr)"
     is_tip: bool  # of HEAD, a branch, a tag, an experiment or a stash, or staged; else only a commit before names it
     is_pinned: bool  # by a tag, an experiment or a stash: it names this content for good, a branch moves on
-    way_back: str  # to type
+    way_back: str  # to type; loses no edit: git stashes it, or refuses
     outs: dict[str, str]  # path → object
 
 
@@ -74,7 +74,7 @@ def _tips(root: Path) -> dict[str, list[_Ref]]:
             if _is_ours(path):
                 refs_of.setdefault(about.split()[2], []).append(ref)
     for line in _git(root, "ls-files", "--stage", "--", *_FILES).splitlines():
-        refs_of.setdefault(line.split()[1], [_Ref("", "staged for a commit", "git checkout -- . && dvc checkout")])
+        refs_of.setdefault(line.split()[1], [_Ref("", "staged for a commit", "git stash --keep-index && dvc checkout")])
     return refs_of
 
 
@@ -87,7 +87,7 @@ def _refs(root: Path) -> Iterator[_Ref]:
     for line in _git(root, "worktree", "list", "--porcelain").splitlines():
         kind, _, commit = line.partition(" ")
         if kind == "HEAD" and commit.strip("0"):  # only zeros: there is no commit yet
-            yield _Ref(commit, "HEAD", "git checkout HEAD -- . && dvc checkout")
+            yield _Ref(commit, "HEAD", "git stash && dvc checkout")
     for line in _git(root, "for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)").splitlines():
         name, *types = line.split()
         if "commit" in types and not name.startswith((*_OWN_REFS, "refs/stash")):

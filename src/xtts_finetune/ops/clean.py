@@ -98,8 +98,9 @@ def _overview(workspace: Workspace, choice: Choice) -> Iterator[str]:
     for option in options:
         request = Request(option, choice.force, choice.history)
         yield ""
-        yield from plan_lines(make_plan(workspace, request))
-        commands.append(request.command)
+        plan = make_plan(workspace, request)
+        yield from plan_lines(plan)
+        commands += [request.command] if plan.items else []
     known = ", ".join(remotes(workspace)) or "none yet: dvc remote add NAME /where"
     yield from ["", f"archive: as best-only, once the states are safe in a DVC remote ({known})"]
     commands.append("xtts-finetune clean --archive REMOTE [--restore] --yes")

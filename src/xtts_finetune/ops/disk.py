@@ -118,12 +118,15 @@ def _parked_lines(workspace: Workspace) -> Iterator[str]:
 
 
 def _clean_lines(workspace: Workspace) -> Iterator[str]:
-    freed = {way.request.command: way.bytes for way in ways_to_make_room(workspace)}
-    if not any(freed.values()):
+    ways = [way for way in ways_to_make_room(workspace) if way.bytes]
+    if not ways:
         yield "nothing can go"
         return
     yield "what can go (without --yes the command shows it piece by piece)"
-    yield from (_row(command, size) for command, size in freed.items() if size)
+    for way in ways:
+        yield _row(way.request.command, way.bytes)
+        if way.request.history:
+            yield "        with the states that HEAD, branches and tags name, and the runs that only earlier commits do"
 
 
 def _row(part: str, size: int) -> str:

@@ -23,8 +23,12 @@ def whose_figures(workspace: Workspace, params: Params | None) -> str | None:
     if others:
         models = " and ".join(f"models/{phase}" for phase in others)
         return f"of another run than {models}: bring back what dvc.lock names with dvc checkout, or dvc repro"
-    changes = [*_other_data(workspace), *(_other_params(workspace, params, shown) if params else ())]
-    return f"of an earlier run, before {'; '.join(changes)}" if changes else OURS
+    changes = [
+        *_other_data(workspace),
+        *_other_models(workspace),
+        *(_other_params(workspace, params, shown) if params else ()),
+    ]
+    return f"of an earlier run, before {'; '.join(dict.fromkeys(changes))}" if changes else OURS
 
 
 def model_card(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
@@ -46,6 +50,15 @@ def _other_data(workspace: Workspace) -> Iterator[str]:
     added = named_outs(workspace).get("data")
     if added and added != named_dependencies(workspace, "prepare").get("data", added):
         yield "data.dvc named other recordings"
+
+
+def _other_models(workspace: Workspace) -> Iterator[str]:
+    """Stages that ran on another model than the one that the phase has left since."""
+    outs = named_outs(workspace)
+    for stage in ("train_phase2", "evaluate"):
+        for path, used in named_dependencies(workspace, stage).items():
+            if path in outs and path.startswith("models/") and outs[path] != used:
+                yield f"{path} was trained again"
 
 
 def _other_params(workspace: Workspace, params: Params, phases: list[PhaseName]) -> Iterator[str]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.lock import trained_now
-from xtts_finetune.checkpoints.parking import parked
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.disk import free_bytes, shown
 from xtts_finetune.core.errors import UserError
@@ -13,6 +12,7 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace, checkpoint_step
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.ops.origin import OURS, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
@@ -156,15 +156,11 @@ def _waiting_lines(workspace: Workspace) -> Iterator[str]:
 
 def _parked_lines(workspace: Workspace) -> Iterator[str]:
     """Runs that were moved aside, and come back with their parameters."""
-    runs = parked(workspace)
-    if not runs:
-        return
-    yield ""
-    yield f"parked     {len(runs)} run(s), which go on when their parameters come back:"
-    for run in runs:
-        best = f", best Mel CE {run.best_mel_ce:.3f}" if run.best_mel_ce is not None else ""
-        lr = run.params.get(f"train_{run.phase}.lr")
-        yield f"  {run.folder.name}  step {run.step}{best}, {shown(run.bytes)}" + (f", lr {lr}" if lr else "")
+    runs = parked_runs(workspace)
+    if runs:
+        yield ""
+        yield "parked runs go on when their parameters come back:"
+        yield from (f"  {parked}, {shown(parked.run.bytes)}" for parked in runs)
 
 
 def _stop_lines(workspace: Workspace) -> Iterator[str]:

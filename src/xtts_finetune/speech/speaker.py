@@ -1,6 +1,6 @@
 """Speech from a fine-tuned model: text → audio codes → waveform."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from xtts_finetune.data.batches import torch_seed
 from xtts_finetune.model import xtts
 from xtts_finetune.model.base import Base, load_state
 from xtts_finetune.model.device import pick_device
-from xtts_finetune.model.xtts import GPT
+from xtts_finetune.model.xtts import GPT, VoiceBpeTokenizer
 
 SERVING_CODE = Path(__file__).with_name("serving.py")  # a Speaker as MLflow's pyfunc
 PROMPT_SECONDS = 6  # a chunk of the reference; gpt_cond_chunk_len's default in Xtts.get_conditioning_latents
@@ -134,6 +134,22 @@ def unspeakable(reasons: Mapping[int, ValueError]) -> UserError:
         for number, reason in reasons.items()
     ]
     return UserError("sentences cannot be spoken", problems)
+
+
+def refuse_unspeakable(sentences: Sequence[str], language: str, tokenizer: VoiceBpeTokenizer) -> None:
+    """Refuse what evaluate could not speak after hours of training.
+
+    Raises:
+        UserError: the vocabulary cannot spell a sentence.
+    """
+    reasons: dict[int, ValueError] = {}
+    for number, sentence in enumerate(sentences):
+        try:
+            xtts.encode_text(tokenizer, sentence, language)
+        except ValueError as error:
+            reasons[number] = error
+    if reasons:
+        raise unspeakable(reasons)
 
 
 def load_speaker(folder: Path) -> Speaker:

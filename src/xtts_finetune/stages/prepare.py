@@ -13,7 +13,7 @@ import torch
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
-from xtts_finetune.core.layout import BASE_INFO, FEATURES, REFERENCE, VOCABULARY, Workspace
+from xtts_finetune.core.layout import BASE_INFO, CONFIG, FEATURES, MEL_STATS, REFERENCE, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import load_audio, write_wav
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText, Rejection
@@ -25,7 +25,7 @@ from xtts_finetune.model.base import Base, import_published
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
-from xtts_finetune.speech.speaker import unspeakable
+from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.figures import draw_lengths
 
 REFERENCE_SECONDS = 12.0
@@ -43,7 +43,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
         base.mkdir()
         info = _open_base(workspace, params, base)
         tokenizer = xtts.build_tokenizer(base / VOCABULARY)
-        _check_sentences(params, tokenizer)
+        refuse_unspeakable(params.evaluate.sentences, params.prepare.language, tokenizer)
         accepted, rejected = accept(workspace.data, params.prepare, _encoder(tokenizer))
         with _refusal_reported(workspace, accepted, rejected):
             refuse_without_clips(workspace.data, accepted, rejected)
@@ -52,6 +52,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
             info |= mini.build(base, lambda i: load_audio(train[i].clip.audio).samples, len(train), params.seed)
             weights = base / "gpt.safetensors"
             info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
+        info["files"] = {name: sha256_file(base / name) for name in (CONFIG, MEL_STATS)}
         write_json(base / BASE_INFO, info)
         codec = _Codec(Base(base, workspace.root))
         digests = write_features(prepared, "train", train, codec) | write_features(prepared, "eval", evaluation, codec)
@@ -95,18 +96,6 @@ def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
             raise ClipRejected(f"text not encodable: {error}") from None
 
     return encode
-
-
-def _check_sentences(params: Params, tokenizer: VoiceBpeTokenizer) -> None:
-    """Refuse now what evaluate could not speak after hours of training."""
-    reasons: dict[int, ValueError] = {}
-    for number, sentence in enumerate(params.evaluate.sentences):
-        try:
-            xtts.encode_text(tokenizer, sentence, params.prepare.language)
-        except ValueError as error:
-            reasons[number] = error
-    if reasons:
-        raise unspeakable(reasons)
 
 
 class _Codec:

@@ -5,6 +5,7 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.run_tracker import RunTracker
@@ -38,6 +39,7 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
 
 
 def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:
+    refuse_unspeakable(job.params.evaluate.sentences, job.params.prepare.language, job.base.tokenizer())
     take_back(job.workspace, job.name, claimed.record.identity.key)
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed)) as tracker:

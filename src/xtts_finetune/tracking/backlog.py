@@ -80,19 +80,24 @@ def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row]
 def set_aside(workspace: Workspace) -> None:
     """Keep what MLflow lacks of done phases, whose work/ is about to go."""
     for phase in PHASES:
-        work = workspace.work(phase)
-        if not (work / DONE).exists() or not (work / DELIVERY).exists():
-            continue
-        try:
-            outbox = Outbox.read(work)
-        except UserError:
-            print(passed_over(work), "; what MLflow lacks of it, reports/ has", sep="", file=sys.stderr)
-            continue
-        if not outbox.is_delivered:
-            with _alone(workspace, seconds=-1), published_folder(workspace.undelivered / outbox.record.key) as folder:
-                for name in CURVE, DELIVERY:
-                    link_or_copy(work / name, folder / name)
-        (work / DELIVERY).unlink()
+        if (workspace.work(phase) / DONE).exists():
+            set_aside_run(workspace, workspace.work(phase))
+
+
+def set_aside_run(workspace: Workspace, run: Path) -> None:
+    """Keep what MLflow lacks of a run whose folder is about to go."""
+    if not (run / DELIVERY).exists():
+        return
+    try:
+        outbox = Outbox.read(run)
+    except UserError:
+        print(passed_over(run), "; what MLflow lacks of it, reports/ has", sep="", file=sys.stderr)
+        return
+    if not outbox.is_delivered:
+        with _alone(workspace, seconds=-1), published_folder(workspace.undelivered / outbox.record.key) as folder:
+            for name in CURVE, DELIVERY:
+                link_or_copy(run / name, folder / name)
+    (run / DELIVERY).unlink()
 
 
 def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:

@@ -118,11 +118,11 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingS
             return TrackingStore(client, client.create_experiment(tracking.experiment, location), uri, artifacts)
     except MlflowException as error:
         remedy = "start the server, or set tracking.uri: null" if tracking.uri else f"mlflow db upgrade {uri}"
-        raise UserError("no tracking", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
+        raise UserError("MLflow cannot be used", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
     if experiment.lifecycle_stage != "active":
         where = f"params.yaml: tracking.experiment = {tracking.experiment}"
         remedy = f"choose another name, or: mlflow experiments restore -x {experiment.experiment_id}"
-        raise UserError("no tracking", [Problem(where, "this experiment was deleted", remedy)])
+        raise UserError("MLflow cannot be used", [Problem(where, "this experiment was deleted", remedy)])
     if location and experiment.artifact_location != location:
         _follow_move(workspace.tracking_db, experiment.artifact_location, location)
         experiment = client.get_experiment(experiment.experiment_id)
@@ -148,7 +148,9 @@ def _refused_if_damaged(uri: str) -> Iterator[None]:
             "versions; their files stay in mlruns/artifacts, and models/ and reports/ are untouched"
         )
         where = uri.removeprefix(_SQLITE)
-        raise UserError("no tracking", [Problem(where, f"the database is damaged: {cause}", remedy)]) from error
+        raise UserError(
+            "MLflow cannot be used", [Problem(where, f"the database is damaged: {cause}", remedy)]
+        ) from error
 
 
 def _follow_move(database: Path, before: str, now: str) -> None:

@@ -77,7 +77,7 @@ def _changes(identity: Identity, record: Record) -> str:
 def _put_away(job: Job, store: CheckpointStore, why: str, is_kept: Callable[[], bool]) -> None:
     """Empty work/ for another run, and say where this one is: in DVC's cache, or else parked."""
     if store.done and is_kept():
-        tqdm.write(f"another run: {why}; the one before is in DVC's cache")
+        tqdm.write(f"another run: {why}; the one before is in DVC's cache, for as long as a commit names it")
         _empty(store)
     else:
         _park(job, store, why)
@@ -133,16 +133,19 @@ def _under_code_of_today(record: Record, identity: Identity, step: int) -> Recor
 
 
 def _refuse_lost_best(job: Job, store: CheckpointStore, state: Checkpoint | None) -> None:
-    """Ask the user whether to give up hours of training, where going on from `state` would lose the best weights.
+    """Ask the user whether to give up hours of training, where going on from `state` would lose them.
 
     Raises:
-        UserError: they are lost; or they are all that is left, and starting over would replace them.
+        UserError: the best weights are lost; or no state is left, and starting over would replace what is.
     """
-    best = store.best()
+    best, steps = store.best(), [each.step for each in (*store.states(), *store.bests())]
     if state is not None and not _is_safe(store, state):
         what = "the best weights so far are missing or damaged, and no state holds them"
         remedy = "bring them back, or start the phase over"
-    elif state is None and best is not None and (store.done or best.step > job.start_step) and not best.damage():
+    elif state is None and max(steps, default=-1) > job.start_step and (best is None or best.damage()):
+        what = f"no state can be resumed from: what there is, up to step {max(steps)}, is damaged"
+        remedy = "bring it back, or start the phase over"
+    elif state is None and best is not None and (store.done or best.step > job.start_step):
         what = f"no state can be resumed from, but the best weights, of step {best.step}, are whole"
         remedy = f"copy {best.weights} if you want to keep them, then start the phase over"
     else:

@@ -10,6 +10,7 @@ from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
 from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import TEXT_WEIGHT
+from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, write_json
 from xtts_finetune.core.layout import FEATURES, MODEL_CARD, WEIGHTS, PhaseName, Workspace
@@ -63,18 +64,31 @@ class Job:
         return identity
 
     def inputs(self) -> Inputs:
-        """Open the data and the initial weights. Seconds for `mini`, a minute for XTTS v2."""
-        weights = self.warm_start / WEIGHTS if self.warm_start else None
+        """Open the data and the initial weights. Seconds for `mini`, a minute for XTTS v2.
+
+        Raises:
+            UserError: the weights are not those that the stage before recorded.
+        """
         return Inputs(
             name=self.name,
             phase=self.phase,
             seed=self.params.seed,
-            gpt=self.base.gpt(weights).to(pick_device()).train(),
+            gpt=self.base.gpt(self._initial_weights()).to(pick_device()).train(),
             mel_stats=self.base.mel_stats(),
             train=FeatureReader(self.workspace.prepared, "train"),
             eval=FeatureReader(self.workspace.prepared, "eval"),
             start_step=self.start_step,
         )
+
+    def _initial_weights(self) -> Path | None:
+        """Of the warm start; None: the base's own, which it checks itself."""
+        if self.warm_start is None:
+            return None
+        weights, recorded = self.warm_start / WEIGHTS, read_json(self.warm_start / MODEL_CARD)["sha256"]
+        if not weights.is_file() or sha256_once(weights, self.workspace.digests) != recorded:
+            changed = Problem(str(weights), "is not what phase1 exported", "bring it back: dvc checkout --force")
+            raise UserError(f"{self.name} cannot start", [changed])
+        return weights
 
 
 def summary(run: Run, record: Record, end: Ending) -> dict[str, Any]:

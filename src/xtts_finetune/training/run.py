@@ -86,6 +86,7 @@ class Run:
         load_tensors(state.folder, self.gpt, self.optimizer, state.state.get("format", 1))
         self.store.discard_newer(state.step)
         self.position = Position.from_json(state.state["position"])
+        assert self.position.step >= self.inputs.start_step, "a run that started elsewhere is another one"
         if self.position.best_step == state.step:  # the kill may have come between the two
             self.store.with_room(lambda: self.store.publish_best(state))
         self.store.with_room(lambda: self.curve.resume(state.step, stored_rows(state.folder)))
