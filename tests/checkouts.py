@@ -1,4 +1,4 @@
-"""A small checkout of the project in a folder of its own, and the processes that people and DVC start in it."""
+"""A checkout of the project in a folder of its own, and the processes that people and DVC start in it."""
 
 import json
 import os
@@ -6,42 +6,20 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 import yaml
+from making.params import ParamsFile
+from making.project import PROJECT
 
-from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import link_or_copy
 
-PROJECT = Path(__file__).resolve().parent.parent
-SAMPLES = PROJECT / "samples"
-# What a clone has, as far as a pipeline needs it.
-CLONED = [
-    *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitattributes", ".gitignore"),
-    *("dvc.yaml", "params.yaml", "mlflow.db", "mlruns/.gitkeep"),
-    *("base/README.md", "base/mini/README.md", "base/xtts_v2/README.md", "scripts/stage", "scripts/stage.cmd"),
-]
 # Variables that would change what the programs do or how they look.
 FOREIGN = ("GIT_", "DVC_", "MLFLOW_", "PYTHON", "GITHUB_", "FORCE_COLOR", "PY_COLORS", "COLUMNS")
-
-CLIPS = 24
-# Clips that must be turned down, and why: id → the reason's beginning in reports/dataset.json.
-BAD_CLIPS = {
-    "zero-bytes": "undecodable: ",
-    "no-samples": "empty: ",
-    "not-sound": "undecodable: ",
-    "not-there": "missing file: wavs/not-there.wav",
-    "silent": "silence: -inf dBFS, min_rms_dbfs is -55.0",
-    "no-text": "no text: ",
-}
-
-Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,6 +73,10 @@ class Checkout:
         done = self.run("dvc", "repro", *arguments)
         return done.stdout + done.stderr
 
+    def commit(self, message: str = "A run") -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
     def json(self, name: str) -> Any:
         return json.loads((self.root / name).read_text(encoding="utf-8"))
 
@@ -106,7 +88,7 @@ class Checkout:
             for name, stage in stages.items()
         }
 
-    def change_params(self, change: Callable[[Params], None]) -> None:
+    def change_params(self, change: Callable[[ParamsFile], None]) -> None:
         file = self.root / "params.yaml"
         params = yaml.safe_load(file.read_text(encoding="utf-8"))
         change(params)
@@ -114,8 +96,8 @@ class Checkout:
 
     def files(self, *folders: str) -> list[str]:
         """Every file under these folders, relative to the root."""
-        found = [file for folder in folders for file in (self.root / folder).rglob("*") if not file.is_dir()]
-        return sorted(file.relative_to(self.root).as_posix() for file in found)
+        files = [file for folder in folders for file in (self.root / folder).rglob("*") if not file.is_dir()]
+        return sorted(file.relative_to(self.root).as_posix() for file in files)
 
     def copy(self, root: Path) -> "Checkout":
         """All of it somewhere else; files that DVC shares with its cache, which nobody writes to, as links."""
@@ -155,68 +137,3 @@ def _link_or_copy(source: str, target: str) -> None:
         link_or_copy(Path(source), Path(target))
     else:
         shutil.copy2(source, target)
-
-
-def clone(root: Path) -> Checkout:
-    """The project's files under git in `root`, without recordings."""
-    for name in CLONED:
-        target = root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / name, target, follow_symlinks=False)
-    shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    checkout = Checkout(root)
-    checkout.run("git", "init", "--quiet")
-    checkout.run("git", "add", "--all")
-    checkout.run("git", "commit", "--quiet", "--message", "The project")
-    return checkout
-
-
-def sample_lines(count: int) -> list[str]:
-    """Lines of the samples' metadata.csv, evenly spread."""
-    lines = (SAMPLES / "metadata.csv").read_text(encoding="utf-8").splitlines()
-    return [lines[at * len(lines) // count] for at in range(count)]
-
-
-def write_metadata(data: Path, lines: Iterable[str]) -> None:
-    (data / "wavs").mkdir(parents=True, exist_ok=True)
-    (data / "metadata.csv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def add_samples(checkout: Checkout, count: int, *more_lines: str) -> None:
-    """Give the checkout `count` of the samples as data/, and further lines of metadata.csv."""
-    data = checkout.root / "data"
-    lines = sample_lines(count)
-    write_metadata(data, [*lines, *more_lines])
-    for line in lines:
-        name = f"wavs/{line.split('|')[0]}.ogg"
-        shutil.copyfile(SAMPLES / name, data / name)
-
-
-def be_quick(params: Params) -> None:
-    """Few steps: 3 an epoch with 24 clips, of which 3 are for evaluation. Whatever the project's own params are."""
-    params |= {"seed": 42, "base": "mini"}
-    for section in ("train_phase1", "train_phase2"):
-        params[section] |= {"epochs": 1, "batch_size": 8, "accumulate": 1, "warmup_steps": 0, "precision": "fp32"}
-        params[section] |= {"optim": "adamw", "target_mel_ce": None, "patience": None}
-    params["train_phase1"] |= {"epochs": 2, "lr": 1e-3, "schedule": "constant"}
-    params["train_phase2"] |= {"lr": 3e-4, "schedule": "cosine"}
-    params["checkpoints"] = {"save_every_steps": 2, "keep_last": 2}
-    params["evaluate"] |= {"sentences": ["Welcome back!"], "max_seconds": 1.0}
-    params["tracking"]["flush_every_steps"] = 2
-
-
-def quick_checkout(root: Path) -> Checkout:
-    """A checkout with 24 usable clips and the bad ones, all of it committed; nothing has been run."""
-    checkout = clone(root)
-    add_samples(checkout, CLIPS, *(f"{name}|{'' if name == 'no-text' else 'Hello.'}|" for name in BAD_CLIPS))
-    wavs = checkout.root / "data" / "wavs"
-    (wavs / "zero-bytes.wav").touch()
-    (wavs / "not-sound.wav").write_text("A shopping list: milk, bread, eggs.\n" * 99, encoding="utf-8")
-    soundfile.write(wavs / "no-samples.wav", np.zeros(0), SAMPLE_RATE)
-    soundfile.write(wavs / "silent.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
-    soundfile.write(wavs / "no-text.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
-    checkout.change_params(be_quick)
-    checkout.run("dvc", "add", "--quiet", "data")
-    checkout.run("git", "add", "--all")
-    checkout.run("git", "commit", "--quiet", "--message", "My voice")
-    return checkout

@@ -1,20 +1,35 @@
-"""What tests of the whole pipeline share: one run of it, on few clips and for few steps."""
+"""Workspaces that tests of more than one room take: `making.workspaces` makes them, here they are made once."""
 
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from checkouts import Checkout, quick_checkout
-from small_runs import STAGES, Reference, Small, Stage, a_server
+from checkouts import Checkout
+from making import workspaces
+from small_runs import STAGES, Before, Reference, a_server
+
+from xtts_finetune.core.layout import Workspace
 
 pytest_plugins = ["model_fixtures"]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """With nothing in it; a room whose tests need more has a `workspace` of its own in its conftest.py."""
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Checkout:
+    """Nothing was run in it."""
+    return workspaces.fresh(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which `dvc repro` ran through. Read it, or change a copy."""
-    checkout = quick_checkout(tmp_path_factory.mktemp("finished") / "checkout")
+    checkout = workspaces.quick(tmp_path_factory.mktemp("finished") / "checkout")
     checkout.repro()
     return checkout
 
@@ -32,19 +47,19 @@ def untrained(copied: Checkout) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Stage, Small]]:
+def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Before]:
     """Of every stage a tiny workspace in which only those before it were run. Copy it."""
     root = tmp_path_factory.mktemp("before")
     with a_server() as server:
-        found = {STAGES[0]: server.make(root / "first")}
+        smalls = {STAGES[0]: server.make(root / "first")}
         for done, stage in pairwise(STAGES):
-            found[stage] = found[done].copy(root / stage[-1])
-            found[stage].run(*done)
-        yield found
+            smalls[stage] = smalls[done].copy(root / stage[-1])
+            smalls[stage].run(*done)
+        yield smalls
 
 
 @pytest.fixture(scope="session")
-def reference(before: dict[Stage, Small], tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def reference(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """What every other run in a tiny workspace must end in."""
     whole = before[STAGES[0]].copy(tmp_path_factory.mktemp("reference") / "whole")
     whole.change_params(lambda params: params["checkpoints"].update(keep_last=100))

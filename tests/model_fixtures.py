@@ -1,4 +1,4 @@
-"""Fixtures of the tests of model/, speech/ and training/: real networks, small.
+"""Real networks, small, made once a session for the tests of model/, speech/ and training/.
 
 What takes seconds to import is imported where it is used: tests of other rooms load this file, too.
 """
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from making import workspaces
+from making.params import make_params
+from making.recordings import sample_clips
 
 from xtts_finetune.core.constants import SAMPLE_RATE
-from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.data import batches
 
@@ -42,22 +44,14 @@ def short_prompts() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    from workbench import make_workspace
-
-    return make_workspace(tmp_path_factory.mktemp("template"))
-
-
-@pytest.fixture
-def workspace(template: Workspace, tmp_path: Path) -> Workspace:
-    """A workspace of the test's own, ready to be trained in."""
-    shutil.copytree(template.root, tmp_path / "my vöice")
-    return Workspace(tmp_path / "my vöice")
+    """A tiny workspace, to be read or copied."""
+    return workspaces.tiny(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(short_prompts: None, template: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The outcome of phase 1 trained in one go."""
-    from workbench import make_params, outcome, train
+    from workbench import outcome, train
 
     root = tmp_path_factory.mktemp("whole") / "workspace"
     shutil.copytree(template.root, root)
@@ -68,17 +62,15 @@ def uninterrupted(short_prompts: None, template: Workspace, tmp_path_factory: py
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, str]]:
     """Five real recordings with their texts, from the longest to the shortest."""
-    from workbench import sample_clips
-
     return sample_clips(tmp_path_factory.mktemp("clips") / "wavs", 5)
 
 
 @pytest.fixture(scope="session")
 def published(clips: list[tuple[Path, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of the published shape: don't write to its files."""
-    from workbench import make_published
+    from making.bases import write_published
 
-    folder = make_published(tmp_path_factory.mktemp("workspace") / "base" / "small", [path for path, _ in clips])
+    folder = write_published(tmp_path_factory.mktemp("workspace") / "base" / "small", [path for path, _ in clips])
     yield folder
     shutil.rmtree(folder)  # half a gigabyte, of which pytest would keep three
 
@@ -86,11 +78,6 @@ def published(clips: list[tuple[Path, str]], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def imported(published: Path) -> Iterator[Workspace]:
     """A workspace whose prepared/base was imported from `published`."""
-    from xtts_finetune.model.base import import_published
-
-    workspace = Workspace(published.parents[1])
-    folder = workspace.prepared / "base"
-    folder.mkdir(parents=True)
-    write_json(folder / "base.json", import_published(published, folder, workspace.root, pinned=False))
+    workspace = workspaces.imported(published)
     yield workspace
     shutil.rmtree(workspace.prepared)

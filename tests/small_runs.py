@@ -21,8 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import yaml
-from checkouts import PROJECT
+from making.project import PROJECT
 
 Stage = tuple[str, ...]
 STAGES: tuple[Stage, ...] = (("train", "phase1"), ("train", "phase2"), ("evaluate",))
@@ -32,6 +33,12 @@ TRAINING = ("train/mel_ce", "train/text_ce", "train/loss", "train/lr", "train/gr
 METRICS = (*TRAINING, "eval/mel_ce", "eval/text_ce", "eval/loss")
 DONE, USER, RESUMABLE, KILLED = 0, 2, 75, -signal.SIGKILL
 LONG = "XTTS_FINETUNE_FAULTS" in os.environ  # `make faults`
+# of every file that places faults in these stages
+FAULT_TESTS = [
+    pytest.mark.slow,
+    pytest.mark.timeout(6 * 3600 if LONG else 900),
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
+]
 SEED = int(os.environ.get("XTTS_FINETUNE_FAULTS_SEED", "42"))
 
 T = TypeVar("T")
@@ -129,8 +136,8 @@ class Small:
     def run(self, *stage: str, at: At | None = None, code: int = DONE) -> str:
         """A stage to its end, which must be this; what it said."""
         fork = self.start(*stage, at=at)
-        found = fork.wait()
-        assert found == code, f"{' '.join(stage)}: exit code {found}, not {code}\n{fork.said}"
+        ended = fork.wait()
+        assert ended == code, f"{' '.join(stage)}: exit code {ended}, not {code}\n{fork.said}"
         return fork.said
 
     def run_unheard(self, *stage: str) -> int:
@@ -166,12 +173,12 @@ class Small:
 
     def folders(self, phase: str) -> dict[str, dict[str, str]]:
         """Every state and best under its final name, wherever it lies: digests of its files."""
-        found: dict[str, dict[str, str]] = {}
+        folders: dict[str, dict[str, str]] = {}
         for place in "work", "checkpoints":
             for folder in sorted((self.root / place / phase).glob("[sb]*-*")):
                 if folder.is_dir() and (folder / "manifest.json").exists():
-                    found[f"{place}/{phase}/{folder.name}"] = _digests(folder)
-        return found
+                    folders[f"{place}/{phase}/{folder.name}"] = _digests(folder)
+        return folders
 
     def states(self, phase: str) -> list[int]:
         """Steps of the states in work/."""
@@ -197,8 +204,8 @@ class Small:
 
     def leftovers(self) -> list[str]:
         """What an unfinished write leaves."""
-        found = [path.relative_to(self.root).as_posix() for path in self.root.rglob(".*.tmp")]
-        return found + [path.name for path in (self.root / "mlruns").glob("mlflow.db?*")]
+        unfinished = [path.relative_to(self.root).as_posix() for path in self.root.rglob(".*.tmp")]
+        return unfinished + [path.name for path in (self.root / "mlruns").glob("mlflow.db?*")]
 
     def points(self, stage: str) -> Points:
         """Of the one MLflow run that a stage has, which must have ended well."""
@@ -207,10 +214,10 @@ class Small:
             runs = list(database.execute(f"SELECT run_uuid, status FROM runs WHERE run_uuid IN ({tagged})", [stage]))
             assert [status for _, status in runs] == ["FINISHED"], runs
             rows = database.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", [runs[0][0]])
-            found: Points = defaultdict(list)
+            points: Points = defaultdict(list)
             for key, step, value in rows:
-                found[key].append((step, value))
-        return {key: sorted(values) for key, values in found.items()}
+                points[key].append((step, value))
+        return {key: sorted(values) for key, values in points.items()}
 
     @cached_property
     def versions(self) -> list[tuple[int, str]]:
@@ -219,6 +226,9 @@ class Small:
             rows = list(database.execute("SELECT version, source FROM model_versions ORDER BY version"))
         weights = "artifacts/model/model.safetensors"
         return [(version, _digest(Path(source.removeprefix("file://")) / weights)) for version, source in rows]
+
+
+Before = dict[Stage, Small]  # of every stage a workspace in which those before it were run
 
 
 @dataclass(frozen=True)
@@ -288,10 +298,10 @@ class Reference:
             assert not small.leftovers(), small.leftovers()
 
 
-def some(found: Sequence[T], few: int, *salt: object) -> list[T]:
+def some(items: Sequence[T], few: int, *salt: object) -> list[T]:
     """`few` of these, chosen by the seed, in their order; all of them in `make faults`."""
-    chosen = range(len(found)) if LONG else random.Random(f"{SEED} {salt}").sample(range(len(found)), few)
-    return [found[at] for at in sorted(chosen)]
+    chosen = range(len(items)) if LONG else random.Random(f"{SEED} {salt}").sample(range(len(items)), few)
+    return [items[at] for at in sorted(chosen)]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Requests are JSON objects, a line each, on stdin; the answer is a line on stdout:
 
-    {"make": folder, "log": …}    a workspace with a tiny model; the exit status of who made it
+    {"make": folder, "log": …}    `making.workspaces.small`; the exit status of who made it
     {"stage": [...], "root": …, "log": …, "count": …, "at": …}    pid of a child that runs the stage
     {"wait": pid, "hang": bool}    its exit code, or minus the signal; null while it runs
 
@@ -23,32 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.constants import SAMPLE_RATE
-
-sys.path.insert(0, str(Path(__file__).parent / "training"))
-
 from xtts_finetune.tracking import connection
 
 os.environ |= connection._ENVIRONMENT  # read by mlflow when it is imported
 
 import mlflow.pyfunc
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - paid for once
-import soundfile
 import sqlalchemy.orm
 import torch
-import yaml
-from workbench import TEXT, make_params, make_workspace, noise
+from making import bases, workspaces  # noqa: F401 - paid for once
 
 from xtts_finetune.core.errors import exit_code_of
-from xtts_finetune.core.files import write_json
-from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.data import batches
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.stages import evaluate, train  # noqa: F401 - paid for once
 from xtts_finetune.stages.__main__ import main
-from xtts_finetune.stages.stops import explained_stops
-from xtts_finetune.tracking.connection import open_store
 
-PARAMS = {"save_every_steps": 1, "keep_last": 2, "batch_size": 3, "accumulate": 1}
 # What changes a folder, by the names of Python's audit events. "open" counts when it is for writing.
 CHANGES = ("open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
 
@@ -77,7 +67,7 @@ def _live_as_a_child(request: dict[str, Any]) -> None:
     os.dup2(out, 2)
     code = 1
     try:
-        code = make(Path(request["make"])) if "make" in request else run(request)
+        code = make(request) if "make" in request else run(request)
     except BaseException:  # noqa: BLE001 - the interpreter's own way to end
         traceback.print_exc()
     threading._shutdown()  # type: ignore[attr-defined]
@@ -94,19 +84,8 @@ def _to_nobody() -> int:
     return writing
 
 
-def make(root: Path) -> int:
-    """All that `train` and `evaluate` need, as `prepare` leaves it."""
-    workspace = make_workspace(root)
-    params = make_params(**PARAMS).model_dump()
-    params["train_phase2"] |= {"lr": 5e-4, "schedule": "cosine"}
-    params["evaluate"] |= {"sentences": [TEXT], "max_seconds": 0.2}
-    params["tracking"] |= {"flush_every_steps": 2}
-    workspace.params.write_text(yaml.safe_dump(params), encoding="utf-8")
-    soundfile.write(workspace.prepared / "reference.wav", noise(7, 1.0), SAMPLE_RATE)
-    write_json(workspace.reports / "dataset.json", {"split_digest": "of the tiny workspace"})
-    open_store(workspace, TrackingParams(**params["tracking"]))
-    with explained_stops(workspace):  # as every stage
-        pass
+def make(request: dict[str, Any]) -> int:
+    workspaces.small(Path(request["make"]))
     return 0
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
+from making.project import PROJECT
 
 PAGES = ["README.md", "docs/checkpoints.md", "docs/faults.md", "docs/measurements.md", "base/xtts_v2/README.md"]
 PROGRAMS = ("make ", "dvc ", "mlflow ", "xtts-finetune ", ".venv/", "cp ", "ls ", "hf ", "python ")

@@ -1,27 +1,23 @@
 """Mistakes of the user, each met by a real stage process: one message, exit code 2, nothing half-written."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from checkouts import PROJECT, Checkout, Params, add_samples, sample_lines, write_metadata
+from checkouts import Checkout
+from making import workspaces
+from making.params import ParamsFile
+from making.recordings import add_samples, sample_lines, write_metadata
 
 from xtts_finetune.core.layout import Workspace
 
 DATASET = "reports/dataset.json"
-PREPARED_BEFORE = "of an earlier run"
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Checkout:
-    """All that the first stages need but the recordings, and what an earlier run of it left."""
-    checkout = Checkout(tmp_path / "my voice")
-    (checkout.root / "prepared").mkdir(parents=True)
-    (checkout.root / "prepared" / "train.jsonl").write_text(PREPARED_BEFORE)
-    shutil.copy(PROJECT / "params.yaml", checkout.root)
-    return checkout
+def checkout(tmp_path: Path) -> Checkout:
+    return workspaces.unprepared(tmp_path / "my voice")
 
 
 def refusal(checkout: Checkout, *stage: str) -> str:
@@ -51,8 +47,8 @@ def problem(where: str, what: str, remedy: str = "") -> str:
 # params.yaml: refused before anything slow is loaded.
 
 
-def test_every_mistake_in_params_is_named_at_once(workspace: Checkout) -> None:
-    def make_mistakes(params: Params) -> None:
+def test_every_mistake_in_params_is_named_at_once(checkout: Checkout) -> None:
+    def make_mistakes(params: ParamsFile) -> None:
         params["train_phase1"]["epocs"] = params["train_phase1"].pop("epochs")
         params["train_phase1"]["lr"] = "fast"
         params["train_phase2"]["batch_size"] = 0
@@ -63,8 +59,8 @@ def test_every_mistake_in_params_is_named_at_once(workspace: Checkout) -> None:
         params["frobnicate"] = True
         del params["seed"]
 
-    workspace.change_params(make_mistakes)
-    said = refusal(workspace)
+    checkout.change_params(make_mistakes)
+    said = refusal(checkout)
     assert said.startswith("error: params.yaml cannot be used\n")
     add = "add it; presets/ shows every key with a sensible value"
     for expected in (
@@ -84,10 +80,10 @@ def test_every_mistake_in_params_is_named_at_once(workspace: Checkout) -> None:
 
 
 @pytest.mark.parametrize("stage", [("train", "phase1"), ("train", "phase2"), ("evaluate",)])
-def test_every_stage_refuses_them(workspace: Checkout, stage: tuple[str, ...]) -> None:
-    workspace.change_params(lambda params: params["train_phase1"].update(epocs=3))
+def test_every_stage_refuses_them(checkout: Checkout, stage: tuple[str, ...]) -> None:
+    checkout.change_params(lambda params: params["train_phase1"].update(epocs=3))
     assert problem("params.yaml: train_phase1.epocs", "is not a known key", "did you mean epochs?") in refusal(
-        workspace, *stage
+        checkout, *stage
     )
 
 
@@ -99,16 +95,16 @@ def test_every_stage_refuses_them(workspace: Checkout, stage: tuple[str, ...]) -
         ("", "params.yaml: seed", "is missing"),
     ],
 )
-def test_params_that_are_no_yaml_name_the_line(workspace: Checkout, content: str, where: str, what: str) -> None:
-    (workspace.root / "params.yaml").write_text(content)
-    said = refusal(workspace)
+def test_params_that_are_no_yaml_name_the_line(checkout: Checkout, content: str, where: str, what: str) -> None:
+    (checkout.root / "params.yaml").write_text(content)
+    said = refusal(checkout)
     assert f"  {where}\n      {what}" in said
 
 
-def test_missing_params(workspace: Checkout) -> None:
-    (workspace.root / "params.yaml").unlink()
-    said = refusal(workspace)
-    assert f"{workspace.root / 'params.yaml'}\n      does not exist" in said
+def test_missing_params(checkout: Checkout) -> None:
+    (checkout.root / "params.yaml").unlink()
+    said = refusal(checkout)
+    assert f"{checkout.root / 'params.yaml'}\n      does not exist" in said
     assert "cp presets/xtts_v2.yaml params.yaml" in said
 
 
@@ -126,9 +122,9 @@ def test_dvc_shows_the_message(finished: Checkout, copied: Checkout) -> None:
 # Recordings and their list.
 
 
-def test_malformed_lines_and_paths_that_leave_the_folder_are_named_together(workspace: Checkout) -> None:
-    add_samples(workspace, 4, "only-an-id", "a|b|c|d", "|Nameless.|", "../../secret|Not yours.|")
-    said = refusal(workspace)
+def test_malformed_lines_and_paths_that_leave_the_folder_are_named_together(checkout: Checkout) -> None:
+    add_samples(checkout.root / "data", 4, "only-an-id", "a|b|c|d", "|Nameless.|", "../../secret|Not yours.|")
+    said = refusal(checkout)
     assert problem("data/metadata.csv:5", "has 1 column(s): 'only-an-id'", "write id|text|normalised text") in said
     assert problem("data/metadata.csv:6", "has 4 column(s): 'a|b|c|d'", "write id|text|normalised text") in said
     assert problem("data/metadata.csv:7", "has no usable file name: ''", "name the recording in the first") in said
@@ -151,7 +147,7 @@ def nothing_usable(data: Path) -> None:
 
 
 def too_few(data: Path) -> None:
-    add_samples(Checkout(data.parent), 1, "gone|Hello.|")
+    add_samples(data, 1, "gone|Hello.|")
 
 
 @pytest.mark.parametrize(
@@ -162,10 +158,10 @@ def too_few(data: Path) -> None:
     ],
 )
 def test_recordings_that_are_not_there(
-    workspace: Checkout, recordings: Callable[[Path], None], message: list[str]
+    checkout: Checkout, recordings: Callable[[Path], None], message: list[str]
 ) -> None:
-    recordings(workspace.root / "data")
-    said = refusal(workspace)
+    recordings(checkout.root / "data")
+    said = refusal(checkout)
     for part in message:
         assert part in said
 
@@ -187,23 +183,23 @@ def test_recordings_that_are_not_there(
     ],
 )
 def test_recordings_that_cannot_be_used(
-    workspace: Checkout, recordings: Callable[[Path], None], message: list[str]
+    checkout: Checkout, recordings: Callable[[Path], None], message: list[str]
 ) -> None:
-    recordings(workspace.root / "data")
-    said = refusal(workspace, "prepare")
+    recordings(checkout.root / "data")
+    said = refusal(checkout, "prepare")
     for part in message:
         assert part in said
 
 
 @pytest.mark.slow
-def test_rejected_lines_are_seen_though_the_rest_is_too_little(workspace: Checkout) -> None:
-    too_few(workspace.root / "data")
-    workspace.stage("prepare", code=2)
-    report = workspace.json(DATASET)
+def test_rejected_lines_are_seen_though_the_rest_is_too_little(checkout: Checkout) -> None:
+    too_few(checkout.root / "data")
+    checkout.stage("prepare", code=2)
+    report = checkout.json(DATASET)
     assert report["clips"] == {"read": 2, "accepted": 1, "rejected": 1, "train": 1, "eval": 0}
     assert report["rejected"][0]["reason"] == "missing file: wavs/gone.wav"
     assert "one clip is usable" in report["refused"]
-    shown = workspace.run("xtts-finetune", "status").stdout
+    shown = checkout.run("xtts-finetune", "status").stdout
     assert "1 of 2 clips usable: one clip is usable, and two are the least" in shown
     assert "reports/dataset.json" in shown
 
@@ -211,13 +207,13 @@ def test_rejected_lines_are_seen_though_the_rest_is_too_little(workspace: Checko
 # The base.
 
 
-def test_a_base_that_was_not_fetched_names_the_files_and_the_command(workspace: Checkout) -> None:
-    add_samples(workspace, 4)
-    workspace.change_params(lambda params: params.update(base="xtts_v2"))
-    folder = workspace.root / "base" / "xtts_v2"
+def test_a_base_that_was_not_fetched_names_the_files_and_the_command(checkout: Checkout) -> None:
+    add_samples(checkout.root / "data", 4)
+    checkout.change_params(lambda params: params.update(base="xtts_v2"))
+    folder = checkout.root / "base" / "xtts_v2"
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text("{}")
-    said = refusal(workspace)
+    said = refusal(checkout)
     assert f"{folder}\n      lacks config.json, model.pth, dvae.pth, mel_stats.pth" in said
     assert f"{folder / 'vocab.json'}\n      is not the published file" in said
     assert "hf download coqui/XTTS-v2 config.json vocab.json model.pth dvae.pth mel_stats.pth" in said
@@ -225,15 +221,15 @@ def test_a_base_that_was_not_fetched_names_the_files_and_the_command(workspace: 
 
 
 @pytest.mark.slow
-def test_a_base_folder_of_something_else(workspace: Checkout, tmp_path: Path) -> None:
-    add_samples(workspace, 4)
-    workspace.change_params(lambda params: params.update(base="../../other model"))
+def test_a_base_folder_of_something_else(checkout: Checkout, tmp_path: Path) -> None:
+    add_samples(checkout.root / "data", 4)
+    checkout.change_params(lambda params: params.update(base="../../other model"))
     folder = tmp_path / "other model"
     folder.mkdir()
     for name in ("vocab.json", "model.pth", "dvae.pth", "mel_stats.pth"):
         (folder / name).write_text("something else")
     (folder / "config.json").write_text(yaml.safe_dump({"model": "tacotron"}))
-    said = refusal(workspace, "prepare")
+    said = refusal(checkout, "prepare")
     assert f"{folder / 'config.json'}\n      is not the config.json of an XTTS model" in said
 
 
@@ -241,9 +237,9 @@ def test_a_base_folder_of_something_else(workspace: Checkout, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_damaged_tracking_database(workspace: Checkout) -> None:
-    database = workspace.root / "mlruns" / "mlflow.db"
+def test_a_damaged_tracking_database(checkout: Checkout) -> None:
+    database = checkout.root / "mlruns" / "mlflow.db"
     database.parent.mkdir()
     database.write_bytes(b"SQLite format 3\0" + b"\xff" * 10_000)
-    said = refusal(workspace, "evaluate")
+    said = refusal(checkout, "evaluate")
     assert f"  {database}\n      the database is damaged: file is not a database\n      remedy: move it away" in said

@@ -1,18 +1,9 @@
 """The program `xtts-finetune`, as it is typed."""
 
 import re
-import shutil
 from pathlib import Path
 
-import pytest
-from checkouts import PROJECT, Checkout
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Checkout:
-    """As far as `status` can tell, a checkout in which nothing was run."""
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
-    return Checkout(tmp_path)
+from checkouts import Checkout
 
 
 def test_without_a_command_it_shows_its_help(fresh: Checkout) -> None:

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkouts import Checkout, Params
+from checkouts import Checkout
+from making.params import ParamsFile
 
 
-def one_epoch_more(params: Params) -> None:
+def one_epoch_more(params: ParamsFile) -> None:
     params["train_phase1"]["epochs"] += 1
 
 

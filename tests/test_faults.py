@@ -6,7 +6,6 @@ renamed, deleted …), so that a kill can come just before any of them; kills at
 
 import random
 import signal
-import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from small_runs import (
     DONE,
     EVALUATE,
+    FAULT_TESTS,
     KILLED,
     LONG,
     PHASE1,
@@ -23,24 +23,20 @@ from small_runs import (
     SEED,
     STAGES,
     USER,
+    Before,
     Reference,
     Small,
     Stage,
     some,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(6 * 3600 if LONG else 900),
-    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
-]
-Before = dict[Stage, Small]
+pytestmark = FAULT_TESTS
 
 
 @pytest.fixture(params=STAGES, ids=" ".join)
 def stage(request: pytest.FixtureRequest) -> Stage:
-    found: Stage = request.param
-    return found
+    stage: Stage = request.param
+    return stage
 
 
 def changes(small: Small, stage: Stage, scratch: Path) -> range:
@@ -164,9 +160,9 @@ def test_what_the_others_compare_with(before: Before, reference: Reference) -> N
     for phase, first in zip(PHASES, (0, 6), strict=True):
         points = reference.whole.points(phase)
         assert [step for step, _ in points["train/mel_ce"]] == [first + step for step in range(1, 7)]
-        found = [value for _, value in points["eval/mel_ce"]]
-        assert found == sorted(found, reverse=True)
-        assert len(set(found)) == 3
+        losses = [value for _, value in points["eval/mel_ce"]]
+        assert losses == sorted(losses, reverse=True)
+        assert len(set(losses)) == 3
         assert {f"{phase}/step-{first + step:08d}" for step in range(7)} <= reference.folders.keys()
     assert len(reference.whole.versions) == 1
     assert before[EVALUATE].states("phase1") == [5, 6]

@@ -2,21 +2,16 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from small_runs import DONE, LONG, PHASE1, PHASE2, RESUMABLE, USER, Reference, Small, Stage, some
+from damage import empty, flip_in_the_middle, halve
+from small_runs import DONE, FAULT_TESTS, PHASE1, PHASE2, RESUMABLE, USER, Before, Reference, Small, some
 from test_interruption import assert_as_if_never_stopped
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(6 * 3600 if LONG else 900),
-    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
-]
-Before = dict[Stage, Small]
+pytestmark = FAULT_TESTS
 FILES = ("model.safetensors", "optimizer.safetensors", "curve-00000000.jsonl", "state.json", "manifest.json")
 
 
@@ -41,21 +36,7 @@ def work(small: Small) -> Path:
     return small.root / "work" / "phase1"
 
 
-def flip_a_bit(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) * 2 // 3] ^= 0x10
-    file.write_bytes(content)
-
-
-def cut(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def empty(file: Path) -> None:
-    os.truncate(file, 0)
-
-
-DAMAGE: tuple[Callable[[Path], None], ...] = (flip_a_bit, cut, empty, Path.unlink)
+DAMAGE: tuple[Callable[[Path], None], ...] = (flip_in_the_middle, halve, empty, Path.unlink)
 
 
 def test_damage_to_any_file_of_the_newest_state(stopped: Small, reference: Reference, tmp_path: Path) -> None:
@@ -71,7 +52,7 @@ def test_damage_to_any_file_of_the_newest_state(stopped: Small, reference: Refer
 def test_damage_to_every_state_is_the_users_to_decide(small: Small, reference: Reference) -> None:
     """The best weights are whole: they are not thrown away without a word."""
     for step in small.states("phase1"):
-        flip_a_bit(work(small) / f"step-{step:08d}" / "optimizer.safetensors")
+        flip_in_the_middle(work(small) / f"step-{step:08d}" / "optimizer.safetensors")
     said = small.run(*PHASE1, code=USER)
     assert "no state can be resumed from, but the best weights, of step 3, are whole" in said
     assert f"remedy: copy {work(small)}/best-00000003/model.safetensors" in said
@@ -88,7 +69,7 @@ def test_damage_to_what_a_phase_starts_from(before: Before, reference: Reference
     small.start(*PHASE2, at={150: "SIGTERM"}).wait()
     held = small.states("phase2")
     base = small.root / "prepared" / "base" / "gpt.safetensors"
-    flip_a_bit(base)
+    flip_in_the_middle(base)
     shutil.rmtree(small.root / "work" / "phase1")
     said = small.run(*PHASE1, code=USER)
     assert "is not the file that prepare saw" in said
@@ -99,7 +80,7 @@ def test_damage_to_what_a_phase_starts_from(before: Before, reference: Reference
 def test_damage_to_the_warm_start(before: Before, tmp_path: Path) -> None:
     small = before[PHASE2].copy(tmp_path / "small")
     weights = small.root / "models" / "phase1" / "model.safetensors"
-    flip_a_bit(weights)
+    flip_in_the_middle(weights)
     said = small.run(*PHASE2, code=USER)
     assert f"{weights}\n      is not what phase1 exported" in said
     assert small.states("phase2") == []

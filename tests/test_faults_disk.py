@@ -6,7 +6,6 @@ before a change, it ends exactly there, whatever was written before.
 
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,13 +15,14 @@ from small_disks import SmallDisk, read_only, small_disk
 from small_runs import (
     DONE,
     EVALUATE,
+    FAULT_TESTS,
     KILLED,
-    LONG,
     PHASE1,
     RESUMABLE,
     SEED,
     STAGES,
     USER,
+    Before,
     Fork,
     Reference,
     Small,
@@ -30,12 +30,7 @@ from small_runs import (
     some,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(6 * 3600 if LONG else 900),
-    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
-]
-Before = dict[Stage, Small]
+pytestmark = FAULT_TESTS
 PAGE = 4096
 WEIGHTS, OPTIMIZER = 2_781_460, 5_565_392  # bytes, of the tiny model
 ENOUGH = 200_000_000

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
+from making.project import PROJECT
 
 PACKAGE = "xtts_finetune"
 SOURCES = PROJECT / "src" / PACKAGE
@@ -80,11 +81,11 @@ def imports_of(file: Path) -> Iterator[Import]:
     yield from walk(ast.parse(file.read_text(encoding="utf-8")), "top")
 
 
-IMPORTS = [found for file in sorted(SOURCES.rglob("*.py")) for found in imports_of(file)]
+IMPORTS = [each for file in sorted(SOURCES.rglob("*.py")) for each in imports_of(file)]
 
 
-def offenders(found: Iterator[Import]) -> list[str]:
-    return [str(each) for each in found if each.file != SERVED]
+def offenders(imports: Iterator[Import]) -> list[str]:
+    return [str(each) for each in imports if each.file != SERVED]
 
 
 def test_every_source_belongs_to_a_layer() -> None:
@@ -119,8 +120,8 @@ def test_one_module_imports_tts() -> None:
 
 def test_networks_are_known_where_models_are() -> None:
     without = set(BELOW) - {"stages", "training", "speech", "model"}
-    found = (each for each in IMPORTS if each.layer in without and each.library in NETWORKS)
-    assert offenders(found) == []
+    wrong = (each for each in IMPORTS if each.layer in without and each.library in NETWORKS)
+    assert offenders(wrong) == []
 
 
 def test_core_stands_on_the_standard_library_psutil_pydantic_and_yaml() -> None:
@@ -130,8 +131,8 @@ def test_core_stands_on_the_standard_library_psutil_pydantic_and_yaml() -> None:
 
 def test_all_else_loads_slow_libraries_when_it_uses_them() -> None:
     quick = set(BELOW) - {"stages", "training", "speech", "model", "data"}
-    found = (each for each in IMPORTS if each.layer in quick and each.place == "top" and each.library in SLOW)
-    assert offenders(found) == []
+    wrong = (each for each in IMPORTS if each.layer in quick and each.place == "top" and each.library in SLOW)
+    assert offenders(wrong) == []
 
 
 def test_commands_import_their_work_inside() -> None:

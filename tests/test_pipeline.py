@@ -11,7 +11,11 @@ import pytest
 import soundfile
 import tracked
 import yaml
-from checkouts import BAD_CLIPS, CLIPS, Checkout, Params, quick_checkout
+from checkouts import Checkout
+from making import workspaces
+from making.params import ParamsFile
+from making.recordings import BAD_CLIPS
+from making.workspaces import CLIPS
 from safetensors.numpy import load_file
 
 EVAL_CLIPS = int(0.15 * CLIPS)
@@ -168,9 +172,9 @@ def test_the_curves_are_those_of_the_figures(finished: Checkout) -> None:
     for phase in PHASES:
         best = finished.json(f"reports/train_{phase}.json")
         rows = curve(finished, phase)
-        found = {row["step"]: row["eval_mel_ce"] for row in rows}
-        assert found[best["step"]] == pytest.approx(best["eval"]["mel_ce"], rel=1e-5)
-        assert min(found.values()) == found[best["step"]]
+        by_step = {row["step"]: row["eval_mel_ce"] for row in rows}
+        assert by_step[best["step"]] == pytest.approx(best["eval"]["mel_ce"], rel=1e-5)
+        assert min(by_step.values()) == by_step[best["step"]]
         assert [math.isnan(row["train_mel_ce"]) for row in rows] == [True] + [False] * (len(rows) - 1)
 
 
@@ -179,7 +183,7 @@ def test_the_curves_are_those_of_the_figures(finished: Checkout) -> None:
 
 def test_mlflow_has_one_run_a_phase_and_one_of_the_evaluation(finished: Checkout) -> None:
     runs = tracked.runs(finished)
-    assert {phase: len(found) for phase, found in runs.items()} == ONE_RUN_EACH
+    assert {phase: len(of_phase) for phase, of_phase in runs.items()} == ONE_RUN_EACH
     assert {run.info.status for [run] in runs.values()} == {"FINISHED"}
 
 
@@ -255,7 +259,7 @@ def test_dvc_lock_names_every_stage_and_out(finished: Checkout) -> None:
         outs[f"train_{phase}"] = [f"{folder}/{phase}" for folder in ("checkpoints", "models")]
         outs[f"train_{phase}"] += [f"reports/train_{phase}.json", f"reports/curve_{phase}.csv"]
     lock = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    assert {stage: sorted(out["path"] for out in found["outs"]) for stage, found in lock.items()} == {
+    assert {stage: sorted(out["path"] for out in locked["outs"]) for stage, locked in lock.items()} == {
         stage: sorted(paths) for stage, paths in outs.items()
     }
 
@@ -308,7 +312,7 @@ def test_a_second_evaluation_registers_nothing(copied: Checkout) -> None:
     said = copied.repro("--force", "--single-item", "evaluate")
     assert "already registered: xtts-finetune version 1" in said
     assert len(tracked.versions(copied)) == 1
-    assert {phase: len(found) for phase, found in tracked.runs(copied).items()} == dict.fromkeys(
+    assert {phase: len(of_phase) for phase, of_phase in tracked.runs(copied).items()} == dict.fromkeys(
         (*PHASES, "evaluate"), 1
     )
     assert tracked.aliases(copied) == {"candidate": 1, "champion": 1}
@@ -320,7 +324,7 @@ def test_what_changes_no_result_invalidates_nothing(copied: Checkout) -> None:
         with (copied.root / "src/xtts_finetune" / name).open("a", encoding="utf-8") as file:
             file.write("# a remark\n")
 
-    def keep_more(params: Params) -> None:
+    def keep_more(params: ParamsFile) -> None:
         params["checkpoints"] = {"save_every_steps": 7, "keep_last": 5}
         params["tracking"]["flush_every_steps"] = 99
 
@@ -338,7 +342,7 @@ def test_a_phases_params_invalidate_it_alone(copied: Checkout) -> None:
 @pytest.mark.timeout(900)
 def test_two_clones_train_the_same_models(finished: Checkout, tmp_path: Path) -> None:
     """From the recordings on, byte for byte: features, codec, states, models, curves."""
-    other = quick_checkout(tmp_path / "another folder" / "checkout")
+    other = workspaces.quick(tmp_path / "another folder" / "checkout")
     other.repro("train_phase2")
     lock = finished.lock()
     for stage, items in other.lock().items():

@@ -5,10 +5,12 @@ import json
 
 import pytest
 import soundfile
-import torch
 import tracked
-from checkouts import Checkout, Params, add_samples, be_quick, clone, sample_lines
-from published import LAYERS, write_published_base
+from checkouts import Checkout
+from making import workspaces
+from making.bases import SECOND_NAMES, published_weights, write_published
+from making.params import ParamsFile, be_quick
+from making.recordings import add_samples
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -16,7 +18,7 @@ FOLDER = "voices/studio"  # relative to the checkout
 BASE = f"../{FOLDER}"  # as seen from base/
 
 
-def on_it(params: Params) -> None:
+def on_it(params: ParamsFile) -> None:
     be_quick(params)
     params["base"] = BASE
     params["train_phase1"]["epochs"] = 1
@@ -24,11 +26,10 @@ def on_it(params: Params) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = clone(tmp_path_factory.mktemp("published") / "checkout")
-    add_samples(checkout, 12)
-    write_published_base(checkout.root / FOLDER, [line.split("|")[2] for line in sample_lines(12)])
-    checkout.change_params(on_it)
-    checkout.run("dvc", "add", "--quiet", "data")
+    checkout = workspaces.cloned(tmp_path_factory.mktemp("published") / "checkout")
+    add_samples(checkout.root / "data", 12)
+    write_published(checkout.root / FOLDER, sorted((checkout.root / "data" / "wavs").iterdir()))
+    workspaces.add_data(checkout, on_it)
     checkout.repro()
     return checkout
 
@@ -51,12 +52,12 @@ def test_the_weights_stay_where_they_are(checkout: Checkout) -> None:
 
 
 def test_training_starts_from_them_and_ends_somewhere_else(checkout: Checkout) -> None:
-    published = torch.load(checkout.root / FOLDER / "model.pth", weights_only=False)["model"]
+    published = published_weights(checkout.root / FOLDER)
     trained = load_file(checkout.root / "models" / "phase2" / "model.safetensors")
     own = {f"gpt.{name}" for name in trained}
     others = {name for name in published if name.startswith("gpt.") and name not in own}
     assert own <= set(published)
-    assert all(name.startswith(("gpt.gpt_inference.", "gpt.gpt.wte.")) for name in others)
+    assert all(name.startswith(SECOND_NAMES) for name in others)
     changes = [(trained[name] - published[f"gpt.{name}"]).abs().max().item() for name in trained]
     assert 0 < max(changes) < 0.1  # 4 steps with a learning rate of at most 1e-3
     report = checkout.json("reports/train_phase1.json")
@@ -98,7 +99,7 @@ def test_files_that_do_not_fit_each_other_are_refused(checkout: Checkout) -> Non
     before = checkout.files("prepared")
     try:
         changed = json.loads(content)
-        changed["model_args"]["gpt_layers"] = LAYERS + 1
+        changed["model_args"]["gpt_layers"] += 1
         config.write_text(json.dumps(changed), encoding="utf-8")
         said = checkout.stage("prepare", code=2).stderr
     finally:

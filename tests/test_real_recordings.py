@@ -6,7 +6,10 @@ import math
 
 import pytest
 import tracked
-from checkouts import PROJECT, Checkout, Params, be_quick, clone
+from checkouts import Checkout
+from making import workspaces
+from making.params import ParamsFile, be_quick
+from making.project import PROJECT
 
 RECORDINGS = PROJECT.parent / "shared" / "ljspeech-311"
 
@@ -17,7 +20,7 @@ pytestmark = [
 ]
 
 
-def one_epoch_each(params: Params) -> None:
+def one_epoch_each(params: ParamsFile) -> None:
     be_quick(params)
     for section in ("train_phase1", "train_phase2"):
         params[section] |= {"epochs": 1, "batch_size": 16}
@@ -26,11 +29,10 @@ def one_epoch_each(params: Params) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = clone(tmp_path_factory.mktemp("real") / "checkout")
+    checkout = workspaces.cloned(tmp_path_factory.mktemp("real") / "checkout")
     checkout.run("cp", "-r", str(RECORDINGS), "data")
     checkout.run("chmod", "-R", "u+w", "data")
-    checkout.change_params(one_epoch_each)
-    checkout.run("dvc", "add", "--quiet", "data")
+    workspaces.add_data(checkout, one_epoch_each)
     checkout.repro()
     return checkout
 

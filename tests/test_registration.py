@@ -1,7 +1,8 @@
 """The registry and reports/registration.json through DVC."""
 
 import pytest
-from checkouts import Checkout, Params
+from checkouts import Checkout
+from making.params import ParamsFile
 from tracked import aliases, versions
 
 
@@ -20,7 +21,7 @@ def test_parameters_a_b_a_end_with_the_version_of_a(copied: Checkout) -> None:
     """DVC's run-cache restores both trainings, and must not restore the evaluation without its registration."""
 
     def lr(value: float) -> None:
-        def change(params: Params) -> None:
+        def change(params: ParamsFile) -> None:
             params["train_phase1"]["lr"] = value
 
         copied.change_params(change)

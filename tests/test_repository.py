@@ -4,7 +4,7 @@ import re
 import subprocess
 
 import pytest
-from checkouts import PROJECT
+from making.project import PROJECT
 
 IGNORE_FILES = {".gitignore", ".dvcignore"}  # where /work/ means the checkout's own
 ADDRESSES = {
@@ -32,14 +32,14 @@ def tracked_texts() -> dict[str, str]:
 def test_no_file_names(what: str) -> None:
     texts = tracked_texts()
     assert "requirements.lock" in texts
-    found = [
+    offenders = [
         f"{name}:{number}: {line.strip()[:100]}"
         for name, text in texts.items()
         if name not in IGNORE_FILES
         for number, line in enumerate(text.splitlines(), start=1)
         if re.search(ADDRESSES[what], line)
     ]
-    assert found == []
+    assert offenders == []
 
 
 def test_every_fault_in_the_table_has_its_test() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
 from small_disks import SmallDisk, small_disk
 
 SMALL_THINGS = 100_000_000  # bytes that a phase leaves free for reports and databases
@@ -40,8 +40,8 @@ def states_of_phase1(checkout: Checkout) -> int:
 
 def rows(said: str) -> dict[str, str]:
     """What aligned lines say: their label → their last column."""
-    found = re.findall(r"^ +(\S.*?)(?: {2,}\d+ × .*?)? {2,}(-?[\d.]+ [kMGT]?B)$", said, re.MULTILINE)
-    return dict(found)
+    lines = re.findall(r"^ +(\S.*?)(?: {2,}\d+ × .*?)? {2,}(-?[\d.]+ [kMGT]?B)$", said, re.MULTILINE)
+    return dict(lines)
 
 
 # Before a phase starts.
@@ -95,9 +95,7 @@ def in_bytes(size: str) -> float:
     return float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
 
 
-def test_before_anything_ran_it_says_what_it_cannot_know(tmp_path: Path) -> None:
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
-    fresh = Checkout(tmp_path)
+def test_before_anything_ran_it_says_what_it_cannot_know(fresh: Checkout) -> None:
     said = shown_disk(fresh)
     assert re.match(r"/\S*: [\d.]+ [MGT]B free\n", said)
     unknown = "what it needs is not known before prepare has opened the base (dvc repro prepare)"

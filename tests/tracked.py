@@ -15,7 +15,7 @@ def _client(checkout: Checkout) -> Any:
 def runs(checkout: Checkout) -> dict[str, list[Any]]:
     """Every run, by the stage or phase it belongs to."""
     client = _client(checkout)
-    experiments = [found.experiment_id for found in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     by_phase: dict[str, list[Any]] = defaultdict(list)
     for run in client.search_runs(experiments):
         by_phase[run.data.tags["phase"]].append(run)

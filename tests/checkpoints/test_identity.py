@@ -5,46 +5,36 @@ from typing import Any
 
 import pytest
 import yaml
+from making import workspaces
+from making.params import starter
+from making.prepared import DIGESTS, describe_base, list_features
+from making.project import PROJECT
 
 from xtts_finetune.checkpoints import identity
 from xtts_finetune.checkpoints.identity import SOURCES, Identity, Record, identity_of
 from xtts_finetune.core.files import sha256_json, write_json
 from xtts_finetune.core.layout import FEATURES, Workspace
-from xtts_finetune.core.params import Params, load_params
-
-ROOT = Path(__file__).parents[2]
-FILES = {f"{split}.{kind}": f"{split} {kind}" for split in ("train", "eval") for kind in ("jsonl", "codes.i16")}
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """Just prepared: no feature and no weight is there to be hashed."""
-    workspace = Workspace(tmp_path)
-    write_json(workspace.prepared / FEATURES, FILES)
-    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"sha256": "base"}})
-    return workspace
-
-
-def params(**changes: Any) -> Params:
-    starter = load_params(ROOT / "params.yaml")
-    phase = starter.train_phase1.model_copy(update=changes)
-    return starter.model_copy(update={"train_phase1": phase, "train_phase2": phase})
+    return workspaces.described(tmp_path)
 
 
 def key(workspace: Workspace, **changes: Any) -> str:
-    found = identity_of(workspace, params(**changes), "phase1")
-    assert found is not None
-    return found.key
+    identity = identity_of(workspace, starter(**changes), "phase1")
+    assert identity is not None
+    return identity.key
 
 
 def test_before_prepare_there_is_none(workspace: Workspace) -> None:
-    assert identity_of(workspace, params(), "phase1") is not None
-    assert identity_of(workspace, params(), "phase2") is None, "phase 1 has not run"
+    assert identity_of(workspace, starter(), "phase1") is not None
+    assert identity_of(workspace, starter(), "phase2") is None, "phase 1 has not run"
     (workspace.prepared / FEATURES).unlink()
-    assert identity_of(workspace, params(), "phase1") is None
-    write_json(workspace.prepared / FEATURES, FILES)
+    assert identity_of(workspace, starter(), "phase1") is None
+    list_features(workspace)
     (workspace.prepared / "base" / "base.json").unlink()
-    assert identity_of(workspace, params(), "phase1") is None
+    assert identity_of(workspace, starter(), "phase1") is None
 
 
 @pytest.mark.parametrize(
@@ -67,10 +57,10 @@ def test_a_stretched_schedule_is_another_run(workspace: Workspace) -> None:
 
 def test_data_and_initial_weights_do(workspace: Workspace) -> None:
     before = key(workspace)
-    write_json(workspace.prepared / FEATURES, {**FILES, "train.jsonl": "other"})
+    list_features(workspace, **{"train.jsonl": "other"})
     other_data = key(workspace)
-    write_json(workspace.prepared / FEATURES, FILES)
-    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"sha256": "other"}})
+    list_features(workspace)
+    describe_base(workspace, sha256="other")
     assert len({before, other_data, key(workspace)}) == 3
 
 
@@ -78,9 +68,9 @@ def test_phase_2_starts_from_what_phase_1_left(workspace: Workspace) -> None:
     keys = set()
     for digest, last_step in (("best", 15), ("another best", 15), ("best", 18)):
         write_json(workspace.model("phase1") / "model.json", {"sha256": digest, "last_step": last_step})
-        found = identity_of(workspace, params(), "phase2")
-        assert found is not None
-        keys.add(found.key)
+        second = identity_of(workspace, starter(), "phase2")
+        assert second is not None
+        keys.add(second.key)
     assert len(keys | {key(workspace)}) == 4
 
 
@@ -93,10 +83,10 @@ def test_code_that_shapes_the_weights_does(workspace: Workspace, monkeypatch: py
 @pytest.mark.parametrize("stage", ["train_phase1", "train_phase2"])
 def test_dvc_runs_a_phase_for_the_same_code(stage: str) -> None:
     package = "src/xtts_finetune/"
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
+    deps = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
     sources = [dep.removeprefix(package) for dep in deps if dep.startswith("src/")]
     assert sources == ["checkpoints/stopping.py", *SOURCES]
-    assert all((ROOT / package / source).exists() for source in SOURCES)
+    assert all((PROJECT / package / source).exists() for source in SOURCES)
 
 
 def test_what_changed_is_said() -> None:
@@ -116,15 +106,15 @@ def test_a_record_comes_back() -> None:
 
 
 def test_the_fingerprint_of_format_1_is_the_same_trajectory(workspace: Workspace) -> None:
-    current = identity_of(workspace, params(), "phase1")
+    current = identity_of(workspace, starter(), "phase1")
     assert current is not None
     order = ["train.codes.i16", "train.jsonl", "eval.codes.i16", "eval.jsonl"]
     fingerprint = {
         "phase": "phase1",
         "seed": 42,
-        "data": sha256_json([FILES[name] for name in order]),
-        "initial_weights": "base",
-        **{f"train_phase1.{key}": value for key, value in params().train_phase1.model_dump().items()},
+        "data": sha256_json([DIGESTS[name] for name in order]),
+        "initial_weights": "of the base",
+        **{f"train_phase1.{key}": value for key, value in starter().train_phase1.model_dump().items()},
     }
     record = Record.from_json({"fingerprint": fingerprint, "position": {}})
     assert record.identity.trajectory == current.trajectory

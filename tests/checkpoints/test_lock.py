@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -39,11 +38,6 @@ def process(code: str, workspace: Workspace) -> Iterator["subprocess.Popen[str]"
             yield running
         finally:
             running.kill()
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path)
 
 
 def rewrite_holder(workspace: Workspace, mark: ProcessMark, host: str) -> None:

@@ -15,11 +15,6 @@ OTHER = Identity("phase1", {"seed": 42, "train_phase1.lr": 5e-6}, "code")
 NEWER = Identity("phase1", FIRST.trajectory, "newer")
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path)
-
-
 def state(record: Record, step: int, best_mel_ce: float) -> dict[str, Any]:
     return {**record.to_json(), "position": {"step": step, "best_mel_ce": best_mel_ce}}
 
@@ -41,18 +36,18 @@ def test_a_parked_run_is_described(workspace: Workspace) -> None:
     folder = park(workspace, "phase1", FIRST.key)
     assert folder == workspace.parked_work("phase1", FIRST.key)
     assert not workspace.work("phase1").exists()
-    [found] = parked(workspace)
-    assert (found.phase, found.key, found.folder, found.step) == ("phase1", FIRST.key, folder, 200)
-    assert found.best_mel_ce == 4.0
-    assert found.params == {"train_phase1.lr": 1e-5}
-    assert found.bytes > 0
+    [run] = parked(workspace)
+    assert (run.phase, run.key, run.folder, run.step) == ("phase1", FIRST.key, folder, 200)
+    assert run.best_mel_ce == 4.0
+    assert run.params == {"train_phase1.lr": 1e-5}
+    assert run.bytes > 0
 
 
 def test_a_done_one_by_its_figures(workspace: Workspace) -> None:
     begin(workspace, FIRST, 100)
     end(workspace, FIRST, 100)
     park(workspace, "phase1", FIRST.key)
-    assert [(found.step, found.best_mel_ce) for found in parked(workspace)] == [(100, 3.5)]
+    assert [(run.step, run.best_mel_ce) for run in parked(workspace)] == [(100, 3.5)]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"position": 5, "format": 2}', '{"fingerprint": []}'])
@@ -62,8 +57,8 @@ def test_a_damaged_one_is_listed_all_the_same(workspace: Workspace, content: str
     (folder / "step-00000100" / "state.json").write_text(content)
     (workspace.root / "work" / "phase1.lock").touch()
     (workspace.root / "work" / "phase1.tmp").mkdir()
-    [found] = parked(workspace)
-    assert (found.step, found.best_mel_ce, found.params) == (0, None, {})
+    [run] = parked(workspace)
+    assert (run.step, run.best_mel_ce, run.params) == (0, None, {})
     assert unpark(workspace, FIRST) is None
     assert folder.exists()
 
@@ -71,7 +66,7 @@ def test_a_damaged_one_is_listed_all_the_same(workspace: Workspace, content: str
 def test_without_a_finite_evaluation_there_is_no_best(workspace: Workspace) -> None:
     begin(workspace, FIRST, 100, best_mel_ce=float("inf"))
     park(workspace, "phase1", FIRST.key)
-    assert [found.best_mel_ce for found in parked(workspace)] == [None]
+    assert [run.best_mel_ce for run in parked(workspace)] == [None]
 
 
 def test_it_comes_back_for_its_own_parameters_alone(workspace: Workspace) -> None:
@@ -81,9 +76,9 @@ def test_it_comes_back_for_its_own_parameters_alone(workspace: Workspace) -> Non
     workspace.work("phase1").mkdir()
     assert unpark(workspace, FIRST) == folder
     assert parked(workspace) == []
-    found = record_of(workspace.work("phase1"))
-    assert found is not None
-    assert found.identity == FIRST
+    record = record_of(workspace.work("phase1"))
+    assert record is not None
+    assert record.identity == FIRST
 
 
 def test_an_unfinished_run_goes_on_under_newer_code_a_done_one_does_not(workspace: Workspace) -> None:
@@ -112,4 +107,4 @@ def test_nothing_takes_the_place_of_a_parked_run(workspace: Workspace) -> None:
     for step in (100, 200):
         begin(workspace, FIRST, step)
         park(workspace, "phase1", FIRST.key)
-    assert sorted((found.key, found.step) for found in parked(workspace)) == [(FIRST.key, 100), (FIRST.key, 200)]
+    assert sorted((run.key, run.step) for run in parked(workspace)) == [(FIRST.key, 100), (FIRST.key, 200)]

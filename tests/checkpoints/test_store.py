@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import flip_in_the_middle
+from stored import steps
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
 from xtts_finetune.checkpoints.lock import trainers_kept_out
@@ -42,10 +44,6 @@ def write(path: Path, content: bytes) -> None:
 
 def save(store: CheckpointStore, step: int, is_best: bool = False, **state: Any) -> bool:
     return store.save(step, contents_of(step, **state), is_best)
-
-
-def steps(store: CheckpointStore) -> list[int]:
-    return [state.step for state in store.states()]
 
 
 def names(store: CheckpointStore) -> list[str]:
@@ -162,17 +160,11 @@ def test_without_hard_links_files_are_copied(states: CheckpointStore, monkeypatc
     assert not best.weights.samefile(states.states()[0].weights)
 
 
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: _flip(folder / WEIGHTS), f"{WEIGHTS} has changed since it was written"),
-        (lambda folder: _flip(folder / STATE), f"{STATE} has changed since it was written"),
+        (lambda folder: flip_in_the_middle(folder / WEIGHTS), f"{WEIGHTS} has changed since it was written"),
+        (lambda folder: flip_in_the_middle(folder / STATE), f"{STATE} has changed since it was written"),
         (lambda folder: os.truncate(folder / WEIGHTS, 50), f"{WEIGHTS} is missing or cut short"),
         (lambda folder: (folder / WEIGHTS).open("ab").write(b"more"), f"{WEIGHTS} is missing or cut short"),
         (lambda folder: (folder / "optimizer.safetensors").unlink(), "optimizer.safetensors is missing or cut short"),
@@ -208,7 +200,7 @@ def bad_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if path.name in bad:
             bad.remove(path.name)
-            _flip(path)
+            flip_in_the_middle(path)
 
     monkeypatch.setattr(os, "fsync", fsync)
     return bad

@@ -14,14 +14,14 @@ from xtts_finetune.core.files import sha256_file
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read."""
-    found: list[Path] = []
+    hashed: list[Path] = []
 
     def reading(path: Path) -> str:
-        found.append(path)
+        hashed.append(path)
         return sha256_file(path)
 
     monkeypatch.setattr(digests, "sha256_file", reading)
-    return found
+    return hashed
 
 
 def test_it_is_read_once(tmp_path: Path, hashed: list[Path]) -> None:
@@ -36,10 +36,10 @@ def test_another_content_is_read_again(tmp_path: Path, hashed: list[Path]) -> No
     for content in (b"weights", b"heavier weights", b"heaviest weights"):
         weights.write_bytes(content)
         assert sha256_once(weights, memory) == sha256_file(weights)
-    found = weights.stat()
+    before = weights.stat()
     replacement = tmp_path / "other"
     replacement.write_bytes(b"lightest weights")  # as many bytes, and the same time: another inode
-    os.utime(replacement, ns=(found.st_atime_ns, found.st_mtime_ns))
+    os.utime(replacement, ns=(before.st_atime_ns, before.st_mtime_ns))
     os.replace(replacement, weights)
     assert sha256_once(weights, memory) == sha256_file(weights)
     assert len(hashed) == 4

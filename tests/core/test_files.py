@@ -156,8 +156,8 @@ def test_what_a_kill_left_beside_it_goes(
         (tmp_path / name).write_text("mine")
     with publish(tmp_path / "out") as temporary:
         (temporary / "a" if temporary.is_dir() else temporary).write_text("content")
-    found = [name for name in names(tmp_path) if not name.startswith("out/")]
-    assert found == sorted([*others, "out"])
+    left = [name for name in names(tmp_path) if not name.startswith("out/")]
+    assert left == sorted([*others, "out"])
 
 
 def test_whose_leftovers_stay(tmp_path: Path, child: "subprocess.Popen[str]") -> None:

@@ -5,17 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
+from making.project import PROJECT
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.params import Params, load_params
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def content() -> dict[str, Any]:
     """The starter's, as a dictionary to change."""
-    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     return values
 
 
@@ -34,7 +33,7 @@ def refused(tmp_path: Path, content: dict[str, Any] | str | bytes) -> UserError:
 
 
 def test_the_starter_run() -> None:
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(PROJECT / "params.yaml")
     assert params.base == "mini"
     assert params.prepare.eval_fraction == 0.15
     assert params.phase("phase1") is params.train_phase1
@@ -42,7 +41,7 @@ def test_the_starter_run() -> None:
 
 
 def test_the_run_of_the_mission() -> None:
-    params = load_params(ROOT / "presets" / "xtts_v2.yaml")
+    params = load_params(PROJECT / "presets" / "xtts_v2.yaml")
     assert (params.base, params.prepare.eval_fraction) == ("xtts_v2", 0.15)
     one, two = params.train_phase1, params.train_phase2
     assert (one.lr, one.epochs, one.batch_size, one.target_mel_ce) == (5e-6, 15, 3, 2.5)
@@ -53,7 +52,7 @@ def test_the_run_of_the_mission() -> None:
 
 @pytest.mark.parametrize("number", ["1e-6", "1E-06", "1.0e-6", "+1e-6", ".1e-5", "0.000001", "10.e-7"])
 def test_numbers_as_dvc_reads_them(tmp_path: Path, number: str) -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("lr: 1.0e-3", f"lr: {number}")
+    text = (PROJECT / "params.yaml").read_text(encoding="utf-8").replace("lr: 1.0e-3", f"lr: {number}")
     assert load(tmp_path, text).train_phase1.lr == pytest.approx(1e-6)
 
 
@@ -152,7 +151,7 @@ def test_values_in_range(tmp_path: Path, content: dict[str, Any], section: str, 
 
 
 def test_a_repeated_key(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    text = (PROJECT / "params.yaml").read_text(encoding="utf-8")
     line = next(i for i, row in enumerate(text.splitlines(), 1) if row.lstrip().startswith("lr:"))
     rows = text.splitlines()
     rows.insert(line, "  lr: 5.0e-3")
@@ -187,7 +186,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 def test_params_cannot_be_changed() -> None:
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(PROJECT / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         params.seed = 1  # type: ignore[misc]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from recordings import Recordings
+from making.recordings import Recordings
 
 from xtts_finetune.core.params import PrepareParams
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
-from recordings import Recordings, noise
+from making.recordings import Recordings, noise
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.data import audio

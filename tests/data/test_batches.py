@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
-from recordings import accepted_clip, encode_audio, noise
+from making.recordings import noise
+from stand_ins import accepted_clip, encode_audio
 
 from xtts_finetune.data.batches import (
     CONDITIONING_MAX,

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from recordings import accepted_clip, encode_text, noise
+from making.recordings import noise
+from stand_ins import accepted_clip, encode_text
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.params import PrepareParams

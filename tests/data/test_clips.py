@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from recordings import Recordings, noise
+from making.recordings import Recordings, noise
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.data.clips import DEFAULT_SPEAKER, SHOWN, Clip, read_metadata

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import Recordings, encode_audio, encode_text, noise
+from making.recordings import Recordings, noise
+from stand_ins import encode_audio, encode_text
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_file

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import accepted_clip, encode_audio, noise
+from making.recordings import noise
+from stand_ins import accepted_clip, encode_audio
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.data.features import Entry, FeatureReader, FeatureWriter, code_count

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from recordings import accepted_clip
+from stand_ins import accepted_clip
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.data.checks import Accepted

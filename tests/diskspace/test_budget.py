@@ -1,61 +1,30 @@
 """What a phase needs on which file system: the sums, by the shapes of the real model and on small real disks."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import PROJECT
-from done_runs import done
-from small_disks import SmallDisk, small_disk
+from making.done_runs import done
+from making.params import of_the_real_model
+from making.prepared import describe_base
+from small_disks import SmallDisk
 
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import PhaseName, Workspace
-from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
 
 XTTS_V2 = 441_018_563  # parameters
-SMALL = 1_000_000  # parameters
+SMALL = 1_000_000  # parameters of `workspace`
 STATE, WEIGHTS = 12 * SMALL, 4 * SMALL  # bytes, with adamw
-
-Change = dict[str, Any]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """As after `prepare`, with the project's DVC configuration and no other."""
-    for level in ("GLOBAL", "SYSTEM"):
-        monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / "nowhere"))
-    workspace = Workspace(tmp_path / "checkout")
-    (workspace.root / ".dvc").mkdir(parents=True)
-    (workspace.root / ".dvc" / "config").write_bytes((PROJECT / ".dvc" / "config").read_bytes())
-    set_base(workspace, SMALL)
-    return workspace
-
-
-def set_base(workspace: Workspace, parameters: int) -> None:
-    (workspace.prepared / "base").mkdir(parents=True, exist_ok=True)
-    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"parameters": parameters, "sha256": "of the base"}})
-
-
-def make_params(keep_last: int = 1, optim: str = "adamw", uri: str | None = None) -> Params:
-    params = load_params(PROJECT / "presets" / "xtts_v2.yaml")
-    changes: Change = {
-        "checkpoints": params.checkpoints.model_copy(update={"keep_last": keep_last}),
-        "tracking": params.tracking.model_copy(update={"uri": uri}),
-        "train_phase1": params.train_phase1.model_copy(update={"optim": optim}),
-        "train_phase2": params.train_phase2.model_copy(update={"optim": optim}),
-    }
-    return params.model_copy(update=changes)
 
 
 def needs(
     workspace: Workspace, phase: PhaseName = "phase1", before: tuple[PhaseName, ...] = (), **changes: Any
 ) -> dict[Path, int]:
     """Bytes by disk, less the room for small things."""
-    demands = Budget(workspace, make_params(**changes), Cache(workspace)).peak(phase, before)
+    demands = Budget(workspace, of_the_real_model(**{"keep_last": 1, **changes}), Cache(workspace)).peak(phase, before)
     return {demand.disk: demand.needed - (SMALL_THINGS if is_root(workspace, demand.disk) else 0) for demand in demands}
 
 
@@ -86,14 +55,14 @@ def write_state(workspace: Workspace, step: int = 200, state: int = STATE, weigh
     ("keep_last", "optim", "gigabytes"), [(1, "adamw", 12.35), (2, "adamw", 17.64), (1, "adamw8bit", 7.09)]
 )
 def test_the_real_model(workspace: Workspace, keep_last: int, optim: str, gigabytes: float) -> None:
-    set_base(workspace, XTTS_V2)
+    describe_base(workspace, XTTS_V2)
     needed = only(needs(workspace, keep_last=keep_last, optim=optim))
     assert needed / 1e9 == pytest.approx(gigabytes, abs=0.005)
 
 
 def test_the_sum_is_shown_term_by_term(workspace: Workspace) -> None:
-    set_base(workspace, XTTS_V2)
-    [demand] = Budget(workspace, make_params(keep_last=2), Cache(workspace)).peak("phase1")
+    describe_base(workspace, XTTS_V2)
+    [demand] = Budget(workspace, of_the_real_model(keep_last=2), Cache(workspace)).peak("phase1")
     lines = [" ".join(line.split()) for line in demand.lines()]
     assert lines[:5] == [
         "states kept (keep_last) 2 × 5.29 GB 10.6 GB",
@@ -108,10 +77,10 @@ def test_the_sum_is_shown_term_by_term(workspace: Workspace) -> None:
 
 def test_before_prepare_only_the_published_base_is_known(workspace: Workspace) -> None:
     (workspace.prepared / "base" / "base.json").unlink()
-    own = make_params().model_copy(update={"base": "/voices/own"})
+    own = of_the_real_model(keep_last=1).model_copy(update={"base": "/voices/own"})
     assert Budget(workspace, own, Cache(workspace)).peak("phase1") == []
     before = needs(workspace)
-    set_base(workspace, XTTS_V2)
+    describe_base(workspace, XTTS_V2)
     assert needs(workspace) == before
 
 
@@ -124,7 +93,7 @@ def test_the_second_phase_comes_on_top_of_what_the_first_leaves(workspace: Works
 def test_a_state_on_disk_is_measured(workspace: Workspace) -> None:
     write_state(workspace, 100)
     write_state(workspace, 200, state=STATE + 90_000, weights=WEIGHTS + 30_000)
-    [demand] = Budget(workspace, make_params(), Cache(workspace)).peak("phase1")
+    [demand] = Budget(workspace, of_the_real_model(keep_last=1), Cache(workspace)).peak("phase1")
     assert [term.each for term in demand.terms[:3]] == [STATE + 90_000, STATE + 90_000, WEIGHTS + 30_000]
 
 
@@ -134,8 +103,8 @@ def test_a_state_of_another_run_is_not(workspace: Workspace, other: str) -> None
     if other == "damaged":
         (folder / "manifest.json").write_text("{")
     if other == "base":
-        set_base(workspace, 2 * SMALL)
-    params = make_params(optim="adamw8bit" if other == "optimiser" else "adamw")
+        describe_base(workspace, 2 * SMALL)
+    params = of_the_real_model(keep_last=1, optim="adamw8bit" if other == "optimiser" else "adamw")
     [demand] = Budget(workspace, params, Cache(workspace)).peak("phase1")
     expected = {"optimiser": (6_040_000, WEIGHTS), "base": (2 * STATE, 2 * WEIGHTS), "damaged": (STATE, WEIGHTS)}
     assert (demand.terms[0].each, demand.terms[2].each) == expected[other]
@@ -175,28 +144,22 @@ def test_a_cache_that_takes_no_links_first_takes_copies(workspace: Workspace, ty
 # Several.
 
 
-@pytest.fixture
-def other_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 2_000_000) as disk:
-        yield disk
-
-
 def test_the_cache_on_another_disk_takes_copies_there(workspace: Workspace, other_disk: SmallDisk) -> None:
     (workspace.root / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {other_disk.root / 'cache'}\n")
-    found = needs(workspace, keep_last=2)
-    assert found.pop(other_disk.root) == 2 * STATE + WEIGHTS
-    assert only(found) == 3 * STATE + WEIGHTS
+    by_disk = needs(workspace, keep_last=2)
+    assert by_disk.pop(other_disk.root) == 2 * STATE + WEIGHTS
+    assert only(by_disk) == 3 * STATE + WEIGHTS
     # What the first phase leaves is there alone, and what is registered is copied from there.
-    found = needs(workspace, "phase2", before=("phase1",))
-    assert found.pop(other_disk.root) == 2 * (STATE + WEIGHTS)
-    assert only(found) == 2 * STATE + WEIGHTS + WEIGHTS
+    by_disk = needs(workspace, "phase2", before=("phase1",))
+    assert by_disk.pop(other_disk.root) == 2 * (STATE + WEIGHTS)
+    assert only(by_disk) == 2 * STATE + WEIGHTS + WEIGHTS
 
 
 def test_work_on_another_disk_is_copied_from_there(workspace: Workspace, other_disk: SmallDisk) -> None:
     (workspace.root / "work").symlink_to(other_disk.root)
-    found = needs(workspace, keep_last=2)
-    assert found.pop(other_disk.root) == 3 * STATE + WEIGHTS
-    assert only(found) == 2 * STATE + WEIGHTS + WEIGHTS
+    by_disk = needs(workspace, keep_last=2)
+    assert by_disk.pop(other_disk.root) == 3 * STATE + WEIGHTS
+    assert only(by_disk) == 2 * STATE + WEIGHTS + WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -207,14 +170,14 @@ def test_mlflow_on_another_disk(
 ) -> None:
     """The best is registered once both phases are done; a server keeps it elsewhere."""
     (workspace.root / "mlruns").symlink_to(other_disk.root)
-    found = needs(workspace, phase, uri=uri)
-    assert found.pop(other_disk.root, 0) == copied
-    assert only(found) == 2 * STATE + WEIGHTS
+    by_disk = needs(workspace, phase, uri=uri)
+    assert by_disk.pop(other_disk.root, 0) == copied
+    assert only(by_disk) == 2 * STATE + WEIGHTS
 
 
 def test_what_is_free_counts_per_disk(workspace: Workspace, other_disk: SmallDisk) -> None:
     (workspace.root / "work").symlink_to(other_disk.root)
-    demands = Budget(workspace, make_params(), Cache(workspace)).peak("phase1")
+    demands = Budget(workspace, of_the_real_model(keep_last=1), Cache(workspace)).peak("phase1")
     missing = {demand.disk: demand.missing for demand in demands}
     assert missing.pop(other_disk.root) == 2 * STATE + WEIGHTS - other_disk.free
     assert list(missing.values()) == [0]
@@ -223,7 +186,7 @@ def test_what_is_free_counts_per_disk(workspace: Workspace, other_disk: SmallDis
 def test_a_quota_on_one_folder_counts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     work = workspace.work("phase1")
     monkeypatch.setattr("xtts_finetune.diskspace.budget.free_bytes", lambda path: 5 if path == work else 10**12)
-    [demand] = Budget(workspace, make_params(), Cache(workspace)).peak("phase1")
+    [demand] = Budget(workspace, of_the_real_model(keep_last=1), Cache(workspace)).peak("phase1")
     assert demand.free == 5
 
 
@@ -231,11 +194,11 @@ def test_a_quota_on_one_folder_counts(workspace: Workspace, monkeypatch: pytest.
 
 
 def test_the_phases_to_come(workspace: Workspace) -> None:
-    assert unfinished(workspace, make_params()) == ["phase1", "phase2"]
+    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase1", "phase2"]
     workspace.model("phase2").mkdir(parents=True)  # of the run before
-    assert unfinished(workspace, make_params()) == ["phase1", "phase2"]
+    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase1", "phase2"]
     workspace.work("phase1").mkdir(parents=True)
-    write_json(workspace.work("phase1") / "DONE", done(make_params()))
-    assert unfinished(workspace, make_params()) == ["phase2"]
+    write_json(workspace.work("phase1") / "DONE", done(of_the_real_model(keep_last=1)))
+    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase2"]
     workspace.model("phase1").mkdir(parents=True)
-    assert unfinished(workspace, make_params()) == []
+    assert unfinished(workspace, of_the_real_model(keep_last=1)) == []

@@ -1,12 +1,12 @@
 """Room for a run beside others: what counts as its own, and what to type where it does not fit."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import PROJECT
-from done_runs import done
+from making.done_runs import done
+from making.params import of_the_real_model
+from making.prepared import describe_base
 
 from xtts_finetune.checkpoints.identity import Record, identity_of
 from xtts_finetune.checkpoints.lock import locked
@@ -14,8 +14,8 @@ from xtts_finetune.checkpoints.parking import park, parked
 from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import write_json
-from xtts_finetune.core.layout import FEATURES, Workspace
-from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Budget, is_done
 from xtts_finetune.diskspace.parked import delete_parked
 from xtts_finetune.diskspace.preflight import preflight
@@ -24,31 +24,14 @@ from xtts_finetune.dvcio.cache import Cache
 HELD = 3_000_000  # bytes of a run's state
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """As after `prepare`."""
-    for level in ("GLOBAL", "SYSTEM"):
-        monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / "nowhere"))
-    workspace = Workspace(tmp_path / "checkout")
-    (workspace.root / ".dvc").mkdir(parents=True)
-    (workspace.root / ".dvc" / "config").write_bytes((PROJECT / ".dvc" / "config").read_bytes())
-    set_base(workspace, 1_000_000)
-    write_json(workspace.prepared / FEATURES, {"train.jsonl": "1", "eval.jsonl": "2"})
-    return workspace
-
-
-def set_base(workspace: Workspace, parameters: int) -> None:
-    write_json(workspace.prepared / "base" / "base.json", {"gpt": {"parameters": parameters, "sha256": "of the base"}})
-
-
-def params_of(lr: float) -> Params:
-    params = load_params(PROJECT / "presets" / "xtts_v2.yaml")
-    return params.model_copy(update={"train_phase1": params.train_phase1.model_copy(update={"lr": lr})})
+def with_lr(lr: float) -> Params:
+    """Of phase 1."""
+    return of_the_real_model(phases=["phase1"], lr=lr)
 
 
 def begin(workspace: Workspace, lr: float, **done: Any) -> str:
     """A run with a state, as if it was trained with this learning rate; its key."""
-    identity = identity_of(workspace, params_of(lr), "phase1")
+    identity = identity_of(workspace, with_lr(lr), "phase1")
     assert identity is not None
     state = workspace.work("phase1") / "step-00000200"
     state.mkdir(parents=True)
@@ -61,7 +44,7 @@ def begin(workspace: Workspace, lr: float, **done: Any) -> str:
 
 
 def needed(workspace: Workspace, lr: float) -> int:
-    [demand] = Budget(workspace, params_of(lr), Cache(workspace)).peak("phase1")
+    [demand] = Budget(workspace, with_lr(lr), Cache(workspace)).peak("phase1")
     return demand.needed
 
 
@@ -81,14 +64,14 @@ def test_what_is_parked_of_the_run_is_its_own(workspace: Workspace) -> None:
 
 
 def test_a_done_run_is_done_for_its_own_parameters(workspace: Workspace) -> None:
-    begin(workspace, 1e-5, **done(params_of(1e-5)))
-    assert is_done(workspace, params_of(1e-5), "phase1")
-    assert not is_done(workspace, params_of(5e-6), "phase1")
+    begin(workspace, 1e-5, **done(with_lr(1e-5)))
+    assert is_done(workspace, with_lr(1e-5), "phase1")
+    assert not is_done(workspace, with_lr(5e-6), "phase1")
 
 
 def test_a_done_run_that_is_to_go_on_is_not_done(workspace: Workspace) -> None:
     """More epochs: as many states as ever are to be written."""
-    params = params_of(1e-5)
+    params = with_lr(1e-5)
     begin(workspace, 1e-5, **done(params))
     longer = params.train_phase1.model_copy(update={"epochs": params.train_phase1.epochs + 1})
     assert not is_done(workspace, params.model_copy(update={"train_phase1": longer}), "phase1")
@@ -99,17 +82,17 @@ def test_a_run_that_does_not_fit_beside_others_says_how_to_delete_each(workspace
     park(workspace, "phase1", first)
     second = begin(workspace, 5e-6)
     # 28 bytes a parameter and 100 MB for small things: a little more than there is
-    set_base(workspace, (free_bytes(workspace.root) - 100_000_000) // 28 + 1_000_000)
+    describe_base(workspace, (free_bytes(workspace.root) - 100_000_000) // 28 + 1_000_000)
     with pytest.raises(UserError, match="phase1 does not fit on the disk") as refused:
-        preflight(workspace, params_of(1e-6), "phase1")
+        preflight(workspace, with_lr(1e-6), "phase1")
     said = " ".join(str(refused.value).split())
     for key in (first, second):
         assert f"xtts-finetune clean --parked {key} --yes frees 3" in said
     assert {run.key for run in parked(workspace)} == {first, second}, "nothing was deleted unasked"
     for key in (first, second):
         delete_parked(workspace, key)
-    set_base(workspace, 1_000_000)
-    preflight(workspace, params_of(1e-6), "phase1")
+    describe_base(workspace, 1_000_000)
+    preflight(workspace, with_lr(1e-6), "phase1")
 
 
 def test_what_a_killed_save_left_is_cleared_before_it_is_refused(workspace: Workspace) -> None:
@@ -117,11 +100,11 @@ def test_what_a_killed_save_left_is_cleared_before_it_is_refused(workspace: Work
     left = workspace.work("phase1") / ".step-00000400.x1y2.tmp"
     left.mkdir()
     (left / "model.safetensors").write_bytes(bytes(HELD))
-    set_base(workspace, 10**13)
+    describe_base(workspace, 10**13)
     with locked(workspace.work("phase1")):  # a trainer's own
-        preflight(workspace, params_of(1e-5), "phase1")
+        preflight(workspace, with_lr(1e-5), "phase1")
     assert left.exists()
     with pytest.raises(UserError, match="does not fit"):
-        preflight(workspace, params_of(1e-5), "phase1")
+        preflight(workspace, with_lr(1e-5), "phase1")
     assert not left.exists()
     assert (workspace.work("phase1") / "step-00000200").exists()

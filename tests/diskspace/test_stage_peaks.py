@@ -1,43 +1,21 @@
 """What prepare and evaluate need, known before they begin."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from checkouts import PROJECT
-from small_disks import SmallDisk, small_disk
+from making.params import starter
+from small_disks import SmallDisk
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget
 from xtts_finetune.diskspace.preflight import preflight_evaluate, preflight_prepare
 from xtts_finetune.diskspace.stage_peaks import BASE_BYTES, REPORTS, evaluate_peak, prepare_peak
 from xtts_finetune.dvcio.cache import Cache
 
 WEIGHTS = 3_000_000
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    for level in ("GLOBAL", "SYSTEM"):
-        monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / "nowhere"))
-    workspace = Workspace(tmp_path / "checkout")
-    (workspace.root / ".dvc").mkdir(parents=True)
-    (workspace.root / ".dvc" / "config").write_bytes((PROJECT / ".dvc" / "config").read_bytes())
-    return workspace
-
-
-@pytest.fixture
-def other_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 1_000_000) as disk:
-        yield disk
-
-
-def params() -> Params:
-    return load_params(PROJECT / "params.yaml")
 
 
 def record(workspace: Workspace, **seconds: float) -> None:
@@ -59,43 +37,43 @@ def export(workspace: Workspace) -> None:
 
 def needed(workspace: Workspace, stage: str) -> dict[Path, int]:
     peak = {"prepare": prepare_peak, "evaluate": evaluate_peak}[stage]
-    return {demand.disk: demand.needed for demand in peak(Budget(workspace, params(), Cache(workspace)))}
+    return {demand.disk: demand.needed for demand in peak(Budget(workspace, starter(), Cache(workspace)))}
 
 
-def test_prepare_keeps_sound_as_16_bit_mono(workspace: Workspace) -> None:
+def test_prepare_keeps_sound_as_16_bit_mono(configured: Workspace) -> None:
     """Of what it will accept: not the broken one, nor one that is longer than max_seconds."""
-    record(workspace, a=1.0, b=3.0, long=60.0)
-    [found] = needed(workspace, "prepare").values()
-    assert found - BASE_BYTES["mini"] - REPORTS == pytest.approx(4 * 22_050 * 2, rel=0.01)
+    record(configured, a=1.0, b=3.0, long=60.0)
+    [size] = needed(configured, "prepare").values()
+    assert size - BASE_BYTES["mini"] - REPORTS == pytest.approx(4 * 22_050 * 2, rel=0.01)
 
 
-def test_prepare_is_copied_into_a_cache_without_links(workspace: Workspace, other_disk: SmallDisk) -> None:
-    record(workspace, a=1.0)
-    (workspace.root / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {other_disk.root / 'cache'}\n")
-    found = needed(workspace, "prepare")
-    assert found.pop(other_disk.root) == next(iter(found.values())) - REPORTS
+def test_prepare_is_copied_into_a_cache_without_links(configured: Workspace, other_disk: SmallDisk) -> None:
+    record(configured, a=1.0)
+    (configured.root / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {other_disk.root / 'cache'}\n")
+    by_disk = needed(configured, "prepare")
+    assert by_disk.pop(other_disk.root) == next(iter(by_disk.values())) - REPORTS
 
 
-def test_evaluate_copies_weights_only_where_links_are_impossible(workspace: Workspace, other_disk: SmallDisk) -> None:
-    export(workspace)
-    settings = params().evaluate
+def test_evaluate_copies_weights_only_where_links_are_impossible(configured: Workspace, other_disk: SmallDisk) -> None:
+    export(configured)
+    settings = starter().evaluate
     samples = 3 * len(settings.sentences) * settings.max_seconds * 48_000
-    assert list(needed(workspace, "evaluate").values()) == [SMALL_THINGS + samples]
-    (workspace.root / "mlruns").symlink_to(other_disk.root)
-    assert needed(workspace, "evaluate")[other_disk.root] == WEIGHTS
+    assert list(needed(configured, "evaluate").values()) == [SMALL_THINGS + samples]
+    (configured.root / "mlruns").symlink_to(other_disk.root)
+    assert needed(configured, "evaluate")[other_disk.root] == WEIGHTS
 
 
 @pytest.mark.parametrize("stage", ["prepare", "evaluate"])
 def test_what_does_not_fit_is_refused_with_the_sum(
-    workspace: Workspace, stage: str, monkeypatch: pytest.MonkeyPatch
+    configured: Workspace, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record(workspace, a=1.0)
-    export(workspace)
+    record(configured, a=1.0)
+    export(configured)
     check = {"prepare": preflight_prepare, "evaluate": preflight_evaluate}[stage]
-    check(workspace, params())
+    check(configured, starter())
     monkeypatch.setattr("xtts_finetune.diskspace.budget.free_bytes", lambda path: 5_000_000)
     with pytest.raises(UserError, match=f"{stage} does not fit on the disk") as refused:
-        check(workspace, params())
+        check(configured, starter())
     said = [" ".join(line.split()) for line in str(refused.value).splitlines()]
     assert "free 5 MB" in said
     assert any(line.startswith("missing ") for line in said)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout
+from making import workspaces
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
@@ -13,10 +14,7 @@ from xtts_finetune.dvcio.history import Revision, revisions
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Checkout:
-    checkout = Checkout(tmp_path / "checkout")
-    checkout.root.mkdir()
-    checkout.run("git", "init", "--quiet", "--initial-branch", "main")
-    return checkout
+    return workspaces.repository(tmp_path / "checkout")
 
 
 def write_lock(checkout: Checkout, letter: str) -> None:
@@ -26,14 +24,12 @@ def write_lock(checkout: Checkout, letter: str) -> None:
 
 def commit(checkout: Checkout, letter: str, message: str) -> None:
     write_lock(checkout, letter)
-    checkout.run("git", "add", "--all")
-    checkout.run("git", "commit", "--quiet", "--message", message)
+    checkout.commit(message)
 
 
 def named(checkout: Checkout) -> dict[str, Revision]:
     """By the letter that its object is made of."""
-    found = revisions(Workspace(checkout.root))
-    return {oid[0]: revision for revision in found for oid in revision.outs.values()}
+    return {oid[0]: revision for revision in revisions(Workspace(checkout.root)) for oid in revision.outs.values()}
 
 
 def test_every_commit_names_its_run(repository: Checkout) -> None:
@@ -42,15 +38,15 @@ def test_every_commit_names_its_run(repository: Checkout) -> None:
     repository.run("git", "tag", "--annotate", "--message", "Good", "v1", "HEAD~1")
     repository.run("git", "branch", "side")
     commit(repository, "d", "Fourth")
-    found = named(repository)
-    assert found["d"].who == "HEAD, branch main"
-    assert found["c"].who == "branch side"
-    assert found["b"].who == "tag v1"
-    assert found["a"].who.startswith("commit ")
-    assert found["a"].who.endswith("(First)")
-    assert {letter for letter, revision in found.items() if revision.is_tip} == {"b", "c", "d"}
-    assert {letter for letter, revision in found.items() if revision.is_pinned} == {"b"}
-    assert list(found)[-1] == "a"
+    by_letter = named(repository)
+    assert by_letter["d"].who == "HEAD, branch main"
+    assert by_letter["c"].who == "branch side"
+    assert by_letter["b"].who == "tag v1"
+    assert by_letter["a"].who.startswith("commit ")
+    assert by_letter["a"].who.endswith("(First)")
+    assert {letter for letter, revision in by_letter.items() if revision.is_tip} == {"b", "c", "d"}
+    assert {letter for letter, revision in by_letter.items() if revision.is_pinned} == {"b"}
+    assert list(by_letter)[-1] == "a"
 
 
 def test_stashes_the_index_and_experiments_do(repository: Checkout) -> None:
@@ -64,12 +60,12 @@ def test_stashes_the_index_and_experiments_do(repository: Checkout) -> None:
     tip = repository.run("git", "rev-parse", "stash@{0}").stdout.strip()
     for ref in ("refs/exps/ab/cdef/tipsy-lamb", "refs/exps/exec/EXEC_APPLY"):
         repository.run("git", "update-ref", ref, tip)
-    found = named(repository)
-    assert found["b"].who == "git's stash@{1}"
-    assert found["c"].who == "experiment tipsy-lamb, git's stash@{0}"
-    assert found["d"].who == "staged for a commit"
-    assert "e" not in found
-    assert all(found[letter].is_tip for letter in "abcd")
+    by_letter = named(repository)
+    assert by_letter["b"].who == "git's stash@{1}"
+    assert by_letter["c"].who == "experiment tipsy-lamb, git's stash@{0}"
+    assert by_letter["d"].who == "staged for a commit"
+    assert "e" not in by_letter
+    assert all(by_letter[letter].is_tip for letter in "abcd")
 
 
 def test_what_dvc_keeps_for_itself_names_nothing(repository: Checkout) -> None:

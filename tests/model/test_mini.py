@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from workbench import ROOT, noise
+from making.project import PROJECT
+from making.recordings import noise
 
 from xtts_finetune.core.files import read_json, sha256_file, write_json
 from xtts_finetune.model import mini, xtts
@@ -18,7 +19,7 @@ FILES = ("config.json", "dvae.safetensors", "gpt.safetensors", "mel_stats.safete
 
 
 def transcripts() -> list[tuple[str, str]]:
-    lines = (ROOT / "samples" / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    lines = (PROJECT / "samples" / "metadata.csv").read_text(encoding="utf-8").splitlines()
     return [(line.split("|")[2], "en") for line in lines]
 
 
@@ -106,7 +107,7 @@ def test_memory_is_bounded_on_large_data_sets(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 def test_the_codec_uses_its_codes(tmp_path: Path) -> None:
     """A collapsed codebook makes Mel CE fall without meaning anything."""
-    files = sorted((ROOT / "samples" / "wavs").iterdir())[:120]
+    files = sorted((PROJECT / "samples" / "wavs").iterdir())[:120]
     sounds = [soundfile.read(file, dtype="float32")[0] for file in files]
     info = build(tmp_path / "a", sounds)
     base = open_base(tmp_path / "a", info)

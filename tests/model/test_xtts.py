@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from workbench import TEXT
+from making.prepared import TEXT
 
 from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.layout import Workspace

@@ -28,9 +28,9 @@ def size(checkout: Checkout) -> int:
 
 def promised(said: str) -> float:
     """Bytes that a plan says it frees."""
-    found = re.search(r": frees ([\d.]+) (\w+)", said)
-    assert found, said
-    return float(found[1]) * UNITS[found[2]]
+    size = re.search(r": frees ([\d.]+) (\w+)", said)
+    assert size, said
+    return float(size[1]) * UNITS[size[2]]
 
 
 def states(checkout: Checkout, phase: str, folder: str = "checkpoints") -> list[str]:

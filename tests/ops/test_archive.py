@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from checkouts import Checkout
 from cleaning import assert_nothing_to_do, clean, digests, promised, size, states
+from damage import replace_flipped
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.layout import PHASES
@@ -74,10 +75,7 @@ def test_what_comes_back_damaged_leaves_all_as_it_was(own: Checkout, tapes: Path
     clean(own, "--archive", "tapes", "--yes")
     lock = (own.root / "dvc.lock").read_bytes()
     largest = max((path for path in tapes.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[7] ^= 1
-    largest.unlink()
-    largest.write_bytes(content)
+    replace_flipped(largest, at=7)
     clean(own, "--archive", "tapes", "--restore", "--yes", code=2)
     assert (own.root / "dvc.lock").read_bytes() == lock
     assert_nothing_to_do(own)

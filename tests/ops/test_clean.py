@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT, Checkout
+from checkouts import Checkout
 from cleaning import (
     KEPT_STATE,
     OLDER_STATE,
@@ -18,7 +18,9 @@ from cleaning import (
     size,
     states,
 )
+from damage import replace_flipped
 from filelock import FileLock
+from making.project import PROJECT
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.files import write_json
@@ -129,29 +131,24 @@ def test_a_damaged_state_is_none_to_keep_for(own: Checkout) -> None:
     (own.root / "checkpoints" / "phase1").mkdir()
     (work / "DONE").unlink()
     newest = work / KEPT_STATE["phase1"] / "optimizer.safetensors"
-    content = bytearray(newest.read_bytes())
-    content[-1] ^= 1
-    newest.unlink()
-    newest.write_bytes(content)
-    found = make_plan(Workspace(own.root), Request("intermediates"), verify=True)
-    going = [path.name for item in found.items for path in item.paths]
+    replace_flipped(newest)
+    plan = make_plan(Workspace(own.root), Request("intermediates"), verify=True)
+    going = [path.name for item in plan.items for path in item.paths]
     assert going == [KEPT_STATE["phase1"], OLDER_STATE["phase2"]]
-    assert f"work/phase1/{OLDER_STATE['phase1']}" in [kept.what for kept in found.kept]
+    assert f"work/phase1/{OLDER_STATE['phase1']}" in [kept.what for kept in plan.kept]
 
 
 def test_a_damaged_export_keeps_its_states(own: Checkout) -> None:
     weights = own.root / "models" / "phase1" / "model.safetensors"
-    content = weights.read_bytes()
-    weights.unlink()
-    weights.write_bytes(content[:-1] + b"?")
+    replace_flipped(weights)
     said = clean(own, "--best-only", "--yes", code=2)
     assert "models/phase1" in said
     assert "is modified" in said
     assert "dvc checkout" in said
     assert states(own, "phase1") == [OLDER_STATE["phase1"], KEPT_STATE["phase1"]]
-    found = make_plan(Workspace(own.root), Request("best_only"), verify=True)
+    plan = make_plan(Workspace(own.root), Request("best_only"), verify=True)
     assert ("checkpoints/phase1", "models/phase1 is missing or damaged, or dvc.lock does not name these states") in [
-        (k.what, k.why) for k in found.kept
+        (k.what, k.why) for k in plan.kept
     ]
 
 

@@ -16,7 +16,7 @@ WORSE = ["train_phase2.lr=1e-4", "train_phase1.epochs=1", "train_phase2.epochs=1
 def experiment(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """HEAD has the better run; the workspace has a worse one, of the experiment `worse`."""
     checkout = finished.copy(tmp_path_factory.mktemp("experiment") / "checkout")
-    commit(checkout, "The better run")
+    checkout.commit("The better run")
     settings = [f"--set-param={setting}" for setting in WORSE]
     checkout.run("dvc", "exp", "run", "--name", "worse", *settings)
     assert mel_ce(checkout) > mel_ce(finished)
@@ -26,11 +26,6 @@ def experiment(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def here(experiment: Checkout, tmp_path: Path) -> Checkout:
     return experiment.copy(tmp_path / "checkout")
-
-
-def commit(checkout: Checkout, message: str) -> None:
-    checkout.run("git", "add", "--all")
-    checkout.run("git", "commit", "--quiet", "--message", message)
 
 
 def go_back(checkout: Checkout, *to: str) -> None:
@@ -92,8 +87,8 @@ def test_a_branch_or_a_tag_keeps_its_run(here: Checkout, finished: Checkout, kin
     """And nothing else names it: the workspace's branch starts anew, without history."""
     here.run("git", kind, "better")
     here.run("git", "checkout", "--quiet", "--orphan", "other")
-    commit(here, "The worse run")
-    here.run("git", "branch", "--delete", "--force", "master")
+    here.commit("The worse run")
+    here.run("git", "branch", "--delete", "--force", "main")
     assert f"named by {kind} better" in clean(here, "--best-only", "--yes")
     go_back(here, "--force", "better")
     assert_is(here, finished)
@@ -112,7 +107,7 @@ def test_a_stash_keeps_its_run(here: Checkout, experiment: Checkout) -> None:
 
 def test_the_states_of_a_phase_that_two_runs_share_stay(own: Checkout, finished: Checkout) -> None:
     """The commonest experiment of all: phase 2 alone is another one, HEAD's run has the same phase 1."""
-    commit(own, "The better run")
+    own.commit("The better run")
     own.change_params(lambda params: params["train_phase2"].update(lr=1e-4))
     own.repro()
     assert "checkpoints/phase1, " in clean(own, "--intermediates", "--yes")
@@ -126,15 +121,15 @@ def test_a_run_of_an_earlier_commit_goes_only_when_asked(
     experiment: Checkout, finished: Checkout, tmp_path: Path
 ) -> None:
     here = detached(experiment, tmp_path / "checkout")
-    commit(here, "A worse run")
+    here.commit("A worse run")
     here.run("dvc", "exp", "remove", "--all-commits")
     said = clean(here, "--intermediates", "--yes")
     assert "(The better run)" in said
     assert "commit dvc.lock" in said
-    commit(here, "Fewer states")
+    here.commit("Fewer states")
     go_back(here, "HEAD~2")
     assert_is(here, finished)
-    go_back(here, "master")
+    go_back(here, "main")
     held = size(here)
     plan = clean(here, "--intermediates", "--history")
     assert f"(The better run): phase1 Mel CE {finished.json('reports/train_phase1.json')['eval']['mel_ce']:.3f}" in plan

@@ -29,8 +29,7 @@ pytestmark = pytest.mark.slow
 
 def forget_one_recording(checkout: Checkout) -> tuple[Path, bytes]:
     """data/ loses a clip, and DVC is told; the clip."""
-    checkout.run("git", "add", "--all")
-    checkout.run("git", "commit", "--quiet", "--message", "A run")
+    checkout.commit()
     clip = sorted((checkout.root / "data" / "wavs").glob("*.ogg"))[0]
     content = clip.read_bytes()
     clip.unlink()

@@ -18,11 +18,6 @@ def restore(checkout: Checkout, version: str, code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
-def commit(checkout: Checkout) -> None:
-    checkout.run("git", "add", "--all")
-    checkout.run("git", "commit", "--quiet", "--message", "A run")
-
-
 def write_over(checkout: Checkout, name: str, content: bytes) -> None:
     """Not in place: it has names elsewhere."""
     (checkout.root / name).unlink()
@@ -44,7 +39,7 @@ def test_it_comes_back_without_a_byte_more_and_dvc_agrees(own: Checkout, finishe
 
 
 def test_where_dvc_names_another_it_says_who_names_this_one(copied: Checkout, finished: Checkout) -> None:
-    commit(copied)
+    copied.commit()
     phase = tracked.versions(copied)[0].tags["phase"]
     weights = f"models/{phase}/model.safetensors"
     write_over(copied, weights, b"another")

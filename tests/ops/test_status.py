@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import yaml
-from checkouts import Checkout, Params
+from checkouts import Checkout
+from making.params import ParamsFile
 
 from xtts_finetune.core.files import write_json
 
@@ -35,7 +36,7 @@ def test_without_models_the_next_thing_is_to_train(copied: Checkout) -> None:
 
 
 def test_other_parameters_are_named(copied: Checkout) -> None:
-    def other(params: Params) -> None:
+    def other(params: ParamsFile) -> None:
         params["train_phase2"]["lr"] = 1e-5
 
     copied.change_params(other)

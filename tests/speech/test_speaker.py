@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from workbench import TEXT, make_params, noise, train
+from making.params import make_params
+from making.prepared import TEXT
+from making.recordings import noise
+from workbench import train
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import link_or_copy
 from xtts_finetune.core.layout import REFERENCE, Workspace
 from xtts_finetune.core.params import EvaluateParams
 from xtts_finetune.model.base import Base
 from xtts_finetune.speech.speaker import Speaker, load_speaker
-from xtts_finetune.stages.evaluate import Evaluation, _examine, _measure, _self_contained
+from xtts_finetune.stages.evaluate import Evaluation, _examine, _fill_bundle, _measure
 
 SETTINGS = EvaluateParams(sentences=[TEXT], temperature=0.75, top_p=0.85, repetition_penalty=5.0, max_seconds=1.0)
 
@@ -97,12 +99,9 @@ def test_a_registered_model_speaks_anywhere(workspace: Workspace, reference: Pat
     base = Base(workspace.prepared / "base", workspace.root)
     weights = workspace.model("phase1") / "model.safetensors"
     sound, rate = Speaker(base.gpt(weights), base, reference, SETTINGS).speak(TEXT, "en")
-    with _self_contained(Evaluation(workspace, params), "phase1") as folder:
-        assert (folder / "model.safetensors").samefile(weights)
-        for file in folder.rglob("*.*"):
-            (tmp_path / "elsewhere" / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(file, tmp_path / "elsewhere" / file.relative_to(folder))
-    assert not folder.exists()
+    (tmp_path / "elsewhere").mkdir()
+    _fill_bundle(Evaluation(workspace, params), "phase1", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "model.safetensors").samefile(weights)
     shutil.rmtree(workspace.root)
     assert json.loads((tmp_path / "elsewhere" / "model.json").read_text())["phase"] == "phase1"
     again, again_rate = load_speaker(tmp_path / "elsewhere").speak(TEXT, "en")

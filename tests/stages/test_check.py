@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkouts import Checkout, Params, quick_checkout
+from checkouts import Checkout
+from making import workspaces
+from making.params import ParamsFile
 
 from xtts_finetune.model.published import PUBLISHED
 
@@ -22,7 +24,7 @@ def refused(checkout: Checkout) -> str:
     return said
 
 
-def retype(params: Params) -> None:
+def retype(params: ParamsFile) -> None:
     """A seed that every stage would run again for, and a typo."""
     params["seed"] = 7
     params["checkpoints"]["keep_lst"] = params["checkpoints"].pop("keep_last")
@@ -87,7 +89,7 @@ def own_base(tmp_path: Path) -> Checkout:
     (tmp_path / "own").mkdir()
     for name in PUBLISHED:
         (tmp_path / "own" / name).write_text(f"the first {name}")
-    checkout = quick_checkout(tmp_path / "checkout")
+    checkout = workspaces.quick(tmp_path / "checkout")
     checkout.change_params(lambda params: params.update(base=str(tmp_path / "own")))
     return checkout
 
@@ -107,7 +109,7 @@ def test_a_base_outside_the_checkout_is_noticed_when_it_changes(own_base: Checko
 
 
 def test_dvc_runs_the_environments_python_that_is_not_activated(tmp_path: Path) -> None:
-    checkout = quick_checkout(tmp_path / "checkout")
+    checkout = workspaces.quick(tmp_path / "checkout")
     environment = Path(sys.executable).parent.parent
     (checkout.root / ".venv").symlink_to(environment, target_is_directory=True)
     outside = "/usr/bin:/bin"  # git and sh, and no Python that has the package

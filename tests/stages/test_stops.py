@@ -12,11 +12,6 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.stages.stops import explained_stops
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path)
-
-
 def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,8 +1,8 @@
-import shutil
-import socket
 from pathlib import Path
 
 import pytest
+from making import workspaces
+from mlflow_server import free_port
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
@@ -24,10 +24,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory, tracking: TrackingP
 
 @pytest.fixture
 def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "my vöice")
-    workspace.tracking_db.parent.mkdir(parents=True)
-    shutil.copy(empty_database, workspace.tracking_db)
-    return workspace
+    """With an MLflow store that is empty."""
+    return workspaces.tracked(tmp_path / "my vöice", empty_database)
 
 
 @pytest.fixture
@@ -46,9 +44,6 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    return free_port()

@@ -1,5 +1,6 @@
 """A phase as far as MLflow can tell: a curve in a folder, and the tracker that delivers it."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,28 @@ def history(store: TrackingStore, run_id: str | None, key: str = "train/loss") -
 
 def line(last: int, first: int = 1) -> list[tuple[int, float]]:
     return [(step, step / 2) for step in range(first, last + 1)]
+
+
+def unplugged(*_: Any, **__: Any) -> Any:
+    """A gate, or a way to connect, of a server that is away."""
+    raise ConnectionError("unplugged")
+
+
+class LateAnswer:
+    """A way to connect that hangs for as long as the block lasts."""
+
+    def __init__(self, store: TrackingStore) -> None:
+        self._store, self._answered = store, threading.Event()
+
+    def __call__(self) -> TrackingStore:
+        assert self._answered.wait(60)
+        return self._store
+
+    def __enter__(self) -> "LateAnswer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._answered.set()
 
 
 class Client:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from evaluations import evaluate
 from filelock import FileLock
-from runs import KEY, Training, begin, history, line, through
+from runs import KEY, Training, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace, lock_of
@@ -18,10 +18,6 @@ from xtts_finetune.tracking.backlog import deliver_backlog, set_aside, take_back
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.registry import versions
-
-
-def unplugged(metrics: Any) -> None:
-    raise ConnectionError("unplugged")
 
 
 @pytest.fixture

@@ -32,13 +32,13 @@ def test_a_row_says_when_it_was(tmp_path: Path) -> None:
 def test_a_state_has_a_file_for_every_thousand_steps(tmp_path: Path) -> None:
     rows = [{"step": step, "epoch": 0, "train/loss": 6.5} for step in (998, 999, 1000, 1001, 2500)]
     disk = [{"step": 999, "epoch": 0, "disk/free_bytes": 1.0}]  # logged when the save of that step is done
-    found = segments([*rows, *disk])
-    assert list(found) == ["curve-00000000.jsonl", "curve-00001000.jsonl", "curve-00002000.jsonl"]
-    for name, part in found.items():
+    parts = segments([*rows, *disk])
+    assert list(parts) == ["curve-00000000.jsonl", "curve-00001000.jsonl", "curve-00002000.jsonl"]
+    for name, part in parts.items():
         (tmp_path / name).write_text(as_text(part))
     assert stored_rows(tmp_path) == rows
     assert {name: as_text(part) for name, part in segments(rows[:3]).items()}.items() >= {
-        ("curve-00000000.jsonl", as_text(found["curve-00000000.jsonl"]))
+        ("curve-00000000.jsonl", as_text(parts["curve-00000000.jsonl"]))
     }, "what is complete is the same in every later state"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
-from runs import DATASET, KEY, begin, history, line, through
+from runs import DATASET, KEY, LateAnswer, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.core.layout import Workspace
@@ -262,16 +262,13 @@ def test_an_answer_that_was_lost_doubles_nothing(store: TrackingStore, folder: P
 def test_points_that_cannot_be_stored_are_counted_and_wait(
     store: TrackingStore, folder: Path, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def gate(metrics: Any) -> None:
-        raise ConnectionError("unplugged")
-
-    training = begin(through(store, gate), folder, flush_every_steps=1000)
+    training = begin(through(store, unplugged), folder, flush_every_steps=1000)
     with training.tracker as tracker:
         training.line(7)
     assert "7 points are not in MLflow: unplugged" in capsys.readouterr().err
     assert store.client.get_run(tracker.run_id).info.status == "RUNNING"
-    [found] = waiting(workspace)
-    assert (found.key, found.points, found.registration) == (KEY, 7, False)
+    [left] = waiting(workspace)
+    assert (left.key, left.points, left.registration) == (KEY, 7, False)
     Delivery(Outbox.read(folder), lambda: store).bring()
     assert history(store, tracker.run_id) == line(7)
     assert store.client.get_run(tracker.run_id).info.status == "FINISHED"
@@ -318,26 +315,17 @@ def test_a_server_that_hangs_at_the_start_keeps_nobody_waiting(
     store: TrackingStore, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.05")
-    answered = threading.Event()
-
-    def connect() -> TrackingStore:
-        assert answered.wait(60)
-        return store
-
-    training = begin(connect, folder, uri="http://somewhere", flush_every_steps=1)
-    training.line(5)
-    training.tracker.finish()
-    assert "5 points are not in MLflow: no answer in 0.05 s" in capsys.readouterr().err
-    answered.set()
+    with LateAnswer(store) as connect:
+        training = begin(connect, folder, uri="http://somewhere", flush_every_steps=1)
+        training.line(5)
+        training.tracker.finish()
+        assert "5 points are not in MLflow: no answer in 0.05 s" in capsys.readouterr().err
 
 
 def test_a_parked_runs_record_moves_with_its_folder(store: TrackingStore, folder: Path, workspace: Workspace) -> None:
-    def gate(metrics: Any) -> None:
-        raise ConnectionError("unplugged")
-
-    training = begin(through(store, gate), folder, key=KEY)
+    training = begin(through(store, unplugged), folder, key=KEY)
     with training.tracker:
         training.line(3)
     shutil.move(folder, folder.with_name(f"phase1.{KEY}"))
-    [found] = waiting(workspace)
-    assert (found.key, found.points) == (KEY, 3)
+    [left] = waiting(workspace)
+    assert (left.key, left.points) == (KEY, 3)

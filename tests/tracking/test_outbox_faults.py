@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import PROJECT
 from evaluations import evaluate
 from filelock import FileLock
-from runs import KEY, Training, begin, history, line, through
+from making.project import copy_files
+from runs import KEY, LateAnswer, Training, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import link_tree
@@ -28,14 +28,10 @@ from xtts_finetune.tracking.registry import versions
 PARKED = f"phase1.{KEY}"
 
 
-def unplugged(*_: Any, **__: Any) -> None:
-    raise ConnectionError("unplugged")
-
-
 @pytest.fixture
 def project(workspace: Workspace) -> Workspace:
     """A workspace that has its params.yaml."""
-    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    copy_files(workspace.root, "params.yaml")
     return workspace
 
 
@@ -186,7 +182,7 @@ def test_a_run_that_cannot_be_delivered_keeps_no_other_back(
 def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspace) -> None:
     (workspace.undelivered / KEY).mkdir(parents=True)
     damage(workspace.undelivered / KEY)
-    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    copy_files(workspace.root, "params.yaml")
     said = status_text(workspace)
     assert f"{KEY}/delivery.json is damaged" in said
     assert f"rm -r {workspace.undelivered / KEY}" in said
@@ -202,8 +198,8 @@ def test_a_run_of_which_only_the_end_is_missing_waits(
     with monkeypatch.context() as patch:
         patch.setattr(store.client, "set_terminated", unplugged)
         training.tracker.finish("KILLED")
-    [found] = waiting(project)
-    assert found.points == 0
+    [left] = waiting(project)
+    assert left.points == 0
     assert "mlflow     lacks the tags or the end of a run: xtts-finetune sync" in status_text(project)
     assert list(sync_lines(project)) == ["phase1: tags and status delivered"]
     assert store.client.get_run(training.tracker.run_id).info.status == "KILLED"
@@ -225,16 +221,10 @@ def test_an_upload_beside_it_does_not_change_how_long_a_training_waits(
     store: TrackingStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.05")
-    answered = threading.Event()
-
-    def connect() -> TrackingStore:
-        assert answered.wait(10)
-        return store
-
-    training = begin(connect, workspace.work("phase1"), uri="http://somewhere")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # as for an upload: 600
-    training.tracker.finish()
-    answered.set()
+    with LateAnswer(store) as connect:
+        training = begin(connect, workspace.work("phase1"), uri="http://somewhere")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # as for an upload: 600
+        training.tracker.finish()
     assert "no answer in 0.05 s" in capsys.readouterr().err
 
 

@@ -146,9 +146,9 @@ def test_a_crash_while_linking_leaves_no_rest(
         patch.setattr(logged_model, "link_tree", crash)
         with pytest.raises(OSError, match="No space"):
             register(store, run_id, model)
-    assert [found.status for found in logged_models(store)] == ["PENDING"]
+    assert [model.status for model in logged_models(store)] == ["PENDING"]
     assert register(store, run_id, model).created
-    assert [found.status for found in logged_models(store)] == ["READY"]
+    assert [model.status for model in logged_models(store)] == ["READY"]
     assert len(list((workspace.root / "mlruns" / "artifacts" / "models").iterdir())) == 1
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT
+from making.project import PROJECT
 from mlflow_server import MlflowServer
 
 from xtts_finetune.core.errors import UserError

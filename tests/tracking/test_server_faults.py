@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow_server import MlflowServer
-from small_runs import EVALUATE, METRICS, PHASE1, PHASE2, STAGES, Fork, Points, Reference, Small, Stage
+from mlflow_server import MlflowServer, free_port
+from small_runs import EVALUATE, METRICS, PHASE1, PHASE2, STAGES, Before, Fork, Points, Reference, Small
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
@@ -28,17 +27,14 @@ MODEL = "voice of a server"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    server = MlflowServer(tmp_path_factory.mktemp("server"), port)
+    server = MlflowServer(tmp_path_factory.mktemp("server"), free_port())
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-def small(before: dict[Stage, Small], server: MlflowServer, tmp_path: Path) -> Small:
+def small(before: Before, server: MlflowServer, tmp_path: Path) -> Small:
     """Nothing trained yet, and an experiment and a model of its own on the server."""
     server.recover()
     small = before[PHASE1].copy(tmp_path / "small")
@@ -60,20 +56,20 @@ def points(store: TrackingStore, stage: str) -> Points:
     """Of the one run that a stage has, which must have ended well."""
     [run] = store.client.search_runs([store.experiment_id], f"tags.phase = '{stage}'")
     assert run.info.status == "FINISHED"
-    found: Points = defaultdict(list)
+    by_metric: Points = defaultdict(list)
     for name in run.data.metrics:
         history = store.client.get_metric_history(run.info.run_id, name)
-        found[name] = sorted((point.step, point.value) for point in history)
-    return found
+        by_metric[name] = sorted((point.step, point.value) for point in history)
+    return by_metric
 
 
 def check_all_delivered(small: Small, server: MlflowServer, reference: Reference) -> None:
     store = store_of(small, server)
     assert waiting(Workspace(small.root)) == []
     for stage in ("phase1", "phase2", "evaluate"):
-        expected, found = reference.whole.points(stage), points(store, stage)
+        expected, delivered = reference.whole.points(stage), points(store, stage)
         for metric in METRICS:
-            assert found.get(metric) == expected.get(metric), (stage, metric)
+            assert delivered.get(metric) == expected.get(metric), (stage, metric)
     [version] = versions(store, f"{MODEL} {small.root.parent.name}")
     registration = json.loads((small.root / "reports" / "registration.json").read_text())
     assert registration["version"] == version.version == 1

@@ -1,6 +1,1 @@
-import pytest
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _deterministic(deterministic: None) -> None:
-    """Every test here runs as the stages do."""
+from network_room import _deterministic, workspace  # noqa: F401

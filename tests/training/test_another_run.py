@@ -6,33 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import PHASE, flip_byte, make_params, outcome, rows_of, train
+from damage import flip_byte
+from making.params import TINY_PHASE, make_params
+from stored import steps
+from workbench import Killed, interrupt, outcome, rows_of, store_of, train
 
 from xtts_finetune.checkpoints.parking import parked
-from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.errors import Stopped, UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import FEATURES, Workspace
 
 pytestmark = pytest.mark.usefixtures("short_prompts")
 OTHER_LR = 5e-4
-
-
-class Killed(BaseException):
-    """In the place of kill -9, where the point in time matters."""
-
-
-def interrupt(workspace: Workspace, stop_at: int, **changes: Any) -> None:
-    with pytest.raises(Stopped):
-        train(workspace, make_params(**changes), stop_at)
-
-
-def store_of(workspace: Workspace) -> CheckpointStore:
-    return CheckpointStore(workspace.work("phase1"), 2)
-
-
-def steps(workspace: Workspace) -> list[int]:
-    return [state.step for state in store_of(workspace).states()]
 
 
 def newer_code(monkeypatch: pytest.MonkeyPatch, digest: str = "newer") -> None:
@@ -65,8 +50,8 @@ def test_another_run_parks_the_one_before(
     said = capsys.readouterr().out
     [run] = parked(workspace)
     assert f"another run: {named} changed; the one before, up to step 2, is parked in work/{run.folder.name}/" in said
-    assert (run.step, run.params["train_phase1.lr"]) == (2, PHASE.lr)
-    assert steps(workspace) == [0, 1]
+    assert (run.step, run.params["train_phase1.lr"]) == (2, TINY_PHASE.lr)
+    assert steps(store_of(workspace)) == [0, 1]
     assert [row["step"] for row in rows_of(workspace)] == [0, 1]
 
 
@@ -79,7 +64,7 @@ def test_there_and_back_it_resumes_bit_for_bit(workspace: Workspace, uninterrupt
 
 
 def test_both_runs_are_kept_where_they_alternate(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    for step, lr in ((1, PHASE.lr), (2, OTHER_LR), (3, PHASE.lr), (4, OTHER_LR), (5, PHASE.lr)):
+    for step, lr in ((1, TINY_PHASE.lr), (2, OTHER_LR), (3, TINY_PHASE.lr), (4, OTHER_LR), (5, TINY_PHASE.lr)):
         interrupt(workspace, step, lr=lr)
     said = capsys.readouterr().out
     assert [f"resuming phase1 after step {step}\n" in said for step in (1, 2, 3)] == [True] * 3
@@ -250,10 +235,10 @@ def test_a_diverging_run_is_kept_and_a_lower_rate_starts_anew(workspace: Workspa
     with pytest.raises(UserError, match="training diverged") as error:
         train(workspace, diverging)
     assert "dvc repro then starts phase1 from its beginning; what was trained is kept beside it" in str(error.value)
-    kept = steps(workspace)
+    kept = steps(store_of(workspace))
     with pytest.raises(UserError, match="training diverged"):  # unchanged, it fails as before: with nothing lost
         train(workspace, diverging)
-    assert steps(workspace) == kept
+    assert steps(store_of(workspace)) == kept
     train(workspace, make_params(epochs=3, lr=OTHER_LR))
     assert outcome(workspace) == outcome(whole)
     assert [(run.step, run.params["train_phase1.lr"]) for run in parked(workspace)] == [(kept[-1], 1e30)]

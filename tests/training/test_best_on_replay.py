@@ -3,38 +3,28 @@
 from typing import Any
 
 import pytest
-from workbench import flip_byte, make_params, outcome, train
+from damage import flip_byte
+from making.params import make_params
+from stored import bests, steps
+from workbench import Killed, interrupt, outcome, store_of, train
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore
-from xtts_finetune.core.errors import Stopped, UserError
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import discard, read_json
 from xtts_finetune.core.layout import Workspace
 
 pytestmark = pytest.mark.usefixtures("short_prompts")
 
 
-def store_of(workspace: Workspace) -> CheckpointStore:
-    return CheckpointStore(workspace.work("phase1"), 2)
-
-
-def interrupt(workspace: Workspace, step: int) -> None:
-    with pytest.raises(Stopped):
-        train(workspace, make_params(), step)
-
-
-def bests(workspace: Workspace) -> list[int]:
-    return [best.step for best in store_of(workspace).bests()]
-
-
 def test_the_best_of_a_state_s_time_stays_as_long_as_the_state(workspace: Workspace) -> None:
     interrupt(workspace, 3)
-    assert [state.step for state in store_of(workspace).states()] == [2, 3]
-    assert bests(workspace) == [0, 3]
+    assert steps(store_of(workspace)) == [2, 3]
+    assert bests(store_of(workspace)) == [0, 3]
     flip_byte(store_of(workspace).states()[-1].folder / "optimizer.safetensors")
     interrupt(workspace, 4)  # from state 2, whose best is that of step 0
     interrupt(workspace, 5)
-    assert bests(workspace) == [3], "both states are of its time now"
+    assert bests(store_of(workspace)) == [3], "both states are of its time now"
 
 
 def test_a_later_best_stays_until_the_replay_has_passed_it(workspace: Workspace, uninterrupted: dict[str, Any]) -> None:
@@ -43,10 +33,10 @@ def test_a_later_best_stays_until_the_replay_has_passed_it(workspace: Workspace,
     store = store_of(workspace)
     discard(store.states()[-1].folder)
     store.prune()
-    assert bests(workspace) == [0, 3]
+    assert bests(store_of(workspace)) == [0, 3]
     train(workspace, make_params())
     assert outcome(workspace) == uninterrupted
-    assert bests(workspace) == [6]
+    assert bests(store_of(workspace)) == [6]
 
 
 def test_an_earlier_best_on_the_way_does_not_replace_a_later_one(workspace: Workspace) -> None:
@@ -55,9 +45,9 @@ def test_an_earlier_best_on_the_way_does_not_replace_a_later_one(workspace: Work
     earlier = store.states()[0]
     discard(store.states()[-1].folder)
     store.publish_best(earlier)
-    assert bests(workspace) == [0, 2, 3]
+    assert bests(store_of(workspace)) == [0, 2, 3]
     store.prune()
-    assert bests(workspace) == [0, 2, 3]
+    assert bests(store_of(workspace)) == [0, 2, 3]
 
 
 def test_a_replay_that_comes_out_otherwise_has_the_best_of_before(
@@ -73,16 +63,13 @@ def test_a_replay_that_comes_out_otherwise_has_the_best_of_before(
     train(workspace, make_params())
     figures = read_json(workspace.metrics("phase1"))
     assert (figures["step"], figures["last_step"]) == (0, 6)
-    assert bests(workspace) == [0]
+    assert bests(store_of(workspace)) == [0]
     best = store.best()
     assert best is not None
     assert best.damage() is None
 
 
 def test_killed_before_the_best_of_before_goes(workspace: Workspace, uninterrupted: dict[str, Any]) -> None:
-    class Killed(BaseException):
-        pass
-
     def die(store: CheckpointStore) -> None:
         if store.best(3):
             raise Killed
@@ -91,7 +78,7 @@ def test_killed_before_the_best_of_before_goes(workspace: Workspace, uninterrupt
         patch.setattr(CheckpointStore, "_prune_bests", die)
         with pytest.raises(Killed):
             train(workspace, make_params())
-    assert bests(workspace) == [0, 3]
+    assert bests(store_of(workspace)) == [0, 3]
     assert all(Checkpoint.damage(best) is None for best in store_of(workspace).bests())
     train(workspace, make_params())
     assert outcome(workspace) == uninterrupted

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making.params import make_params
 from torch import Tensor
-from workbench import make_params, make_run, outcome, rows_of, stop_of, train
+from workbench import make_run, outcome, rows_of, stop_of, train
 
 from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.core.disk import files_below, held_bytes
@@ -78,9 +79,9 @@ def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: 
     real = loss.losses
 
     def spy(gpt: Any, mel: Any, batch: Batch, targets: loss.Targets) -> loss.Losses:
-        found = real(gpt, mel, batch, targets)
-        seen.append((found.mel.item(), found.mel_tokens))
-        return found
+        sums = real(gpt, mel, batch, targets)
+        seen.append((sums.mel.item(), sums.mel_tokens))
+        return sums
 
     monkeypatch.setattr(loss, "losses", spy)
     run.take_step()
@@ -170,8 +171,8 @@ def test_a_skipped_step_is_counted_and_leaves_the_means_finite(
     loss_of = loss.losses
 
     def poisoned_loss(*arguments: Any) -> loss.Losses:
-        found = loss_of(*arguments)
-        return replace(found, mel=found.mel * math.nan) if run.gpt.training and run.position.step in (1, 4) else found
+        sums = loss_of(*arguments)
+        return replace(sums, mel=sums.mel * math.nan) if run.gpt.training and run.position.step in (1, 4) else sums
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "losses", poisoned_loss)
@@ -210,10 +211,10 @@ def test_the_target_must_hold(workspace: Workspace) -> None:
 
 
 def test_a_target_reached_once_is_not_held(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter([9.0, 2.0, 3.0, 2.0, 2.0, 1.0])
+    losses = iter([9.0, 2.0, 3.0, 2.0, 2.0, 1.0])
 
     def evaluate(*_: Any) -> loss.TokenSums:
-        return loss.TokenSums(mel=next(found), mel_tokens=1, text=1, text_tokens=1)
+        return loss.TokenSums(mel=next(losses), mel_tokens=1, text=1, text_tokens=1)
 
     monkeypatch.setattr(loss, "evaluate", evaluate)
     train(workspace, make_params(target_mel_ce=2.5, epochs=9, batch_size=9))
@@ -223,10 +224,10 @@ def test_a_target_reached_once_is_not_held(workspace: Workspace, monkeypatch: py
 
 
 def test_patience(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter([5.0, 4.0, 4.5, 3.0, math.nan, 3.0, 1.0])
+    losses = iter([5.0, 4.0, 4.5, 3.0, math.nan, 3.0, 1.0])
 
     def evaluate(*_: Any) -> loss.TokenSums:
-        return loss.TokenSums(mel=next(found), mel_tokens=1, text=2, text_tokens=1)
+        return loss.TokenSums(mel=next(losses), mel_tokens=1, text=2, text_tokens=1)
 
     monkeypatch.setattr(loss, "evaluate", evaluate)
     params = make_params(patience=2, epochs=9, batch_size=9, save_every_steps=1)

@@ -5,14 +5,15 @@ import sys
 
 import pytest
 import torch
-from workbench import PHASE, make_params, make_run
+from making.params import TINY_PHASE, make_params
+from workbench import make_run
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 
 
 def rates(steps: int, **changes: object) -> list[float]:
-    phase = PHASE.model_copy(update={"lr": 1.0, **changes})
+    phase = TINY_PHASE.model_copy(update={"lr": 1.0, **changes})
     return [learning_rate(phase, step, steps) for step in range(steps)]
 
 
@@ -34,7 +35,7 @@ def test_more_warmup_than_steps() -> None:
 @pytest.mark.parametrize("optim", ["adamw", "adamw8bit"])
 def test_weight_decay_shrinks_weights_alone(workspace: Workspace, optim: str) -> None:
     gpt = make_run(workspace, make_params()).gpt
-    optimizer = build_optimizer(gpt, PHASE.model_copy(update={"optim": optim, "lr": 0.1, "weight_decay": 0.5}))
+    optimizer = build_optimizer(gpt, TINY_PHASE.model_copy(update={"optim": optim, "lr": 0.1, "weight_decay": 0.5}))
     for parameter in gpt.parameters():
         parameter.data.fill_(1.0)
         parameter.grad = torch.zeros_like(parameter)
@@ -57,7 +58,7 @@ def test_adamw8bit_goes_nearly_where_adamw_goes() -> None:
         torch.manual_seed(0)
         model = torch.nn.Linear(256, 256)
         start = model.weight.detach().clone()
-        optimizer = build_optimizer(model, PHASE.model_copy(update={"optim": optim}))
+        optimizer = build_optimizer(model, TINY_PHASE.model_copy(update={"optim": optim}))
         for step in range(1, 41):
             model.weight.grad = start / step**2
             optimizer.step()

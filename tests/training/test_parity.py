@@ -1,6 +1,7 @@
 """Our losses are those of Coqui's own GPTTrainer, run here beside ours on the same weights and clips."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,10 @@ def conditioning_mel(imported: Workspace) -> Any:
 
 
 @pytest.fixture(scope="module")
-def coqui(published: Path) -> Any:
-    """Coqui's own trainer, set up as its recipe does, on the published files themselves."""
+def coqui(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Coqui's own trainer, set up as its recipe does, on the published files, but a copy of the one it rewrites."""
+    model = tmp_path_factory.mktemp("coqui") / "model.pth"
+    shutil.copy(published / "model.pth", model)
     threads = torch.get_num_threads()
     from TTS.tts.layers.xtts.trainer.gpt_trainer import GPTArgs, GPTTrainer, GPTTrainerConfig
     from TTS.tts.models.xtts import XttsAudioConfig
@@ -64,7 +67,7 @@ def coqui(published: Path) -> Any:
     args = GPTArgs(
         mel_norm_file=str(published / "mel_stats.pth"),
         dvae_checkpoint=str(published / "dvae.pth"),
-        xtts_checkpoint=str(published / "model.pth"),
+        xtts_checkpoint=str(model),
         tokenizer_file=str(published / "vocab.json"),
         gpt_layers=4,
         gpt_n_model_channels=256,
@@ -77,7 +80,9 @@ def coqui(published: Path) -> Any:
         **shape,
     )
     audio = XttsAudioConfig(sample_rate=22050, dvae_sample_rate=22050, output_sample_rate=24000)
-    return GPTTrainer(GPTTrainerConfig(model_args=args, audio=audio)).eval()
+    trainer = GPTTrainer(GPTTrainerConfig(model_args=args, audio=audio)).eval()
+    model.unlink()
+    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +159,9 @@ def test_losses_of_coquis_batches(
     torch.testing.assert_close(theirs["cond_mels"], mels, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         figures = coqui.eval_step(theirs, None)[1]
-        found = loss.losses(gpt, conditioning_mel, batch, targets_of(batch))
-    assert (found.mel / found.mel_tokens).item() == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
-    assert 0.01 * (found.text / found.text_tokens).item() == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
+        own = loss.losses(gpt, conditioning_mel, batch, targets_of(batch))
+    assert (own.mel / own.mel_tokens).item() == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
+    assert 0.01 * (own.text / own.text_tokens).item() == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
 
 
 def test_coquis_batch_of_several(coqui: Any, dataset: Any, ours: FeatureReader, conditioning_mel: Any) -> None:
@@ -176,7 +181,7 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
     assert batch.conditioning_spans[:, 0].min() > 0
     theirs = as_coqui_batch(coqui, batch)
     with torch.no_grad():
-        found = loss.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
+        own = loss.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
         logits = coqui.xtts.gpt(
             theirs["text_inputs"],
             theirs["text_lengths"],
@@ -193,5 +198,5 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
                 sums -= F.log_softmax(logits[row, :, at], dim=0)[target].item()
                 tokens += 1
     assert tokens < batch.codes.size
-    assert found.mel_tokens == tokens
-    assert found.mel.item() / tokens == pytest.approx(sums / tokens, **CLOSE)
+    assert own.mel_tokens == tokens
+    assert own.mel.item() / tokens == pytest.approx(sums / tokens, **CLOSE)

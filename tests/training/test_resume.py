@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from damage import cut, flip_byte
+from making.params import TINY_PHASE, make_params
 from safetensors.torch import load_file
-from workbench import PHASE, cut, flip_byte, make_params, make_run, outcome, rows_of, stop_of, train
+from stored import steps
+from workbench import Killed, interrupt, make_run, outcome, rows_of, stop_of, store_of, train
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -24,25 +27,6 @@ from xtts_finetune.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("short_prompts")
 STEPS = 6  # of `make_params()`: 9 clips, batches of 2, 2 a step, 2 epochs
-
-
-class Killed(BaseException):
-    """In the place of kill -9, where the point in time matters."""
-
-
-def interrupt(workspace: Workspace, stop_at: int, **changes: Any) -> CheckpointStore:
-    """Train up to a step, as the first of several processes."""
-    with pytest.raises(Stopped, match=f"phase1 is saved at step {stop_at}"):
-        train(workspace, make_params(**changes), stop_at)
-    return store_of(workspace)
-
-
-def store_of(workspace: Workspace, keep_last: int = 2) -> CheckpointStore:
-    return CheckpointStore(workspace.work("phase1"), keep_last)
-
-
-def steps(store: CheckpointStore) -> list[int]:
-    return [state.step for state in store.states()]
 
 
 def test_the_run_is_what_it_is_meant_to_be(uninterrupted: dict[str, Any]) -> None:
@@ -305,7 +289,7 @@ def test_only_a_finished_step_is_saved(workspace: Workspace) -> None:
     state = run.store.states()[-1].state["position"]
     assert (state["step"], state["epoch"], state["epoch_step"]) == (1, 0, 1)
     assert state["train"]["mel_tokens"] > 0
-    assert PHASE.warmup_steps == 2  # so that the rate at resuming is still rising
+    assert TINY_PHASE.warmup_steps == 2  # so that the rate at resuming is still rising
 
 
 @pytest.mark.slow

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from making.params import TINY_PHASE, make_params
+from making.prepared import TEXT
 from safetensors.torch import load_file
 from torch import Tensor
-from workbench import PHASE, TEXT, make_params, make_run
+from workbench import make_run
 
 from xtts_finetune.checkpoints.identity import FORMAT
 from xtts_finetune.core.layout import OPTIMIZER, Workspace
@@ -22,7 +24,7 @@ both = pytest.mark.parametrize("optim", ["adamw", "adamw8bit"])
 
 
 def make_optimizer(gpt: GPT, optim: str) -> torch.optim.Optimizer:
-    return build_optimizer(gpt, PHASE.model_copy(update={"optim": optim}))
+    return build_optimizer(gpt, TINY_PHASE.model_copy(update={"optim": optim}))
 
 
 def step(gpt: GPT, optimizer: torch.optim.Optimizer) -> None:

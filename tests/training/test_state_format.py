@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-import workbench
+from making import workspaces
+from making.params import make_params
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from workbench import make_params, make_run, make_workspace, outcome, train
+from workbench import interrupt, make_run, outcome, store_of, train
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import FORMAT, Record, identity_of
 from xtts_finetune.checkpoints.parking import parked
-from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.errors import Stopped, UserError
 from xtts_finetune.core.files import read_json, sha256_file, write_json
 from xtts_finetune.core.layout import Workspace
@@ -31,7 +31,7 @@ OF_FORMAT_1 = {"gpt_layers": 1, "gpt_n_model_channels": 32, "gpt_n_heads": 1, "d
 
 
 def newest(workspace: Workspace) -> Checkpoint:
-    return CheckpointStore(workspace.work("phase1"), 2).states()[-1]
+    return store_of(workspace).states()[-1]
 
 
 def sealed(folder: Path) -> None:
@@ -39,12 +39,6 @@ def sealed(folder: Path) -> None:
     files = [file for file in sorted(folder.iterdir()) if file.name != "manifest.json"]
     listed = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in files}
     write_json(folder / "manifest.json", {"files": listed})
-
-
-def interrupt(workspace: Workspace, step: int) -> Checkpoint:
-    with pytest.raises(Stopped):
-        train(workspace, make_params(), step)
-    return newest(workspace)
 
 
 def in_format_1(workspace: Workspace) -> None:
@@ -72,9 +66,8 @@ def in_format_1(workspace: Workspace) -> None:
         sealed(folder)
 
 
-def test_a_state_of_format_1_as_its_code_wrote_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workbench, "TINY", OF_FORMAT_1)
-    workspace = make_workspace(tmp_path / "workspace")
+def test_a_state_of_format_1_as_its_code_wrote_it(tmp_path: Path) -> None:
+    workspace = workspaces.tiny(tmp_path / "workspace", **OF_FORMAT_1)
     workspace.work("phase1").mkdir(parents=True)
     with tarfile.open(FORMAT_1) as archive:
         archive.extractall(workspace.work("phase1"), filter="data")
@@ -105,11 +98,11 @@ def test_from_format_1_it_goes_on_to_the_same_weights(workspace: Workspace, unin
     in_format_1(workspace)
     assert "format" not in newest(workspace).state
     train(workspace, make_params())
-    found = outcome(workspace)
-    assert found["best"] == uninterrupted["best"]
+    ended = outcome(workspace)
+    assert ended["best"] == uninterrupted["best"]
     same = ("model.safetensors", "optimizer.safetensors", "curve-00000000.jsonl")
-    assert [found["last state"][name] == uninterrupted["last state"][name] for name in same] == [True] * 3
-    assert (found["figures"], found["csv"]) == (uninterrupted["figures"], uninterrupted["csv"])
+    assert [ended["last state"][name] == uninterrupted["last state"][name] for name in same] == [True] * 3
+    assert (ended["figures"], ended["csv"]) == (uninterrupted["figures"], uninterrupted["csv"])
     assert newest(workspace).state["format"] == FORMAT
     assert newest(workspace).state["newer_code"][0][0] == 4, "it went on under this code from there"
 
@@ -128,15 +121,15 @@ Change = Callable[[dict[str, Tensor]], object]
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        ("optimizer", lambda found: found.pop("text_head.bias.exp_avg"), "lacks text_head.bias.exp_avg"),
-        ("optimizer", lambda found: found.update({"9.exp_avg": torch.ones(1)}), "unknown to this code, 9.exp_avg"),
-        ("optimizer", lambda found: found.update({"text_head.bias.v": torch.ones(1)}), "text_head.bias.v"),
-        ("model", lambda found: found.pop("text_head.bias"), "text_head.bias"),
-        ("model", lambda found: found.update({"text_foot": torch.ones(1)}), "text_foot"),
+        ("optimizer", lambda tensors: tensors.pop("text_head.bias.exp_avg"), "lacks text_head.bias.exp_avg"),
+        ("optimizer", lambda tensors: tensors.update({"9.exp_avg": torch.ones(1)}), "unknown to this code, 9.exp_avg"),
+        ("optimizer", lambda tensors: tensors.update({"text_head.bias.v": torch.ones(1)}), "text_head.bias.v"),
+        ("model", lambda tensors: tensors.pop("text_head.bias"), "text_head.bias"),
+        ("model", lambda tensors: tensors.update({"text_foot": torch.ones(1)}), "text_foot"),
     ],
 )
 def test_what_does_not_fit_is_named(workspace: Workspace, file: str, change: Change, said: str) -> None:
-    folder = interrupt(workspace, 2).folder
+    folder = interrupt(workspace, 2).states()[-1].folder
     tensors = load_file(folder / f"{file}.safetensors")
     change(tensors)
     save_file(tensors, folder / f"{file}.safetensors")
@@ -149,7 +142,7 @@ def test_what_does_not_fit_is_named(workspace: Workspace, file: str, change: Cha
 
 @pytest.mark.parametrize("number", [3, None])
 def test_a_format_of_the_future_is_refused(workspace: Workspace, number: int | None) -> None:
-    folder = interrupt(workspace, 2).folder
+    folder = interrupt(workspace, 2).states()[-1].folder
     write_json(folder / "state.json", {**read_json(folder / "state.json"), "format": number})
     sealed(folder)
     shutil.rmtree(folder.parent / "best-00000000")
