@@ -71,9 +71,28 @@ def test_a_header_of_the_layout_without_one_is_no_clip(recordings: Recordings, h
     assert [(clip.id, clip.line) for clip in read_metadata(recordings.root, "en")] == [("a", 2)]
 
 
-def test_commas_are_told_from_bars(recordings: Recordings) -> None:
-    error = refusal(recordings, "a,Hello.\n")
-    assert error.problems[0].remedy == "write id|text|normalised text, with | between them instead of a comma"
+@pytest.mark.parametrize(
+    ("line", "mark"), [("a,Hello.", "a comma"), ("a\tHello.", "a tab"), ("a;Hello.", "a semicolon")]
+)
+def test_other_separators_are_told_from_bars(recordings: Recordings, line: str, mark: str) -> None:
+    error = refusal(recordings, f"{line}\n")
+    assert error.problems[0].remedy == f"write id|text|normalised text, with | between them instead of {mark}"
+
+
+def test_a_column_that_nothing_is_known_of_is_not_passed_over(recordings: Recordings) -> None:
+    """A typo: the languages in it would count for nothing."""
+    message = str(refusal(recordings, "audio_file|text|speaker_name|lang\na.wav|hello|ann|it\n"))
+    assert "metadata.csv:1\n      has columns that nothing is known of: 'lang'" in message
+    assert "known are audio_file|text|speaker_name|emotion_name|language" in message
+
+
+def test_a_language_that_the_model_does_not_have(recordings: Recordings) -> None:
+    message = str(refusal(recordings, "audio_file|text|language\na.wav|hello|English\nb.wav|hello|en\n"))
+    assert (
+        "metadata.csv:2\n      has no language that XTTS v2 speaks: 'English'\n      remedy: write one of en,"
+        in message
+    )
+    assert "metadata.csv:3" not in message
 
 
 def test_wav_comes_before_other_formats(recordings: Recordings) -> None:

@@ -1,12 +1,14 @@
 """Room for a run beside others: what counts as its own, and what to type where it does not fit."""
 
 import os
+import shutil
 from typing import Any
 
 import pytest
 from making.done_runs import done
 from making.params import of_the_real_model
 from making.prepared import describe_base
+from making.project import PROJECT
 
 from xtts_finetune.checkpoints.identity import Record, identity_of
 from xtts_finetune.checkpoints.lock import locked
@@ -15,10 +17,12 @@ from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import Params
+from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, is_done
-from xtts_finetune.diskspace.parked import delete_parked
+from xtts_finetune.diskspace.parked import delete_parked, parked_runs
+from xtts_finetune.diskspace.plan import Request
 from xtts_finetune.diskspace.preflight import preflight
+from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.dvcio.cache import Cache
 
 HELD = 3_000_000  # bytes of a run's state
@@ -108,3 +112,16 @@ def test_what_a_killed_save_left_is_cleared_before_it_is_refused(workspace: Work
         preflight(workspace, with_lr(1e-5), "phase1")
     assert not left.exists()
     assert (workspace.work("phase1") / "step-00000200").exists()
+
+
+def test_a_run_in_the_place_of_another_is_only_its_keys_to_delete(workspace: Workspace) -> None:
+    """It was stopped, its parameters were set back, and DVC has all of what they ask for: no stage parks it."""
+    shutil.copy(PROJECT / "presets" / "xtts_v2.yaml", workspace.params)
+    key = begin(workspace, 3e-5)
+    plan = make_plan(workspace, Request("best_only", force=True))
+    assert [each for item in plan.items for each in item.paths if each.is_relative_to(workspace.work("phase1"))] == []
+    assert f"parked phase1 {key} at step 200, best Mel CE 4.000, lr 3e-05" in [kept.what for kept in plan.kept]
+    assert "gone, 3" in delete_parked(workspace, key)
+    assert not workspace.work("phase1").exists()
+    begin(workspace, load_params(workspace.params).train_phase1.lr)
+    assert parked_runs(workspace) == [], "that one is asked for"

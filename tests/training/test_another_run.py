@@ -181,7 +181,8 @@ def test_where_the_best_up_to_there_is_gone_it_is_trained_anew(
     train(whole, make_params(epochs=1))
     train(workspace, make_params())
     train(workspace, make_params(epochs=1), is_kept=is_kept)
-    assert "by the rules of today phase1 ends before the step of its best weights; the" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "epochs, target_mel_ce or patience now end phase1 before the step of its best weights; the" in said
     assert outcome(workspace) == outcome(whole)
     assert [run.step for run in parked(workspace)] == ([] if is_kept else [6])
 

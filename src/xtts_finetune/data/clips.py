@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
 
+from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import contained
 
 METADATA = "metadata.csv"
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 DEFAULT_SPEAKER = "default"  # of clips whose metadata names none
+_ONE_OF = f"write one of {', '.join(LANGUAGES)}"
 SHOWN = 20  # problems in one message
+_COLUMNS = ("audio_file", "text", "speaker_name", "emotion_name", "language")  # of Coqui's layout; no emotion is used
+_SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}
 LAYOUT = "metadata.csv has a line id|text|normalised text per clip, and wavs/<id>.wav is its recording"
 
 
@@ -35,7 +39,8 @@ def read_metadata(data: Path, language: str) -> list[Clip]:
     """The clips of `data`/metadata.csv, in its order.
 
     Two layouts: LJSpeech (`id|text[|normalised]`, no header, audio in wavs/<id>.wav, .flac, …) and Coqui (a header
-    with audio_file and text, and perhaps speaker_name and language). Nothing is quoted: `|` always separates.
+    with audio_file and text, and perhaps speaker_name, emotion_name and language). Nothing is quoted: `|` always
+    separates.
 
     Args:
         language: of clips whose row names none.
@@ -99,8 +104,8 @@ def _rows(data: Path) -> list[tuple[int, list[str]]]:
 
 def _ljspeech_clip(data: Path, line: int, fields: list[str], language: str) -> Clip:
     if len(fields) not in (2, 3):
-        commas = len(fields) == 1 and "," in fields[0]
-        remedy = f"write id|text|normalised text{', with | between them instead of a comma' if commas else ''}"
+        other = next((name for mark, name in _SEPARATORS.items() if len(fields) == 1 and mark in fields[0]), None)
+        remedy = f"write id|text|normalised text{f', with | between them instead of {other}' if other else ''}"
         raise _unusable(data, f"has {len(fields)} column(s): {_short(fields)}", remedy, line)
     name = fields[0].strip()
     stem = name[: -len(suffix)] if (suffix := PurePath(name).suffix).lower() in SUFFIXES else name
@@ -113,6 +118,10 @@ def _coqui_clips(data: Path, line: int, header: list[str]) -> _ClipOf:
     columns = [column.strip() for column in header]
     if "text" not in columns:
         raise _unusable(data, f"has no column text: {_short(header)}", "start it with audio_file|text", line)
+    unknown = [column for column in columns if column not in _COLUMNS]
+    if unknown:
+        what = f"has columns that nothing is known of: {_short(unknown)}"
+        raise _unusable(data, what, f"leave them out; known are {'|'.join(_COLUMNS)}", line)
 
     def clip_of(data: Path, line: int, fields: list[str], language: str) -> Clip:
         if len(fields) != len(columns):
@@ -121,8 +130,10 @@ def _coqui_clips(data: Path, line: int, header: list[str]) -> _ClipOf:
         row = {column: field.strip() for column, field in zip(columns, fields, strict=True)}
         name = row["audio_file"]
         audio = _find(data, name, [name, f"wavs/{name}"], line)
-        speaker = row.get("speaker_name") or DEFAULT_SPEAKER
-        return Clip(name, audio, row["text"], row.get("language") or language, speaker, line)
+        speaker, spoken = row.get("speaker_name") or DEFAULT_SPEAKER, row.get("language") or language
+        if spoken not in LANGUAGES:
+            raise _unusable(data, f"has no language that XTTS v2 speaks: {spoken!r}", _ONE_OF, line)
+        return Clip(name, audio, row["text"], spoken, speaker, line)
 
     return clip_of
 

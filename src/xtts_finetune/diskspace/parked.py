@@ -1,18 +1,21 @@
 """Parked runs as something that holds the disk: nothing but `clean --parked KEY` deletes one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from xtts_finetune.checkpoints.lock import trainers_kept_out
-from xtts_finetune.checkpoints.parking import Parked, parked
+from xtts_finetune.checkpoints.identity import identity_of
+from xtts_finetune.checkpoints.lock import trained_now, trainers_kept_out
+from xtts_finetune.checkpoints.parking import Parked, continues, described, parked, record_of
 from xtts_finetune.core.disk import files_below, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
-from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import Yaml12Loader
+from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.params import Yaml12Loader, load_params
+from xtts_finetune.dvcio.outs import is_taken_over
 from xtts_finetune.tracking.backlog import set_aside_run
 
 
@@ -25,8 +28,9 @@ class ParkedRun:
 
     @property
     def key(self) -> str:
-        """As it is typed: two runs of one key are numbered."""
-        return self.run.folder.name.removeprefix(f"{self.run.phase}.")
+        """As it is typed: two runs of one key are numbered, when they are moved aside."""
+        name, phase = self.run.folder.name, self.run.phase
+        return self.run.key if name == phase else name.removeprefix(f"{phase}.")
 
     @property
     def command(self) -> str:
@@ -43,12 +47,26 @@ class ParkedRun:
 
 
 def parked_runs(workspace: Workspace) -> list[ParkedRun]:
-    """Every parked run, by phase and key."""
+    """Every parked run, by phase and key; first those that still lie in work/<phase>/, which others are to have."""
     now = _settings(workspace.params)
     return [
         ParkedRun(run, {name: value for name, value in run.params.items() if now.get(name) != value})
-        for run in parked(workspace)
+        for run in (*_to_be_parked(workspace), *parked(workspace))
     ]
+
+
+def _to_be_parked(workspace: Workspace) -> Iterator[Parked]:
+    """The runs in work/ that params.yaml does not ask for; a live trainer's, or one that DVC has all of, is none."""
+    try:
+        params = load_params(workspace.params)
+    except UserError:  # then nobody knows
+        return
+    live = trained_now(workspace)
+    for phase in PHASES:
+        work, identity = workspace.work(phase), identity_of(workspace, params, phase)
+        record = None if phase in live or is_taken_over(workspace, phase) else record_of(work)
+        if record is not None and identity is not None and not continues(work, identity):
+            yield described(work, phase, record.identity.key)
 
 
 def find_parked(workspace: Workspace, key: str) -> ParkedRun:

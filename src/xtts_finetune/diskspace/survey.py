@@ -45,7 +45,7 @@ def make_plan(
         *(part for phase in PHASES for part in survey.phase(phase)),
         *survey.leftovers(),
         *survey.cache_objects(),
-        *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in parked_runs(workspace)),
+        *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in survey.parked),
         *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(workspace)),
         *(
             Kept(out_path(workspace, folder), "waits for MLflow: xtts-finetune sync", held_bytes(files_below(folder)))
@@ -77,6 +77,8 @@ class _Survey:
         self.named = self.earlier.named
         self.going = {phase: self._going(phase) for phase in PHASES}  # names in checkpoints/<phase>/
         self.outs = dict(self._relisted())
+        self.parked = parked_runs(workspace)
+        self.others = {each.run.folder for each in self.parked}  # which only their key deletes
         self.own = self._own()
 
     def phase(self, phase: PhaseName) -> Iterator[Item | Kept]:
@@ -89,6 +91,8 @@ class _Survey:
             yield self._item([reserve], "room held for a run that is not running now; the next one holds it again")
         if is_taken_over(self.workspace, phase):
             yield self._item([work], "the phase is done, and DVC has what is kept of it")
+        elif work in self.others:
+            pass  # listed with the parked runs
         elif (work / DONE).exists():
             yield self._keep([work], "the phase is done; `dvc repro` has yet to take it over")
         elif work.is_dir():

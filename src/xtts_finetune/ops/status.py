@@ -125,6 +125,8 @@ def _is_complete(workspace: Workspace, params: Params | None) -> bool:
 
 def _under_way(workspace: Workspace, phase: PhaseName) -> str:
     """How far an unfinished phase is, whether it runs now or waits to be resumed."""
+    if any(other.run.folder == workspace.work(phase) for other in parked_runs(workspace)):
+        return "not there yet"
     rows = list(read_rows(workspace.running_curve(phase)))
     evaluations = [row for row in rows if "eval/mel_ce" in row]
     if not evaluations:

@@ -46,7 +46,7 @@ def claim(job: Job, store: CheckpointStore, is_kept: Callable[[], bool]) -> Clai
     state = store.latest(lambda damaged, why: tqdm.write(f"passing over {damaged.folder}: {why}"))
     record = None if state is None else _readable(state)
     if state is not None and _has_lost_its_way(job, state):
-        why = f"by the rules of today {job.name} ends before the step of its best weights"
+        why = f"epochs, target_mel_ce or patience now end {job.name} before the step of its best weights"
         _put_away(job, store, why, is_kept)
         state = None
     _refuse_lost_best(job, store, state)
@@ -93,7 +93,7 @@ def _park(job: Job, store: CheckpointStore, why: str) -> None:
     before = described(folder, job.name, key)
     tqdm.write(
         f"another run: {why}; the one before, up to step {before.step}, is parked in "
-        f"{folder.relative_to(job.workspace.root)}/ ({shown(before.bytes)}) and goes on when that is set back"
+        f"{folder.relative_to(job.workspace.root)}/ ({shown(before.bytes)}) and goes on when it is set back"
     )
 
 
