@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from xtts_finetune.core.disk import files_below, freed_bytes
+from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.dvcio.cache import Listing
 
 Option = Literal["intermediates", "best_only", "archive"]
@@ -64,6 +65,7 @@ class Plan:
     items: list[Item]
     kept: list[Kept]
     outs: dict[str, Listing]  # what dvc.lock is to name instead, by the out's path
+    lost: set[PhaseName]  # whose states are gone already, though dvc.lock names them
     safe: list[str]  # objects that stay with what they list, though nothing in the workspace names them
 
     @property

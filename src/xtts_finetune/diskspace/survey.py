@@ -18,7 +18,7 @@ from xtts_finetune.diskspace.earlier import EarlierRuns
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
 from xtts_finetune.dvcio.cache import Cache, Listing
-from xtts_finetune.dvcio.outs import is_taken_over, out_path
+from xtts_finetune.dvcio.outs import is_taken_over, lost_states, out_path
 from xtts_finetune.tracking.outbox import ended_outboxes
 from xtts_finetune.tracking.registered import registered
 
@@ -54,7 +54,7 @@ def make_plan(
     ]
     items = counted(part for part in parts if isinstance(part, Item))
     kept = [part for part in parts if isinstance(part, Kept)]
-    return Plan(request, items, kept, survey.outs, survey.earlier.safe(survey.own))
+    return Plan(request, items, kept, survey.outs, survey.lost, survey.earlier.safe(survey.own))
 
 
 def ways_to_make_room(workspace: Workspace) -> list[Plan]:
@@ -75,6 +75,7 @@ class _Survey:
         self.frozen = self.cache.is_shared and not request.force
         self.earlier = EarlierRuns(workspace, request, self.cache)
         self.named = self.earlier.named
+        self.lost = set[PhaseName]() if self._thins or self.frozen else set(lost_states(workspace))
         self.going = {phase: self._going(phase) for phase in PHASES}  # names in checkpoints/<phase>/
         self.outs = dict(self._relisted())
         self.parked = parked_runs(workspace)
@@ -156,7 +157,7 @@ class _Survey:
             before, is_here = self._listing(phase), folder.is_dir()
             staying = {path for path in before if path.split("/")[0] not in self.going[phase]}
             after = {path: before[path] for path in staying if not is_here or (folder / path).exists()}
-            if after != before and phase not in self.live:
+            if (after != before or phase in self.lost) and phase not in self.live:
                 yield self._name(folder), after
 
     def _going(self, phase: PhaseName) -> set[str]:

@@ -22,6 +22,7 @@ from xtts_finetune.dvcio.command import ROOM, dvc
 from xtts_finetune.dvcio.named_run import refuse_unless_named
 from xtts_finetune.tracking.backlog import set_aside
 
+COMMIT = "commit dvc.lock: it names what is here now (git commit -m 'Other states' dvc.lock)"
 _SAFE = ".kept-by-clean"  # a folder, while `dvc gc` runs: with a .dvc file, so that it keeps what that names
 
 
@@ -48,7 +49,7 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
         going = make_plan(workspace, request, verify=True, live=live)
         _release_reserves(workspace, live)
         set_aside(workspace)
-        refuse_unless_named(workspace, pruned_is_fine=True)
+        refuse_unless_named(workspace, pruned_is_fine=True, lost=going.lost)
         if keeper:
             yield from keeper.secure(going)
         yield from plan_lines(going)
@@ -61,13 +62,16 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
             yield ""
             yield from _gained(workspace, before, going)
         if going.outs:
-            yield "commit dvc.lock: it names what is left (git commit -m 'Fewer states' dvc.lock)"
+            yield COMMIT
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan for a reader."""
     title = plan.request.option.replace("_", "-")
     yield f"{title}: frees {shown(plan.bytes)}" if plan.items else f"{title}: nothing to free"
+    if plan.lost:
+        phases = " and ".join(sorted(plan.lost))
+        yield f"  the states of {phases} are gone: dvc.lock will name it without, and `dvc repro` runs nothing then"
     for item in plan.items:
         yield f"  {shown(item.bytes):>9}  {item.what}: {item.why}"
     for kept in plan.kept:
@@ -102,6 +106,8 @@ def _collect(workspace: Workspace, going: Plan) -> None:
     if not going.outs and not any(item.objects for item in going.items):
         return
     cache = Cache(workspace)
+    for phase in going.lost:
+        workspace.checkpoints(phase).mkdir(parents=True, exist_ok=True)  # as an empty folder dvc.lock will name it
     if going.outs:
         rename_outs(workspace, {out: cache.add(listing) for out, listing in going.outs.items()})
     refuse_unless_named(workspace, pruned_is_fine=False)
@@ -132,6 +138,6 @@ def _safe(workspace: Workspace, objects: Iterable[str]) -> Iterator[None]:
 
 
 def _gained(workspace: Workspace, before: dict[Path, int], going: Plan) -> Iterator[str]:
+    yield f"{shown(going.bytes)} freed"
     for place, free in free_by_place(workspace).items():
-        gained = free - before[place]
-        yield f"{shown(free)} free at {place}, {shown(gained)} more than before (planned: {shown(going.bytes)})"
+        yield f"{shown(free)} free at {place}, {shown(before[place])} before"

@@ -1,18 +1,19 @@
 """Whether the workspace is the run that dvc.lock names. Where it is not, `dvc gc` could delete the only copy of it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.disk import files_below
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs, uncached_outs
 from xtts_finetune.dvcio.command import changed_stages
+from xtts_finetune.dvcio.outs import out_path
 
 
-def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool) -> None:
+def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool, lost: Collection[PhaseName] = ()) -> None:
     """Ask DVC whether the outs are as dvc.lock names them. Changed parameters, sources and recordings are no matter.
 
     An out may be missing when its stage is to run again or its phase is under way, as DVC deletes outs before it runs
@@ -20,6 +21,7 @@ def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool) -> None:
 
     Args:
         pruned_is_fine: checkpoints/<phase>/ may have lost files, as when clean was killed, but none may differ.
+        lost: phases whose states are gone everywhere; dvc.lock is about to say so.
 
     Raises:
         UserError: they are not, or DVC cannot say.
@@ -29,6 +31,8 @@ def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool) -> None:
     for stage, out, how, reruns in _changed_outs(workspace):
         listing = cache.listing(named.get(out, ""))
         if how == "deleted" and (reruns or _is_under_way(workspace, stage)) and _is_cached(cache, named.get(out)):
+            continue
+        if any(out == out_path(workspace, workspace.checkpoints(phase)) for phase in lost):
             continue
         if pruned_is_fine and out.startswith("checkpoints/") and _is_part_of(workspace.root / out, listing, cache):
             continue

@@ -1,9 +1,11 @@
 """What dvc.lock says of the workspace."""
 
 import filecmp
+from collections.abc import Mapping
 from pathlib import Path
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.core.disk import files_below
 from xtts_finetune.core.files import (
     contained,
     discard,
@@ -85,6 +87,23 @@ def is_taken_over(workspace: Workspace, phase: PhaseName) -> bool:
     best = next((each for each in reader.bests() if each.step == figures["step"]), None)
     is_its_best = best is None or best.manifest[WEIGHTS]["sha256"] == exported["sha256"]
     return is_its_best and all(exported.get(name) == figure for name, figure in figures.items())
+
+
+def lost_states(workspace: Workspace) -> list[PhaseName]:
+    """Finished phases whose states are gone, here and in DVC's cache, though dvc.lock names them: models/ has the best.
+
+    So it is after going back to a run whose states `clean` has let go.
+    """
+    cache, named = Cache(workspace), named_outs(workspace)
+    return [phase for phase in PHASES if _has_lost_states(workspace, phase, cache, named)]
+
+
+def _has_lost_states(workspace: Workspace, phase: PhaseName, cache: Cache, named: Mapping[str, str]) -> bool:
+    folder = workspace.checkpoints(phase)
+    oid = named.get(out_path(workspace, folder))
+    if oid is None or cache.path(oid).is_file() or any(files_below(folder)) or workspace.work(phase).is_dir():
+        return False
+    return is_committed(workspace, phase)
 
 
 def data_digest(workspace: Workspace) -> str:

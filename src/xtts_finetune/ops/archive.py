@@ -17,7 +17,7 @@ from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.diskspace.plan import Plan, Request
 from xtts_finetune.diskspace.survey import make_plan
-from xtts_finetune.diskspace.sweep import plan_lines, sweep
+from xtts_finetune.diskspace.sweep import COMMIT, plan_lines, sweep
 from xtts_finetune.dvcio.cache import Cache, named_entries, rename_outs
 from xtts_finetune.dvcio.command import dvc
 from xtts_finetune.dvcio.named_run import refuse_unless_named
@@ -96,9 +96,11 @@ class Archive:
             yield from (
                 f"{out}: back, {shown(entry['bytes'])}, and every byte as written" for out, entry in entries.items()
             )
+            yield COMMIT
 
     def _pushing(self, plan: Plan) -> Iterator[str]:
         if not plan.outs:
+            yield "nothing to archive: no state here goes, for the reasons below"
             return
         cache, entries = Cache(self.workspace), named_entries(self.workspace)
         files = {out: cache.paths(cache.below([entries[out]["md5"]])) for out in plan.outs}

@@ -78,7 +78,7 @@ def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
     else:
         plan = make_plan(workspace, request)
         yield from plan_lines(plan)
-        yield from ["", f"do it: {request.command}"] if plan.items else []
+        yield from ["", f"do it: {request.command}"] if plan.items or plan.outs else []
 
 
 def _clean_parked(workspace: Workspace, key: str, yes: bool) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _overview(workspace: Workspace, choice: Choice) -> Iterator[str]:
     known = ", ".join(remotes(workspace)) or "none yet: dvc remote add NAME /where"
     yield from ["", f"archive: as best-only, once the states are safe in a DVC remote ({known})"]
     commands.append("xtts-finetune clean --archive REMOTE [--restore] --yes")
-    yield from ["", "do one of it, or without --yes see it by itself:", *(f"  {command}" for command in commands)]
+    yield from ["", "what to type (without --yes it shows one by itself):", *(f"  {command}" for command in commands)]
 
 
 def _mistake(what: str, remedy: str) -> UserError:

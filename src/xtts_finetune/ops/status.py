@@ -14,6 +14,7 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.dvcio.cache import Cache
+from xtts_finetune.dvcio.outs import lost_states
 from xtts_finetune.ops.origin import OURS, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
 from xtts_finetune.tracking.delivery import damaged, waiting
@@ -94,11 +95,18 @@ def _figure_lines(workspace: Workspace, params: Params | None) -> Iterator[str]:
         yield (
             _row(phase, figures["eval"], figures["step"]) if figures else f"{phase:<10} {_under_way(workspace, phase)}"
         )
-    if params and params.train_phase2.target_mel_ce is not None:
-        yield f"{'target':<10} {params.train_phase2.target_mel_ce:>11.3f}"
+    yield from _target_lines(params) if params else ()
     whose = whose_figures(workspace, params) if finished else None
     if whose:
         yield f"figures    {whose}"
+
+
+def _target_lines(params: Params) -> Iterator[str]:
+    targets = {phase: params.phase(phase).target_mel_ce for phase in PHASES}
+    differ = len(set(targets.values())) > 1
+    for phase, target in targets.items() if differ else [*targets.items()][:1]:
+        if target is not None:
+            yield f"{'target':<10} {target:>11.3f}{f'   ({phase})' if differ else ''}"
 
 
 def _row(model: str, figures: dict[str, float], step: int) -> str:
@@ -147,7 +155,7 @@ def _resumes(work: Path) -> str:
 
 def _waiting_lines(workspace: Workspace) -> Iterator[str]:
     """What MLflow does not have yet."""
-    runs = waiting(workspace)
+    runs = waiting(workspace, trained_now(workspace))
     if runs:
         points = sum(each.points for each in runs)
         what = [f"{points} points"] if points else []
@@ -178,8 +186,15 @@ def _next_lines(workspace: Workspace, params: Params | None, are_mistakes: bool)
     if are_mistakes:
         yield f"next: mend {workspace.params.name}"
         return
+    live = trained_now(workspace)
+    if live:
+        yield f"next: {' and '.join(sorted(live))} is being trained: wait for it"
+        return
     yield "next, in .venv (. .venv/bin/activate):"
-    if waiting(workspace) and not trained_now(workspace):  # a trainer delivers by itself
+    if lost_states(workspace):
+        yield "  xtts-finetune clean --best-only --yes   lets dvc.lock name models/ without the states that are gone;"
+        yield "                      dvc repro would train them again"
+    if waiting(workspace):
         yield "  xtts-finetune sync  brings to MLflow what it has not got yet"
     if not _is_complete(workspace, params):
         yield "  dvc repro           runs what is missing, and resumes what was stopped"

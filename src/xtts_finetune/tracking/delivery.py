@@ -5,13 +5,13 @@ mlflow takes seconds to import: only inside functions.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, running_outboxes
 
@@ -34,10 +34,16 @@ class Waiting:
     registration: bool  # whether its model has yet to be registered
 
 
-def waiting(workspace: Workspace) -> list[Waiting]:
-    """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server."""
+def waiting(workspace: Workspace, live: Collection[PhaseName] = ()) -> list[Waiting]:
+    """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server.
+
+    Args:
+        live: phases that are being trained: their trainers deliver by themselves.
+    """
     runs = []
-    for folder in (*ended_outboxes(workspace), *(folder for _, folder in running_outboxes(workspace))):
+    held = {workspace.work(phase) for phase in live}
+    running = (folder for _, folder in running_outboxes(workspace) if folder not in held)
+    for folder in (*ended_outboxes(workspace), *running):
         with suppress(UserError, FileNotFoundError):  # `damaged` has those that matter; or it was just delivered
             outbox = Outbox.read(folder)
             points, record = len(outbox.outstanding()), outbox.record
