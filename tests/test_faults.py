@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from small_runs import (
+
+from xtts_finetune.core.commands import as_typed
     DONE,
     EVALUATE,
     FAULT_TESTS,
@@ -123,7 +125,7 @@ def test_asked_to_stop_it_loses_no_step(
     assert fork.wait() == RESUMABLE
     saved = small.states("phase1")[-1]
     assert saved > 0, "by the signal alone"
-    assert f"phase1 is saved at step {saved}; run dvc repro again to resume" in fork.said
+    assert as_typed(f"phase1 is saved at step {saved}; run dvc repro again to resume") in fork.said
     assert f"resuming phase1 after step {saved}\n" in small.run(*PHASE1)
     reference.check_stage(small, PHASE1)
 

@@ -11,6 +11,8 @@ import pytest
 import tracked
 from checkouts import Checkout, killed_on_failure
 
+from xtts_finetune.core.commands import as_typed
+
 STEPS = list(range(1, 7))  # of phase 1
 PATIENCE = 300  # seconds until a process that does not get on has failed
 
@@ -69,7 +71,7 @@ def test_asked_to_stop_it_saves_and_says_so(untrained: Checkout, finished: Check
     _, said = trainer.communicate()
     step = newest_state(untrained)
     assert trainer.returncode == 75
-    assert f"stopped: phase1 is saved at step {step}; run dvc repro again to resume" in said
+    assert as_typed(f"stopped: phase1 is saved at step {step}; run dvc repro again to resume") in said
     assert "Traceback" not in said
     [run] = tracked.runs(untrained)["phase1"]
     assert run.info.status == "KILLED"

@@ -14,6 +14,8 @@ import pytest
 from checkouts import Checkout
 from small_disks import SmallDisk, small_disk
 
+from xtts_finetune.core.commands import as_typed
+
 SMALL_THINGS = 100_000_000  # bytes that a phase leaves free for reports and databases
 CLOSE = 3_000_000
 
@@ -98,7 +100,7 @@ def in_bytes(size: str) -> float:
 def test_before_anything_ran_it_says_what_it_cannot_know(fresh: Checkout) -> None:
     said = shown_disk(fresh)
     assert re.match(r"/\S*: [\d.]+ [MGT]B free\n", said)
-    unknown = "what it needs is not known before prepare has opened the base (dvc repro prepare)"
+    unknown = as_typed("what it needs is not known before prepare has opened the base (dvc repro prepare)")
     assert [f"{phase}: {unknown}" in said for phase in ("phase1", "phase2")] == [True, True]
     assert said.endswith("nothing can go\n")
     assert fresh.files(".") == ["params.yaml"]
@@ -191,7 +193,7 @@ def test_status_says_whether_the_next_phase_fits(untrained: Checkout, finished: 
     assert re.fullmatch(r"disk {7}[\d.]+ [MGT]B free; phase1 needs \d+ MB: fits", disk_line(untrained))
     set_parameters(untrained, 10**13)
     assert re.fullmatch(
-        r"disk {7}[\d.]+ [MGT]B free; phase1 needs 400 TB on /\S*, 400 TB too much: `xtts-finetune disk` .*",
+        r"disk {7}[\d.]+ [MGT]B free; phase1 needs 400 TB on /\S*, 400 TB too much: `\S*xtts-finetune disk` .*",
         disk_line(untrained),
     )
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.layout import Workspace
 
@@ -39,7 +40,7 @@ def status() -> None:
     """Show Mel CE and Text CE per phase, whether the next one fits on the disk, and what to type next."""
     from xtts_finetune.ops.status import status_text
 
-    typer.echo(status_text(Workspace.here()))
+    typer.echo(as_typed(status_text(Workspace.here())))
 
 
 @app.command()
@@ -57,7 +58,7 @@ def disk() -> None:
     """
     from xtts_finetune.ops.disk import disk_text
 
-    typer.echo(disk_text(Workspace.here()))
+    typer.echo(as_typed(disk_text(Workspace.here())))
 
 
 @app.command()
@@ -113,7 +114,7 @@ def clean(
 
     choice = Choice(intermediates, best_only, archive, restore, yes, force, history, parked)
     for line in clean_text(Workspace.here(), choice):
-        typer.echo(line)
+        typer.echo(as_typed(line))
 
 
 @app.command()
@@ -129,7 +130,7 @@ def restore(
     from xtts_finetune.ops.restore import restore_text
 
     for line in restore_text(Workspace.here(), version):
-        typer.echo(line)
+        typer.echo(as_typed(line))
 
 
 @app.command()
@@ -143,7 +144,7 @@ def sync() -> None:
     from xtts_finetune.ops.sync import sync_lines
 
     for line in sync_lines(Workspace.here()):
-        typer.echo(line)
+        typer.echo(as_typed(line))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from making.prepared import describe_base
 from small_disks import small_disk
 
 from xtts_finetune.checkpoints.lock import locked
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import free_bytes, shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import write_json
@@ -60,18 +61,18 @@ def test_a_phase_that_does_not_fit_is_refused_with_the_sum_and_what_helps(crowde
     assert said[8] == "missing 520 TB"
     freed = shown(OBJECT)
     assert said[9:] == [
-        f"remedy: xtts-finetune clean --intermediates --yes frees {freed}",
-        f"xtts-finetune clean --best-only --yes frees {freed}",
+        as_typed(f"remedy: xtts-finetune clean --intermediates --yes frees {freed}"),
+        as_typed(f"xtts-finetune clean --best-only --yes frees {freed}"),
         "params.yaml: checkpoints.keep_last: 1 saves 240 TB",
         "params.yaml: train_phase1.optim: adamw8bit saves 238 TB",
-        "xtts-finetune disk shows what else lies there",
+        as_typed("xtts-finetune disk shows what else lies there"),
     ]
 
 
 def test_nothing_is_offered_that_does_not_help(crowded: Workspace) -> None:
     shutil.rmtree(crowded.root / ".dvc" / "cache")
     said = refusal(crowded, make_params(optim="adamw8bit"))
-    assert said[-1] == "remedy: xtts-finetune disk shows what else lies there"
+    assert said[-1] == as_typed("remedy: xtts-finetune disk shows what else lies there")
 
 
 def test_the_phases_own_states_are_no_help(crowded: Workspace) -> None:
@@ -82,7 +83,7 @@ def test_the_phases_own_states_are_no_help(crowded: Workspace) -> None:
         (folder / "model.safetensors").write_bytes(os.urandom(2 * OBJECT))
         write_json(folder / "manifest.json", {"files": {"model.safetensors": {"bytes": 2 * OBJECT}}})
     said = refusal(crowded, make_params())
-    assert f"remedy: xtts-finetune clean --intermediates --yes frees {shown(OBJECT)}" in said
+    assert as_typed(f"remedy: xtts-finetune clean --intermediates --yes frees {shown(OBJECT)}") in said
 
 
 def test_each_disk_is_helped_by_what_frees_it(crowded: Workspace, tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_that_the_next_phase_will_not_fit_is_a_warning(crowded: Workspace, capsy
     warning, *lines = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: phase1 fits on ")
     assert "phase2 after it will not: " in warning
-    assert "`xtts-finetune disk` shows what can go" in warning
+    assert as_typed("`xtts-finetune disk` shows what can go") in warning
     labels = [line.split("  ")[2] for line in lines]
     assert labels[:3] == ["states of phase1", "best of phase1", "states kept (keep_last)"]
     assert labels[-1] == "missing"

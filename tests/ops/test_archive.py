@@ -8,6 +8,7 @@ from cleaning import assert_nothing_to_do, clean, digests, promised, size, state
 from damage import replace_flipped
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.layout import PHASES
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,7 @@ def test_states_go_there_and_come_back(own: Checkout, tapes: Path) -> None:
     plan = clean(own, "--archive", "tapes")
     assert str(tapes) in plan
     assert "the remote is on the disk that this is to free" in plan
-    assert "do it: xtts-finetune clean --archive tapes --yes" in plan
+    assert as_typed("do it: xtts-finetune clean --archive tapes --yes") in plan
     assert list(tapes.iterdir()) == []
     said = clean(own, "--archive", "tapes", "--yes")
     assert "every byte as it was; checkpoints-archive.json says how to get it back" in said

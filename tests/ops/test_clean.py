@@ -23,6 +23,7 @@ from filelock import FileLock
 from making.project import PROJECT
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.diskspace.plan import Request
@@ -42,7 +43,7 @@ def test_without_an_option_it_shows_every_plan_and_changes_nothing(finished: Che
     for option in ("--intermediates", "--best-only", "--archive REMOTE [--restore]"):
         assert f"xtts-finetune clean {option} --yes" in said
     alone = clean(finished, "--best-only")
-    assert "do it: xtts-finetune clean --best-only --yes" in alone
+    assert as_typed("do it: xtts-finetune clean --best-only --yes") in alone
     assert _everything(finished) == before
 
 

@@ -8,6 +8,7 @@ import yaml
 from checkouts import Checkout
 from making.params import ParamsFile
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import write_json
 
 
@@ -24,7 +25,7 @@ def test_a_clone_in_which_nothing_ran_has_the_commits(copied: Checkout) -> None:
         shutil.rmtree(copied.root / name)
     said = status(copied)
     assert "figures    as committed with git: nothing was trained in this checkout" in said
-    assert "  dvc repro  " in said
+    assert as_typed("  dvc repro  ") in said
     assert "mlflow ui" not in said
 
 
@@ -42,7 +43,7 @@ def test_other_parameters_are_named(copied: Checkout) -> None:
     copied.change_params(other)
     said = status(copied)
     assert "figures    of an earlier run, before train_phase2.lr 0.0003 → 1e-05" in said
-    assert "  dvc repro  " in said
+    assert as_typed("  dvc repro  ") in said
 
 
 def test_other_recordings_are_named(copied: Checkout) -> None:
@@ -71,7 +72,7 @@ def test_the_version_says_whose_weights_it_is(copied: Checkout) -> None:
     write_json(file, {**registration, "model_sha256": "0" * 64})
     assert "version 1 is of another run: those weights are not in models/\n" in status(copied)
     write_json(file, {"pending": True, "model_sha256": digest})
-    assert "registered not yet: it waits for MLflow (xtts-finetune sync)" in status(copied)
+    assert as_typed("registered not yet: it waits for MLflow (xtts-finetune sync)") in status(copied)
 
 
 def test_a_parked_run_is_listed_with_its_bytes(copied: Checkout) -> None:
@@ -113,4 +114,4 @@ def test_a_phase_trained_again_makes_what_follows_an_earlier_runs(copied: Checko
     lock.write_text(yaml.safe_dump(content), encoding="utf-8")
     said = status(copied)
     assert "figures    of an earlier run, before models/phase1 was trained again\n" in said
-    assert "  dvc repro  " in said
+    assert as_typed("  dvc repro  ") in said

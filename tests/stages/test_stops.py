@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from small_disks import SmallDisk, small_disk
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.errors import DiskFull, Stopped, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.stages.stops import explained_stops
@@ -21,7 +22,7 @@ def test_a_full_disk_says_what_to_type(workspace: Workspace) -> None:
         full()
     page = workspace.stop_page.read_text(encoding="utf-8")
     assert "No space left on device" in page
-    assert "type dvc repro" in page
+    assert as_typed("type dvc repro") in page
     assert "xtts-finetune clean --best-only --yes" in page
     with explained_stops(workspace):
         assert not workspace.stop_page.exists(), "nothing is the matter"

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from xtts_finetune.core.commands import as_typed
+
 EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_USER = 2
@@ -23,7 +25,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return f"  {self.where}\n      {self.what}\n      remedy: {self.remedy}"
+        return as_typed(f"  {self.where}\n      {self.what}\n      remedy: {self.remedy}")
 
 
 class UserError(Exception):
@@ -55,7 +57,7 @@ def exit_code_of(main: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER
     except Stopped as stop:
-        print(f"stopped: {stop}", file=sys.stderr)
+        print(as_typed(f"stopped: {stop}"), file=sys.stderr)
         return EXIT_RESUMABLE
     except KeyboardInterrupt:
         print("stopped: interrupted", file=sys.stderr)

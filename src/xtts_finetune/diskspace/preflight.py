@@ -8,6 +8,7 @@ from pathlib import Path
 from xtts_finetune.checkpoints.lock import locked, trained_now
 from xtts_finetune.checkpoints.parking import park, record_of
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import file_system, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
@@ -36,7 +37,7 @@ def preflight(workspace: Workspace, params: Params, phase: PhaseName) -> None:
     for later in PHASES[PHASES.index(phase) + 1 :]:
         for demand in budget.peak(later, before=[phase]):
             if demand.missing:
-                print(_warning(phase, later, demand), file=sys.stderr)
+                print(as_typed(_warning(phase, later, demand)), file=sys.stderr)
 
 
 def preflight_prepare(workspace: Workspace, params: Params) -> None:
@@ -90,8 +91,8 @@ def _problem(budget: Budget, phase: PhaseName, demand: Demand) -> Problem:
 
 def _shown(demand: Demand, helping: Iterable[tuple[str, str, int]]) -> Problem:
     """The arithmetic of a file system, and what helps there: what to type or change, its effect, and its bytes."""
-    ways = [(what, f"{effect} {shown(size)}") for what, effect, size in helping if size > 0]
-    ways.append(("xtts-finetune disk", "shows what else lies there"))
+    ways = [(as_typed(what), f"{effect} {shown(size)}") for what, effect, size in helping if size > 0]
+    ways.append((as_typed("xtts-finetune disk"), "shows what else lies there"))
     width = max(len(what) for what, _ in ways)
     lines = [f"{what:<{width}}  {effect}" for what, effect in ways]
     return Problem(str(demand.disk), "\n      ".join(demand.lines()), "\n              ".join(lines))

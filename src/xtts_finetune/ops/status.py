@@ -190,7 +190,7 @@ def _next_lines(workspace: Workspace, params: Params | None, are_mistakes: bool)
     if live:
         yield f"next: {' and '.join(sorted(live))} is being trained: wait for it"
         return
-    yield "next, in .venv (. .venv/bin/activate):"
+    yield "next:"
     if lost_states(workspace):
         yield "  xtts-finetune clean --best-only --yes   lets dvc.lock name models/ without the states that are gone;"
         yield "                      dvc repro would train them again"

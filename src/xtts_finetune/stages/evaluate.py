@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.layout import (
     BASE_INFO,
@@ -150,12 +151,8 @@ def _register(workspace: Workspace, connect: Callable[[], TrackingStore], must: 
     except Exception as error:
         if must:
             raise
-        print(
-            f"MLflow takes nothing: {reason(error)}\n"
-            "the evaluation is done; its model is registered by the next stage that meets MLflow, or by: "
-            "xtts-finetune sync",
-            file=sys.stderr,
-        )
+        told = "the evaluation is done; its model is registered by the next stage that meets MLflow, or by: "
+        print(f"MLflow takes nothing: {reason(error)}\n{told}{as_typed('xtts-finetune sync')}", file=sys.stderr)
 
 
 def _named(figures: dict[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
 from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
@@ -100,7 +101,7 @@ def _write(workspace: Workspace, text: str) -> None:
     for phase in PHASES:
         Reserve(reserve_of(workspace.work(phase))).release()
     try:
-        write_text(workspace.stop_page, f"# Stopped\n\n```\n{text}\n```\n")
+        write_text(workspace.stop_page, f"# Stopped\n\n```\n{as_typed(text)}\n```\n")
     except OSError as error:
         if not is_disk_full(error):
             raise

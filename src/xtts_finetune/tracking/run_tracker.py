@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore, reason
@@ -116,11 +117,8 @@ class RunTracker:
     def _report_the_rest(self) -> None:
         points, failure = len(self._outbox.outstanding()), self._failure
         why = reason(failure) if failure else "the disk is full"
-        print(
-            f"tracking: {points} points are not in MLflow: {why}\n"
-            "  nothing is lost: they wait in work/, and are delivered by the next stage, or by: xtts-finetune sync",
-            file=sys.stderr,
-        )
+        told = "  nothing is lost: they wait in work/, and are delivered by the next stage, or by: xtts-finetune sync"
+        print(f"tracking: {points} points are not in MLflow: {why}\n{as_typed(told)}", file=sys.stderr)
         if self._is_local and failure and is_disk_full(failure):
             raise DiskFull(f"MLflow's database has no room: {why}") from failure
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
 from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, shown
 from xtts_finetune.core.files import link_or_copy, sha256_file
 from xtts_finetune.tracking.curve import Row, as_text, segments
@@ -83,7 +84,7 @@ class Saver:
         tqdm.write(
             f"disk full: the state of step {step} has no room ({free} free). Training goes on without it, and saves "
             f"again when there is room; stopped before that, it resumes from {point}.\n"
-            "  what can be freed: xtts-finetune clean"
+            f"  what can be freed: {as_typed('xtts-finetune clean')}"
         )
 
 

@@ -1,0 +1,22 @@
+"""Commands in messages, so that they work as they are typed: in an activated environment or not."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+_COMMAND = re.compile(
+    r"(?<![\w./\\-])(?=dvc (?:add|checkout|commit|exp|gc|metrics|plots|pull|push|remote|repro|status)\b"
+    r"|xtts-finetune (?:clean|disk|restore|status|sync)\b|mlflow (?:db|experiments|ui)\b)"
+)
+
+
+def as_typed(text: str) -> str:
+    """`text` with its commands as they are typed in the project's root: `.venv/bin/dvc repro`.
+
+    In an environment of another name, as conda's, that is active, or this could not run: there nothing is changed.
+    """
+    if Path(sys.prefix).name != ".venv":
+        return text
+    programs = ".venv\\Scripts\\" if os.name == "nt" else ".venv/bin/"
+    return _COMMAND.sub(lambda _: programs, text)
