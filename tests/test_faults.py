@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from small_runs import (
-
-from xtts_finetune.core.commands import as_typed
     DONE,
     EVALUATE,
     FAULT_TESTS,
@@ -31,6 +29,8 @@ from xtts_finetune.core.commands import as_typed
     Stage,
     some,
 )
+
+from xtts_finetune.core.commands import as_typed
 
 pytestmark = FAULT_TESTS
 

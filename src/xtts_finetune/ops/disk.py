@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import files_below, free_bytes, freed_bytes, held_bytes, mount_point, shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
@@ -130,4 +131,4 @@ def _clean_lines(workspace: Workspace) -> Iterator[str]:
 
 
 def _row(part: str, size: int) -> str:
-    return f"    {part:<47}{shown(size):>11}"
+    return f"    {as_typed(part):<57}{shown(size):>11}"
