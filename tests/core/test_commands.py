@@ -23,12 +23,12 @@ from xtts_finetune.core.errors import Problem
     ],
 )
 def test_a_command_gets_its_place(text: str, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "prefix", "/home/somebody/my voice/.venv")
+    monkeypatch.setattr(sys, "prefix", "/somewhere/my voice/.venv")
     assert as_typed(text) == typed
     assert as_typed(typed) == typed
     assert as_typed(text) in str(Problem("here", "is wrong", text))
 
 
 def test_in_another_environment_it_is_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "prefix", "/opt/conda/envs/voice")
+    monkeypatch.setattr(sys, "prefix", "/somewhere/envs/voice")
     assert as_typed("then: dvc repro") == "then: dvc repro"
