@@ -64,9 +64,8 @@ class _Registry:
         """Its weights and card into `folder`: as links where the store is this workspace's own, else downloaded.
 
         Raises:
-            UserError: they are gone, or not what was registered.
+            UserError: they are gone, not what was registered, or at a path of this machine that is not our own.
         """
-        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         where = f"{version.name} version {version.version}"
@@ -77,8 +76,8 @@ class _Registry:
                 if here:
                     link_or_copy((here / MODEL_FOLDER / name).resolve(), folder / name)
                 else:
-                    file = f"{address}/{MODEL_FOLDER}/{name}"
-                    download_artifacts(artifact_uri=file, dst_path=str(folder), tracking_uri=self.store.uri)
+                    there = self.store.artifact_repository(f"{address}/{MODEL_FOLDER}")
+                    there.download_artifacts(name, str(folder))
         except (FileNotFoundError, MlflowException) as error:
             what = f"its files cannot be had: {(str(error).splitlines() or [''])[0][:200]}"
             raise UserError("nothing was restored", [Problem(where, what, "restore another version")]) from error

@@ -195,9 +195,7 @@ def _register(delivery: Delivery, order: Order) -> Registration:
     store, run_id = delivery.claim()
     folder = delivery.outbox.folder
     address = store.client.get_run(run_id).info.artifact_uri
-    if not store.own_folder(address, run_id, "artifacts"):
-        store.refuse_foreign_path(address)
-    store.client.log_artifacts(run_id, str(folder / FIGURES))
+    store.artifact_repository(address, run_id, "artifacts").log_artifacts(str(folder / FIGURES))
     return register_best(
         store,
         run_id,
