@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
@@ -20,6 +30,17 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+_NOT_IN_MODEL_NAMES = "/:.%\"'"
+
+
+def _as_mlflow_takes_it(name: str) -> str:
+    """MLflow's rule for models, which it would apply after the training."""
+    if not name.strip() or any(character in name for character in _NOT_IN_MODEL_NAMES):
+        shown = " ".join(_NOT_IN_MODEL_NAMES)
+        raise PydanticCustomError(
+            "model_name", "MLflow takes no blank name, and none with any of {shown}", {"shown": shown}
+        )
+    return name
 
 
 # what other trainers call a key, and it is here
@@ -94,7 +115,7 @@ class EvaluateParams(Strict):
 
 
 class RegistryParams(Strict):
-    model_name: Name
+    model_name: Annotated[str, AfterValidator(_as_mlflow_takes_it)]
 
 
 class TrackingParams(Strict):
