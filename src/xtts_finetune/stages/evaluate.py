@@ -88,9 +88,9 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     target = job.params.phase(PHASES[-1]).target_mel_ce
     draw_curves(workspace.reports / "curves.png", curves, figures["base"], target)
     write_json(workspace.evaluation, {**figures, "best": best})
-    _put(job, figures, best)
+    own = _put(job, figures, best)
     print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}")
-    _register(workspace, connect, is_local(params.tracking))
+    _register(job, connect, own)
 
 
 def _examine(job: Evaluation, model: str, folder: Path) -> dict[str, float]:
@@ -121,8 +121,12 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
         write_wav(folder / f"{number + 1}.wav", sound, rate)
 
 
-def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
-    """Keep for MLflow: one run with the figures, samples and curves, and the best model for the registry."""
+def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> Path:
+    """Keep for MLflow: one run with the figures, samples and curves, and the best model for the registry.
+
+    Returns:
+        The folder where all of it waits.
+    """
     workspace, params, card = job.workspace, job.params, job.card(best)
     settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
     tags = stage_tags(workspace, "evaluate", data_digest(workspace))
@@ -135,20 +139,23 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
     record = replace(stage_run(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
-    put(workspace, record, [point], Files(shown, lambda folder: _fill_bundle(job, best, folder), SERVING_CODE))
+    return put(workspace, record, [point], Files(shown, lambda folder: _fill_bundle(job, best, folder), SERVING_CODE))
 
 
-def _register(workspace: Workspace, connect: Callable[[], TrackingStore], must: bool) -> None:
-    """Deliver what waits for MLflow, this evaluation last. A server that takes nothing leaves it waiting.
+def _register(job: Evaluation, connect: Callable[[], TrackingStore], own: Path) -> None:
+    """Deliver what waits for MLflow, this evaluation (`own`) with it. A server that takes nothing leaves it waiting.
 
     Raises:
-        Exception: what keeps the workspace's own database from taking it (`must`).
+        Exception: what keeps the workspace's own database from taking it.
     """
     try:
-        for done in deliver_backlog(workspace, connect):
+        for done in deliver_backlog(job.workspace, connect):
             print(done)
     except Exception as error:
-        if must:
+        if not own.exists():
+            print(f"an earlier run still waits for MLflow (xtts-finetune sync): {reason(error)}", file=sys.stderr)
+            return
+        if is_local(job.params.tracking):
             raise
         print(
             f"MLflow takes nothing: {reason(error)}\n"
