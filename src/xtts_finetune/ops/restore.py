@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xtts_finetune.checkpoints.lock import RESTORE, trainers_kept_out
+from xtts_finetune.checkpoints.lock import RESTORE, models_held, trainers_kept_out
 from xtts_finetune.core.disk import full_disk_raises
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file
@@ -27,15 +27,15 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
         wanted: a version's number, or an alias of it.
 
     Raises:
-        UserError: there is no such version, its files are not what was registered, a trainer is at work, or what is
-            in models/<phase>/ is nowhere else.
+        UserError: there is no such version, its files are not what was registered, a trainer or an evaluation is
+            at work, or what is in models/<phase>/ is nowhere else.
     """
     params = load_params(workspace.params)
     store = open_store(workspace, params.tracking)
     registry = _Registry(store, params.registry.model_name, versions(store, params.registry.model_name))
     version = registry.find(wanted)
     phase = _phase(version)
-    with trainers_kept_out(workspace, RESTORE) as live:
+    with trainers_kept_out(workspace, RESTORE) as live, models_held(workspace):
         model = workspace.model(phase)
         if phase in live:
             raise UserError("not now", [Problem(str(model), "a trainer is at work here", "wait for it, or stop it")])

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.checkpoints.lock import models_held
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.layout import (
     BASE_INFO,
@@ -72,14 +73,21 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     """Write reports/evaluation.json, samples and curves; register the best of the phases' models.
 
     Raises:
-        UserError: what the stages before left cannot be used, or MLflow's own database.
+        UserError: what the stages before left cannot be used, or MLflow's own database; or models/ is restored to.
     """
     job = Evaluation(workspace, params)
     make_deterministic()
     set_aside(workspace)
     remove_finished_work(workspace)
     connect = connection(workspace, params.tracking)
-    figures: dict[str, Any] = {}
+    with models_held(workspace):
+        own = _compare(job)
+    _register(job, connect, own)
+
+
+def _compare(job: Evaluation) -> Path:
+    """Write the reports, and keep the best model for the registry; the folder where it waits."""
+    workspace, figures = job.workspace, dict[str, Any]()
     with published_folder(workspace.reports / "samples") as samples:
         for model in ("base", *PHASES):
             figures[model] = _examine(job, model, samples / model)
@@ -90,7 +98,7 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     write_json(workspace.evaluation, {**figures, "best": best})
     own = _put(job, figures, best)
     print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}")
-    _register(job, connect, own)
+    return own
 
 
 def _examine(job: Evaluation, model: str, folder: Path) -> dict[str, float]:
