@@ -7,6 +7,7 @@ work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
+work/workspace.id              tells this workspace's runs from those of other clones on one MLflow server
 work/digests.json              SHA-256 of large files outside, so that they are read once
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/status.reserve            room for reports/status.md
@@ -187,6 +188,11 @@ class Workspace:
     def undelivered(self) -> Path:
         """Runs that ended before MLflow had all of them, a folder each."""
         return self.root / "work" / _UNDELIVERED
+
+    @property
+    def id_file(self) -> Path:
+        """The workspace's id: not committed, so that every clone has its own."""
+        return self.root / "work" / "workspace.id"
 
     @property
     def page_reserve(self) -> Path:

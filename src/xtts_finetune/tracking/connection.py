@@ -7,6 +7,7 @@ import importlib
 import os
 import sqlite3
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filelock import FileLock
+
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.core.params import TrackingParams
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class TrackingStore:
     experiment_id: str
     uri: str
     artifacts: Path | None  # where the workspace's own database keeps files; None: another's store keeps them
+    workspace_id: str  # of the workspace that opened it
 
     @property
     def is_local(self) -> bool:
@@ -146,7 +151,7 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingS
         client = MlflowClient(uri, registry_uri=uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
-            return TrackingStore(client, client.create_experiment(tracking.experiment, location), uri, artifacts)
+            experiment = client.get_experiment(client.create_experiment(tracking.experiment, location))
     except MlflowException as error:
         remedy = "start the server, or set tracking.uri: null" if tracking.uri else f"mlflow db upgrade {uri}"
         raise UserError("MLflow cannot be used", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
@@ -157,10 +162,20 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingS
     if location and experiment.artifact_location != location:
         _follow_move(workspace.tracking_db, experiment.artifact_location, location)
         experiment = client.get_experiment(experiment.experiment_id)
-    store = TrackingStore(client, experiment.experiment_id, uri, artifacts)
+    store = TrackingStore(client, experiment.experiment_id, uri, artifacts, _workspace_id(workspace))
     if location and not store.own_folder(experiment.artifact_location):
         store.refuse_foreign_path(experiment.artifact_location)
     return store
+
+
+def _workspace_id(workspace: Workspace) -> str:
+    """Random, and made once."""
+    file = workspace.id_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_of(file)):
+        if not file.exists():
+            write_text(file, f"{uuid.uuid4().hex}\n")
+    return file.read_text(encoding="utf-8").strip()
 
 
 @contextmanager
