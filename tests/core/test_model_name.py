@@ -29,6 +29,8 @@ def test_it_is_as_mlflow_takes_it(tmp_path: Path, name: str) -> None:
             load_params(path)
         [problem] = refused.value.problems
         assert problem.where == f"params.yaml: registry.model_name = {name!r}"
+        assert problem.what.startswith("MLflow takes no")
+        assert problem.remedy == "correct the value"
 
 
 def _mlflow_takes(name: str) -> bool:
