@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from evaluations import evaluate
 from filelock import FileLock
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from runs import KEY, Training, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import UserError
@@ -133,7 +134,7 @@ def test_a_crash_anywhere_is_made_up_for(
 
     evaluate(workspace, model, created=2)
     with monkeypatch.context() as patch:
-        patch.setattr(store.client, step, crash)
+        patch.setattr(LocalArtifactRepository if step == "log_artifacts" else store.client, step, crash)
         with pytest.raises(KeyboardInterrupt):
             list(deliver_backlog(workspace, lambda: store))
     assert json.loads(workspace.registration.read_text())["pending"]

@@ -1,5 +1,7 @@
 """Paths that a server or a database names: only this workspace's own store is written to or deleted from."""
 
+import json
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -7,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkouts import PROJECT
+from evaluations import evaluate
+from runs import Client
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import TrackingParams
+from xtts_finetune.core.files import sha256_file
+from xtts_finetune.core.layout import MODEL_CARD, WEIGHTS, Workspace
+from xtts_finetune.core.params import TrackingParams, load_params
+from xtts_finetune.ops.restore import restore_text
 from xtts_finetune.speech.speaker import SERVING_CODE
+from xtts_finetune.tracking.backlog import deliver_backlog
 from xtts_finetune.tracking.connection import TrackingStore, open_store
+from xtts_finetune.tracking.logged_model import MODEL_FOLDER
 from xtts_finetune.tracking.registered import registered
 from xtts_finetune.tracking.registry import register_best
 
@@ -91,6 +100,87 @@ def test_a_server_that_names_a_folder_here_gets_nothing_written_there(
     assert content(home) == before
     assert servers.client.search_model_versions("name = 'voice'") == []
     assert not list((workspace.root / "mlruns").rglob("model.safetensors"))
+
+
+def server(store: TrackingStore, workspace: Workspace, **addresses: str) -> TrackingStore:
+    """As open_store gives it for tracking.uri: http://…, of a server whose runs and models are said to lie there."""
+
+    class Lying(Client):
+        def create_run(self, *arguments: Any) -> Any:
+            run = store.client.create_run(*arguments)
+            change("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", addresses["run"], run.info.run_id)
+            return run
+
+        def create_logged_model(self, *arguments: Any, **named: Any) -> Any:
+            model = store.client.create_logged_model(*arguments, **named)
+            lie = "UPDATE logged_models SET artifact_location = ? WHERE model_id = ?"
+            change(lie, addresses["model"], model.model_id)
+            return store.client.get_logged_model(model.model_id)
+
+    def change(statement: str, *values: str) -> None:
+        with closing(sqlite3.connect(workspace.tracking_db)) as database, database:
+            database.execute(statement, values)
+
+    lying: Any = Lying(store, lambda metrics: None)
+    return replace(store, artifacts=None, client=lying)
+
+
+@pytest.mark.parametrize("form", ["runs:/{}/x", "runs://{}/x", "RUNS:/{}/x", "FILE://{home}", "unknown://x", "C:/x"])
+@pytest.mark.parametrize("what", ["run", "model"])
+def test_no_address_that_may_end_up_here_gets_anything_written(
+    store: TrackingStore, workspace: Workspace, model: Path, home: Path, form: str, what: str
+) -> None:
+    """Another run's, which MLflow looks up, least of all."""
+    elsewhere = store.client.create_experiment("elsewhere", home.as_uri())
+    address = form.format(store.client.create_run(elsewhere).info.run_id, home=home)
+    evaluate(workspace, model, created=2)
+    before = content(home)
+    servers = server(store, workspace, run=address, model=address)
+    with pytest.raises(UserError, match="a folder of this machine"):
+        if what == "run":
+            list(deliver_backlog(workspace, lambda: servers))
+        else:
+            register(servers, store.client.create_run(store.experiment_id).info.run_id, model)
+    assert content(home) == before
+
+
+def test_what_was_checked_is_what_is_written_to(
+    store: TrackingStore, workspace: Workspace, model: Path, home: Path
+) -> None:
+    """Asked again, a server may name another address."""
+    evaluate(workspace, model, created=2)
+    before = content(home)
+
+    class Fickle(Client):
+        def get_run(self, run_id: str) -> Any:
+            run = store.client.get_run(run_id)
+            run.info._artifact_uri = "mlflow-artifacts:/1/artifacts"
+            return run
+
+    lying = server(store, workspace, run=home.as_uri()).client.create_run
+    fickle: Any = Fickle(store, lambda metrics: None)
+    fickle.create_run = lying
+    with pytest.raises(Exception, match="URI"):  # mlflow-artifacts: is sent to tracking.uri, which is no server here
+        list(deliver_backlog(workspace, lambda: replace(store, artifacts=None, client=fickle)))
+    assert content(home) == before
+
+
+def test_nothing_is_restored_from_an_address_that_may_end_up_here(
+    store: TrackingStore, workspace: Workspace, model: Path
+) -> None:
+    shutil.copy(PROJECT / "params.yaml", workspace.params)
+    name = load_params(workspace.params).registry.model_name
+    digest = sha256_file(model / WEIGHTS)
+    (model / MODEL_CARD).write_text(json.dumps({"sha256": digest}))
+    run = store.client.create_run(store.experiment_id).info.run_id
+    register_best(store, run, name, model, SERVING_CODE, digest, {"phase": "phase2", "step": "7"}, {})
+    store.client.log_artifacts(run, str(model), f"x/{MODEL_FOLDER}")
+    for address in f"runs:/{run}/x", (model.parent / "elsewhere").as_uri():
+        with closing(sqlite3.connect(workspace.tracking_db)) as database, database:
+            database.execute("UPDATE model_versions SET source = ?, storage_location = ?", (address, address))
+        with pytest.raises(UserError, match="a folder of this machine"):
+            list(restore_text(workspace, "1"))
+    assert not workspace.model("phase2").exists()
 
 
 def test_an_experiment_elsewhere_gets_nothing_written_there(

@@ -51,6 +51,27 @@ def trainers_kept_out(workspace: Workspace, who: str = CLEAN) -> Iterator[set[Ph
 
 
 @contextmanager
+def models_held(workspace: Workspace) -> Iterator[None]:
+    """Hold models/: what is measured there must be what is registered. Not for trainers, which run before or after.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    lock = FileLock(workspace.models_lock)
+    workspace.models_lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        models = str(workspace.model(PHASES[0]).parent)
+        what = f"another process is at work here: evaluate, or {RESTORE}"
+        raise UserError("not now", [Problem(models, what, "wait for it, then type this again")]) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def _hold(folder: Path, who: str) -> Iterator[bool]:
     """Whether the lock could be had; then it is held."""
     lock = FileLock(lock_of(folder))

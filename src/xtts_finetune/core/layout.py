@@ -7,10 +7,12 @@ work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
+work/workspace.id              tells this workspace's runs from those of other clones on one MLflow server
 work/digests.json              SHA-256 of large files outside, so that they are read once
 work/phase1.reserve            room for the weights of a best, given up while they are written
 work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
+work/models.lock               held by who measures models/, or restores to it
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
 a bundle                       what is registered and speaks by itself: an exported best, base/, REFERENCE, SETTINGS
@@ -188,6 +190,11 @@ class Workspace:
         return self.root / "work" / _UNDELIVERED
 
     @property
+    def id_file(self) -> Path:
+        """The workspace's id: not committed, so that every clone has its own."""
+        return self.root / "work" / "workspace.id"
+
+    @property
     def page_reserve(self) -> Path:
         """Room for status.md while a stage runs."""
         return reserve_of(self.root / "work" / "status")
@@ -197,6 +204,10 @@ class Workspace:
 
     def model(self, phase: PhaseName) -> Path:
         return self.root / "models" / phase
+
+    @property
+    def models_lock(self) -> Path:
+        return lock_of(self.root / "work" / "models")
 
     def curve(self, phase: PhaseName) -> Path:
         return self.reports / f"curve_{phase}.csv"

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
@@ -20,6 +29,14 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+_NOT_IN_MODEL_NAMES = "/:.%\"'"
+
+
+def _as_mlflow_takes_it(name: str) -> str:
+    """MLflow's rule for models, which it would apply after the training."""
+    if not name.strip() or any(character in name for character in _NOT_IN_MODEL_NAMES):
+        raise ValueError(f"MLflow takes no blank name, and none with any of {' '.join(_NOT_IN_MODEL_NAMES)}")
+    return name
 
 
 # what other trainers call a key, and it is here
@@ -94,7 +111,7 @@ class EvaluateParams(Strict):
 
 
 class RegistryParams(Strict):
-    model_name: Name
+    model_name: Annotated[str, AfterValidator(_as_mlflow_takes_it)]
 
 
 class TrackingParams(Strict):
@@ -176,11 +193,11 @@ def _problem(path: Path, error: Any) -> Problem:
         return Problem(where, "is not a known key", f"did you mean {meant}?" if meant else "remove it")
     if error["type"] == "missing":
         return Problem(where, "is missing", "add it; presets/ shows every key with a sensible value")
-    if error["type"] == "value_error":
-        return Problem(where, error["msg"].removeprefix("Value error, "), "change one of the two")
-    value = error["input"]
+    what, value = error["msg"].removeprefix("Value error, "), error["input"]
+    if error["type"] == "value_error" and isinstance(value, dict):  # two keys contradict each other
+        return Problem(where, what, "change one of the two")
     shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
-    return Problem(f"{where} = {shown}", error["msg"], "correct the value")
+    return Problem(f"{where} = {shown}", what, "correct the value")
 
 
 def _meant(location: tuple[str | int, ...]) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xtts_finetune.checkpoints.lock import RESTORE, trainers_kept_out
+from xtts_finetune.checkpoints.lock import RESTORE, models_held, trainers_kept_out
 from xtts_finetune.core.disk import full_disk_raises
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file
@@ -27,19 +27,19 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
         wanted: a version's number, or an alias of it.
 
     Raises:
-        UserError: there is no such version, its files are not what was registered, a trainer is at work, or what is
-            in models/<phase>/ is nowhere else.
+        UserError: there is no such version, its files are not what was registered, a trainer or an evaluation is
+            at work, or what is in models/<phase>/ is nowhere else.
     """
     params = load_params(workspace.params)
     store = open_store(workspace, params.tracking)
     registry = _Registry(store, params.registry.model_name, versions(store, params.registry.model_name))
     version = registry.find(wanted)
     phase = _phase(version)
-    with trainers_kept_out(workspace, RESTORE) as live:
+    with trainers_kept_out(workspace, RESTORE) as live, models_held(workspace):
         model = workspace.model(phase)
         if phase in live:
             raise UserError("not now", [Problem(str(model), "a trainer is at work here", "wait for it, or stop it")])
-        _refuse_the_only_copy(workspace, phase, registry)
+        _refuse_the_only_copy(workspace, version, phase, registry)
         with full_disk_raises(), published_folder(model) as folder:
             registry.fetch(version, folder)
     yield f"{out_path(workspace, model)}: {_shown(version)}; every byte as it was registered"
@@ -64,21 +64,20 @@ class _Registry:
         """Its weights and card into `folder`: as links where the store is this workspace's own, else downloaded.
 
         Raises:
-            UserError: they are gone, or not what was registered.
+            UserError: they are gone, not what was registered, or at a path of this machine that is not our own.
         """
-        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         where = f"{version.name} version {version.version}"
         try:
-            address = self.store.client.get_model_version_download_uri(version.name, str(version.version))
+            address = self._address(version)
+            here = self._own_folder(address)
             for name in (WEIGHTS, MODEL_CARD):
-                here = path_in(self.store.artifacts, address) if self.store.artifacts else None
                 if here:
-                    link_or_copy((here / MODEL_FOLDER / name).resolve(), folder / name)
+                    link_or_copy((here / name).resolve(), folder / name)
                 else:
-                    file = f"{address}/{MODEL_FOLDER}/{name}"
-                    download_artifacts(artifact_uri=file, dst_path=str(folder), tracking_uri=self.store.uri)
+                    there = self.store.artifact_repository(f"{address}/{MODEL_FOLDER}")
+                    there.download_artifacts(name, str(folder))
         except (FileNotFoundError, MlflowException) as error:
             what = f"its files cannot be had: {(str(error).splitlines() or [''])[0][:200]}"
             raise UserError("nothing was restored", [Problem(where, what, "restore another version")]) from error
@@ -86,6 +85,21 @@ class _Registry:
         if not registered == actual == _card(folder).get("sha256"):
             what = f"its weights are not those that were registered: {actual[:12]} for {str(registered)[:12]}"
             raise UserError("nothing was restored", [Problem(where, what, "restore another version")])
+
+    def holds(self, digest: str) -> bool:
+        """Whether the workspace's own store has these weights, by every byte: what a tag says is no copy."""
+        tagged = [version for version in self.versions if version.tags.get(WEIGHTS_TAG) == digest]
+        folders = [folder for version in tagged if (folder := self._own_folder(self._address(version)))]
+        return any((folder / WEIGHTS).is_file() and sha256_file(folder / WEIGHTS) == digest for folder in folders)
+
+    def _address(self, version: Version) -> str:
+        address: str = self.store.client.get_model_version_download_uri(version.name, str(version.version))
+        return address
+
+    def _own_folder(self, address: str) -> Path | None:
+        """Where the model's files lie in this workspace's own store; None if the address means any other place."""
+        here = path_in(self.store.artifacts, address) if self.store.artifacts else None
+        return here / MODEL_FOLDER if here else None
 
 
 def _phase(version: Version) -> PhaseName:
@@ -96,17 +110,20 @@ def _phase(version: Version) -> PhaseName:
     return phase
 
 
-def _refuse_the_only_copy(workspace: Workspace, phase: PhaseName, registry: _Registry) -> None:
-    """Unless DVC's cache has what is in models/<phase>/, by dvc.lock, or the registry the same weights."""
+def _refuse_the_only_copy(workspace: Workspace, version: Version, phase: PhaseName, registry: _Registry) -> None:
+    """Unless DVC's cache has what is in models/<phase>/, by dvc.lock, or the workspace's own store the same weights.
+
+    Or it is the version itself that lies here: then its bytes are read once more before they take their own place.
+    """
     weights = workspace.model(phase) / WEIGHTS
     if not weights.is_file() or is_committed(workspace, phase):
         return
     digest = sha256_file(weights)
-    if any(version.tags.get(WEIGHTS_TAG) == digest for version in registry.versions):
+    if version.tags.get(WEIGHTS_TAG) == digest or registry.holds(digest):
         return
     model = out_path(workspace, workspace.model(phase))
     remedy = f"keep it first (dvc repro, or dvc commit -f train_{phase}), or move it away: mv {model} {model}.mine"
-    what = "neither DVC's cache nor the registry has this model: here is its only copy"
+    what = "neither DVC's cache nor mlruns/ has this model: here is its only copy"
     raise UserError("nothing was restored", [Problem(model, what, remedy)])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.checkpoints.lock import models_held
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.layout import (
@@ -73,14 +74,21 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     """Write reports/evaluation.json, samples and curves; register the best of the phases' models.
 
     Raises:
-        UserError: what the stages before left cannot be used, or MLflow's own database.
+        UserError: what the stages before left cannot be used, or MLflow's own database; or models/ is restored to.
     """
     job = Evaluation(workspace, params)
     make_deterministic()
     set_aside(workspace)
     remove_finished_work(workspace)
     connect = connection(workspace, params.tracking)
-    figures: dict[str, Any] = {}
+    with models_held(workspace):
+        own = _compare(job)
+    _register(job, connect, own)
+
+
+def _compare(job: Evaluation) -> Path:
+    """Write the reports, and keep the best model for the registry; the folder where it waits."""
+    workspace, figures = job.workspace, dict[str, Any]()
     with published_folder(workspace.reports / "samples") as samples:
         for model in ("base", *PHASES):
             figures[model] = _examine(job, model, samples / model)
@@ -89,9 +97,9 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     target = job.params.phase(PHASES[-1]).target_mel_ce
     draw_curves(workspace.reports / "curves.png", curves, figures["base"], target)
     write_json(workspace.evaluation, {**figures, "best": best})
-    _put(job, figures, best)
+    own = _put(job, figures, best)
     print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}")
-    _register(workspace, connect, is_local(params.tracking))
+    return own
 
 
 def _examine(job: Evaluation, model: str, folder: Path) -> dict[str, float]:
@@ -122,8 +130,12 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
         write_wav(folder / f"{number + 1}.wav", sound, rate)
 
 
-def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
-    """Keep for MLflow: one run with the figures, samples and curves, and the best model for the registry."""
+def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> Path:
+    """Keep for MLflow: one run with the figures, samples and curves, and the best model for the registry.
+
+    Returns:
+        The folder where all of it waits.
+    """
     workspace, params, card = job.workspace, job.params, job.card(best)
     settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
     tags = stage_tags(workspace, "evaluate", data_digest(workspace))
@@ -136,20 +148,24 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> None:
     record = replace(stage_run(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
-    put(workspace, record, [point], Files(shown, lambda folder: _fill_bundle(job, best, folder), SERVING_CODE))
+    return put(workspace, record, [point], Files(shown, lambda folder: _fill_bundle(job, best, folder), SERVING_CODE))
 
 
-def _register(workspace: Workspace, connect: Callable[[], TrackingStore], must: bool) -> None:
-    """Deliver what waits for MLflow, this evaluation last. A server that takes nothing leaves it waiting.
+def _register(job: Evaluation, connect: Callable[[], TrackingStore], own: Path) -> None:
+    """Deliver what waits for MLflow, this evaluation (`own`) with it. A server that takes nothing leaves it waiting.
 
     Raises:
-        Exception: what keeps the workspace's own database from taking it (`must`).
+        Exception: what keeps the workspace's own database from taking it.
     """
     try:
-        for done in deliver_backlog(workspace, connect):
+        for done in deliver_backlog(job.workspace, connect):
             print(done)
     except Exception as error:
-        if must:
+        if not own.exists():
+            told = as_typed("an earlier run still waits for MLflow (xtts-finetune sync)")
+            print(f"{told}: {reason(error)}", file=sys.stderr)
+            return
+        if is_local(job.params.tracking):
             raise
         told = "the evaluation is done; its model is registered by the next stage that meets MLflow, or by: "
         print(f"MLflow takes nothing: {reason(error)}\n{told}{as_typed('xtts-finetune sync')}", file=sys.stderr)

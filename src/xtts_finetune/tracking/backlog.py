@@ -56,16 +56,17 @@ class Files:
     serving_code: Path  # the source file of a pyfunc model that loads the bundle
 
 
-def put(workspace: Workspace, record: TrackedRun, rows: list[Row], files: Files) -> None:
-    """Keep an ended run until it is delivered, and say in reports/registration.json that its model waits."""
+def put(workspace: Workspace, record: TrackedRun, rows: list[Row], files: Files) -> Path:
+    """Keep an ended run in a folder until it is delivered; say in reports/registration.json that its model waits."""
     assert record.order
     # However long that takes: who delivers is bounded by a server's timeouts, and an evaluation is not thrown away.
     with _alone(workspace, seconds=-1):
-        _put(workspace, record, record.order, rows, files)
+        return _put(workspace, record, record.order, rows, files)
 
 
-def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row], files: Files) -> None:
-    with published_folder(workspace.undelivered / record.key) as folder:
+def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row], files: Files) -> Path:
+    place = workspace.undelivered / record.key
+    with published_folder(place) as folder:
         (folder / FIGURES).mkdir()
         for path in files.figures:
             (link_tree if path.is_dir() else link_or_copy)(path, folder / FIGURES / path.name)
@@ -75,6 +76,7 @@ def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row]
         write_text(folder / CURVE, "".join(json.dumps(row) + "\n" for row in rows))
         write_json(folder / DELIVERY, asdict(record))
     write_json(workspace.registration, {"pending": True, "model_sha256": order.sha256})
+    return place
 
 
 def set_aside(workspace: Workspace) -> None:
@@ -114,15 +116,15 @@ def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
 
 
 def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) -> Iterator[Registration]:
-    """Deliver all ended runs, the one that began first first, so that the newest model ends as candidate.
+    """Deliver all ended runs, the one that began first first.
 
     Yields:
         What was registered. A run that cannot be delivered keeps none of the others back.
 
     Raises:
-        UserError: another process delivers them, or the store cannot be opened. At the end, of the first run that
+        UserError: another process delivers them, or the store cannot be opened. At the end, of the last run that
             could not be delivered: its record or model is damaged, or the store names a path of this machine.
-        Exception: at the end, too: whatever the store raised first; what it took stays.
+        Exception: at the end, too: whatever the store raised last; what it took stays.
     """
     if not any(ended_outboxes(workspace)):
         return
@@ -133,7 +135,7 @@ def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) 
             try:
                 done = _deliver(workspace, folder, lambda: store)
             except Exception as error:  # noqa: BLE001 - raised below
-                failure = failure or error
+                failure = error
             else:
                 yield from [done] if done else []
     if failure:
@@ -188,21 +190,28 @@ def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], TrackingS
     except BaseException:
         outbox.save()
         raise
-    done = _register(delivery, order) if order else None
-    if order and done:
-        _write_receipt(workspace, order, done)
+    done = None
+    if order:
+        is_latest = _is_latest(workspace, order)
+        done = _register(delivery, order, is_latest)
+        if is_latest:
+            _write_receipt(workspace, order, done)
     discard(folder)
     return done
 
 
-def _register(delivery: Delivery, order: Order) -> Registration:
+def _is_latest(workspace: Workspace, order: Order) -> bool:
+    """Whether the workspace's latest evaluation found this model best: clocks and attempts tell nothing of that."""
+    file = workspace.registration
+    return file.exists() and read_json(file).get("model_sha256") == order.sha256
+
+
+def _register(delivery: Delivery, order: Order, is_latest: bool) -> Registration:
     _check(delivery.outbox.folder / BUNDLE / WEIGHTS, order)
     store, run_id = delivery.claim()
     folder = delivery.outbox.folder
     address = store.client.get_run(run_id).info.artifact_uri
-    if not store.own_folder(address, run_id, "artifacts"):
-        store.refuse_foreign_path(address)
-    store.client.log_artifacts(run_id, str(folder / FIGURES))
+    store.artifact_repository(address, run_id, "artifacts").log_artifacts(str(folder / FIGURES))
     return register_best(
         store,
         run_id,
@@ -212,6 +221,7 @@ def _register(delivery: Delivery, order: Order) -> Registration:
         order.sha256,
         order.tags,
         order.metrics,
+        is_latest,
     )
 
 
@@ -225,9 +235,7 @@ def _check(weights: Path, order: Order) -> None:
 
 
 def _write_receipt(workspace: Workspace, order: Order, done: Registration) -> None:
-    """In reports/registration.json, unless that is about another evaluation's model by now."""
-    file = workspace.registration
-    if file.exists() and read_json(file).get("model_sha256") == order.sha256:
-        receipt = {**asdict(done), "model_sha256": order.sha256}
-        del receipt["created"]  # evaluated again, the same weights give the same receipt, and the same dvc.lock
-        write_json(file, receipt)
+    """In reports/registration.json."""
+    receipt = {**asdict(done), "model_sha256": order.sha256}
+    del receipt["created"]  # evaluated again, the same weights give the same receipt, and the same dvc.lock
+    write_json(workspace.registration, receipt)

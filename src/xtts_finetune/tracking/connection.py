@@ -7,6 +7,7 @@ import importlib
 import os
 import sqlite3
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filelock import FileLock
+
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.core.params import TrackingParams
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _ENVIRONMENT = {  # read by mlflow when it is imported; the user's own values win
@@ -39,6 +44,10 @@ _ADDRESS_COLUMNS = (  # where MLflow stores absolute addresses of artifacts
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+# Of addresses where MLflow's client sends files off this machine. Not runs: and models:, which a server resolves to
+# any other address, nor what a plugin brings.
+_REMOTE = frozenset({"abfss", "b2", "gs", "r2", "s3", "wasbs", "hdfs", "viewfs", "dbfs"})
+_REMOTE |= {"http", "https", "mlflow-artifacts", "ftp", "sftp"}
 _SQLITE = "sqlite:///"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -51,6 +60,7 @@ class TrackingStore:
     experiment_id: str
     uri: str
     artifacts: Path | None  # where the workspace's own database keeps files; None: another's store keeps them
+    workspace_id: str  # of the workspace that opened it
 
     @property
     def is_local(self) -> bool:
@@ -64,16 +74,42 @@ class TrackingStore:
         place, path = self.artifacts.resolve().joinpath(*parts), local_path(address)
         return place if path and path.resolve() == place else None
 
+    def artifact_repository(self, address: str, *parts: str) -> "ArtifactRepository":
+        """MLflow's way to the files at an artifact address: asked for the address again, a server may name another.
+
+        Args:
+            parts: of the folder of this workspace's own store that the address may mean.
+
+        Raises:
+            UserError: the address is, or may be, any other folder of this machine.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+        from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
+
+        own = self.own_folder(address, *parts)
+        if own:
+            return get_artifact_repository(own.as_uri(), tracking_uri=self.uri)
+        self.refuse_foreign_path(address)
+        address = add_databricks_profile_info_to_artifact_uri(address, self.uri)
+        repository = get_artifact_repository(address, tracking_uri=self.uri)
+        if isinstance(repository, LocalArtifactRepository):  # dbfs:, on a machine of Databricks
+            raise self._foreign_path(address)
+        return repository
+
     def refuse_foreign_path(self, address: str) -> None:
-        """Refuse an artifact address, no own folder, that MLflow's client would write to on this machine.
+        """Refuse an artifact address, no own folder, where MLflow's client might write to a folder of this machine.
 
         Raises:
             UserError: a server or a database chose that path, not the user.
         """
-        if local_path(address):
-            what = f"keeps files at {address}: a folder of this machine that is not mlruns/artifacts"
-            remedy = "choose another tracking.experiment, or let a server keep them (mlflow server --serve-artifacts)"
-            raise UserError("nothing is stored there", [Problem(f"tracking: {self.uri}", what, remedy)])
+        if urlsplit(address).scheme not in _REMOTE:
+            raise self._foreign_path(address)
+
+    def _foreign_path(self, address: str) -> UserError:
+        what = f"keeps files at {address}: that is, or may be, a folder of this machine that is not mlruns/artifacts"
+        remedy = "choose another tracking.experiment, or let a server keep them (mlflow server --serve-artifacts)"
+        return UserError("nothing is read or stored there", [Problem(f"tracking: {self.uri}", what, remedy)])
 
 
 def load_mlflow() -> None:
@@ -115,7 +151,7 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingS
         client = MlflowClient(uri, registry_uri=uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
-            return TrackingStore(client, client.create_experiment(tracking.experiment, location), uri, artifacts)
+            experiment = client.get_experiment(client.create_experiment(tracking.experiment, location))
     except MlflowException as error:
         remedy = "start the server, or set tracking.uri: null" if tracking.uri else f"mlflow db upgrade {uri}"
         raise UserError("MLflow cannot be used", [Problem(f"tracking.uri: {uri}", reason(error), remedy)]) from error
@@ -126,10 +162,20 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingS
     if location and experiment.artifact_location != location:
         _follow_move(workspace.tracking_db, experiment.artifact_location, location)
         experiment = client.get_experiment(experiment.experiment_id)
-    store = TrackingStore(client, experiment.experiment_id, uri, artifacts)
+    store = TrackingStore(client, experiment.experiment_id, uri, artifacts, _workspace_id(workspace))
     if location and not store.own_folder(experiment.artifact_location):
         store.refuse_foreign_path(experiment.artifact_location)
     return store
+
+
+def _workspace_id(workspace: Workspace) -> str:
+    """Random, and made once."""
+    file = workspace.id_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_of(file)):
+        if not file.exists():
+            write_text(file, f"{uuid.uuid4().hex}\n")
+    return file.read_text(encoding="utf-8").strip()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_KEY = "run_key"  # the tag that names a run's unit of work
+WORKSPACE = "workspace"  # and the one that names whose: clones that share a server may do the same work
 BATCH_POINTS = 1000  # what MLflow takes in one log_batch
 PARAM_CHARACTERS = 6000  # what MLflow takes in one param
 _SAVE_SECONDS = 30  # the cursor on disk is behind by so much at most; who starts anew asks the store itself
@@ -136,14 +137,19 @@ def _batches(points: list[Point]) -> Iterator[list[Point]]:
 
 
 def _find_or_create(store: TrackingStore, record: TrackedRun) -> "Run":
-    """The run of the record's key; should a lost answer have made two, the older."""
+    """The run of the record's key and this workspace; should a lost answer have made two, the older.
+
+    In the workspace's own database all runs are its own: those of before the workspace had an id, too.
+    """
     client = store.client
-    query = f"tags.{RUN_KEY} = '{record.key}'"
+    tags = {RUN_KEY: record.key, WORKSPACE: store.workspace_id}
+    asked = (RUN_KEY, WORKSPACE) if store.artifacts is None else (RUN_KEY,)
+    query = " AND ".join(f"tags.{name} = '{tags[name]}'" for name in asked)
     runs = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
     if runs:
         run: Run = runs[0]
         return run
-    return client.create_run(store.experiment_id, record.created, {RUN_KEY: record.key}, record.name)
+    return client.create_run(store.experiment_id, record.created, tags, record.name)
 
 
 def _describe(store: TrackingStore, run: "Run", record: TrackedRun) -> None:

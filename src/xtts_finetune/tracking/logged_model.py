@@ -67,11 +67,11 @@ def log_model(
     if own:
         _save_pyfunc(own, model, run_id, folder, serving_code)
     else:  # beside the weights, so that they are linked here, too
-        store.refuse_foreign_path(model.artifact_location)
+        repository = store.artifact_repository(model.artifact_location)
         with scratch_folder(folder.parent / "upload") as temporary:
             _save_pyfunc(temporary, model, run_id, folder, serving_code)
             with _patience():
-                client.log_model_artifacts(model.model_id, str(temporary))
+                repository.log_artifacts(str(temporary))
     return client.finalize_logged_model(model.model_id, "READY")
 
 

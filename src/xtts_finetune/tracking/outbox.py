@@ -143,7 +143,7 @@ def new_tracked_run(
 
 
 def ended_outboxes(workspace: Workspace) -> Iterator[Path]:
-    """The folders of runs that ended undelivered, the one that began first first: the last registered is candidate."""
+    """The folders of runs that ended undelivered, the one that began first first."""
     folders = {file.parent for file in workspace.undelivered.glob(f"*/{DELIVERY}")}
     folders = {folder for folder in folders if not folder.name.startswith(".")}  # half-written or half-deleted
     yield from sorted(folders, key=lambda folder: (_created(folder), folder.name))

@@ -16,12 +16,20 @@ _VERSIONS = """
 
 
 def registered(workspace: Workspace) -> Iterator[tuple[str, str, Path]]:
-    """Each version whose files lie in this workspace's own store: what it is, why it stays, and its folder."""
+    """Each version whose files lie in this workspace's own store: what it is, why it stays, and its folder.
+
+    All of the store, where the database can't tell: it is damaged, or left in mid-commit (MLflow makes up for that).
+    """
     if not workspace.tracking_db.is_file():
         return
     address = f"{workspace.tracking_db.resolve().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True)) as connection:
-        rows = connection.execute(_VERSIONS).fetchall()
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            rows = connection.execute(_VERSIONS).fetchall()
+    except sqlite3.Error as error:
+        what = workspace.artifacts.relative_to(workspace.root).as_posix()
+        yield what, f"{workspace.tracking_db.name} cannot be read: {error}", workspace.artifacts
+        return
     for name, version, source, aliases in rows:
         folder = path_in(workspace.artifacts, source or "")
         if folder and folder.is_dir():

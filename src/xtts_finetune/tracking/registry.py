@@ -21,7 +21,7 @@ DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
 
 _WHAT_IT_IS = (
     "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
-    "candidate is the latest, champion the one in use: move that alias when a candidate sounds better."
+    "candidate is the latest evaluation's, champion the one in use: move that alias when a candidate sounds better."
 )
 
 
@@ -50,7 +50,8 @@ class Registration:
     def __str__(self) -> str:
         verb = "registered" if self.created else "already registered"
         note = f"\n{self.note}" if self.note else ""
-        return f"{verb}: {self.name} version {self.version} ({', '.join(self.aliases)}){note}"
+        aliases = f" ({', '.join(self.aliases)})" if self.aliases else ""
+        return f"{verb}: {self.name} version {self.version}{aliases}{note}"
 
 
 def register_best(
@@ -62,8 +63,9 @@ def register_best(
     model_sha256: str,
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
+    is_latest: bool = True,
 ) -> Registration:
-    """Register the self-contained model in `folder` and make it the candidate; the first ever is champion, too.
+    """Register the self-contained model in `folder`; the first ever is candidate and champion.
 
     Weights that are registered already keep their version. A crash leaves no version: it is created when its files
     are safe.
@@ -72,6 +74,7 @@ def register_best(
         serving_code: the source file of a pyfunc model that loads `folder`.
         tags: name `phase` and `step`, and should tell the data by DATA_TAG and DATA_DESCRIPTION_TAG.
         metrics: in nats per token; they become tags, `eval/mel_ce` as `eval_mel_ce`.
+        is_latest: whether it is to be the candidate in any case.
 
     Raises:
         MlflowException: the store refuses.
@@ -84,7 +87,7 @@ def register_best(
             store, run_id, model_name, folder, serving_code, model_sha256, tags
         )
         number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics)
-    aliases = _set_aliases(store, model_name, number)
+    aliases = _set_aliases(store, model_name, number, is_latest)
     champion = find_champion(store, model_name)
     assert champion  # it was set, if there was none
     note = None if champion.version == number else _of_the_champion(champion, number, tags)
@@ -156,11 +159,12 @@ def _of_the_champion(champion: Version, number: int, tags: Mapping[str, str]) ->
     return f"champion stays version {champion.version}, {whose}; to move it: the model's page in mlflow ui, or {call}"
 
 
-def _set_aliases(store: TrackingStore, model_name: str, version: int) -> list[str]:
-    """Point `candidate` at a version, and `champion` if there is none yet; the version's aliases."""
-    wanted = [CANDIDATE] if CHAMPION in _aliases(store, model_name) else [CANDIDATE, CHAMPION]
-    for alias in wanted:
-        store.client.set_registered_model_alias(model_name, alias, str(version))
+def _set_aliases(store: TrackingStore, model_name: str, version: int, is_latest: bool) -> list[str]:
+    """Point aliases that are not there yet at a version, and `candidate` at the latest; the version's aliases."""
+    before = _aliases(store, model_name)
+    for alias in CANDIDATE, CHAMPION:
+        if alias not in before or (alias == CANDIDATE and is_latest):
+            store.client.set_registered_model_alias(model_name, alias, str(version))
     return sorted(alias for alias, number in _aliases(store, model_name).items() if number == version)
 
 
