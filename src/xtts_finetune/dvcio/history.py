@@ -17,6 +17,7 @@ import yaml
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.dvcio.cache import is_object
 
 _OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery"))
 _OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
@@ -142,7 +143,8 @@ def _outs(content: str) -> dict[str, str]:
     try:
         parsed: Any = yaml.load(content, yaml.CSafeLoader)
         stages: Iterable[Any] = (parsed["stages"].values()) if "stages" in parsed else [parsed]
-        return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", []) if "md5" in out}
+        outs = [out for stage in stages for out in stage.get("outs", [])]
+        return {out["path"]: out["md5"] for out in outs if is_object(out.get("md5"))}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {oid: oid for oid in _OBJECT.findall(content)}
 
