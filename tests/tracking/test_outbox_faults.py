@@ -12,7 +12,7 @@ from evaluations import evaluate
 from filelock import FileLock
 from runs import KEY, Training, begin, history, line, through
 
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import UserError, as_typed
 from xtts_finetune.core.files import link_tree
 from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.ops.status import status_text
@@ -98,7 +98,7 @@ def test_no_remedy_deletes_a_training(workspace: Workspace, folder: str) -> None
     with pytest.raises(UserError) as refused:
         Outbox.read(damage(place))
     [problem] = refused.value.problems
-    assert (f"rm -r {place}" in problem.remedy) == (place.parent == workspace.undelivered)
+    assert (f"rm -r {as_typed(place)}" in problem.remedy) == (place.parent == workspace.undelivered)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspa
     shutil.copy(PROJECT / "params.yaml", workspace.params)
     said = status_text(workspace)
     assert f"{KEY}/delivery.json is damaged" in said
-    assert f"rm -r {workspace.undelivered / KEY}" in said
+    assert f"rm -r {as_typed(workspace.undelivered / KEY)}" in said
     with pytest.raises(UserError, match=rf"{KEY}/delivery\.json"):
         list(sync_lines(workspace))
 

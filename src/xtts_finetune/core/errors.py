@@ -4,9 +4,11 @@ A user's mistake is a `UserError`: all problems in one message, each naming wher
 the process with `EXIT_USER` and no traceback. Anything else that escapes is a bug and keeps its traceback.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_BUG = 1
@@ -24,6 +26,11 @@ class Problem:
 
     def __str__(self) -> str:
         return f"  {self.where}\n      {self.what}\n      remedy: {self.remedy}"
+
+
+def as_typed(word: Path | str) -> str:
+    """A path or name as it is typed in a remedy's command: `rm -r` of one with a blank in it deletes another folder."""
+    return shlex.quote(str(word))
 
 
 class UserError(Exception):

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import Problem, UserError, as_typed
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.cache import is_object
 
@@ -95,16 +95,16 @@ def _refs(root: Path) -> Iterator[_Ref]:
             yield _called(name)
     for line in _git(root, "stash", "list", "--format=%H %gd").splitlines():
         commit, _, name = line.partition(" ")
-        yield _Ref(commit, f"git's {name}", f"git stash apply '{name}' && dvc checkout", pins=True)
+        yield _Ref(commit, f"git's {name}", f"git stash apply {as_typed(name)} && dvc checkout", pins=True)
 
 
 def _called(ref: str) -> _Ref:
     if ref.startswith("refs/exps/"):
         name = ref.rpartition("/")[2]
-        return _Ref(ref, f"experiment {name}", f"dvc exp apply {name}", pins=True)
+        return _Ref(ref, f"experiment {name}", f"dvc exp apply {as_typed(name)}", pins=True)
     kind, prefix = ("tag", "refs/tags/") if ref.startswith("refs/tags/") else ("branch", "refs/heads/")
     name = ref.removeprefix(prefix).removeprefix("refs/remotes/")
-    return _Ref(ref, f"{kind} {name}", f"git checkout {name} && dvc checkout", pins=kind == "tag")
+    return _Ref(ref, f"{kind} {name}", f"git checkout {as_typed(name)} && dvc checkout", pins=kind == "tag")
 
 
 def _commits(root: Path) -> dict[str, _Ref]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from xtts_finetune.checkpoints.lock import RESTORE, trainers_kept_out
 from xtts_finetune.core.disk import full_disk_raises
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import Problem, UserError, as_typed
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.core.params import load_params
@@ -105,7 +105,8 @@ def _refuse_the_only_copy(workspace: Workspace, phase: PhaseName, registry: _Reg
     if any(version.tags.get(WEIGHTS_TAG) == digest for version in registry.versions):
         return
     model = out_path(workspace, workspace.model(phase))
-    remedy = f"keep it first (dvc repro, or dvc commit -f train_{phase}), or move it away: mv {model} {model}.mine"
+    move = f"mv {as_typed(model)} {as_typed(f'{model}.mine')}"
+    remedy = f"keep it first (dvc repro, or dvc commit -f train_{phase}), or move it away: {move}"
     what = "neither DVC's cache nor the registry has this model: here is its only copy"
     raise UserError("nothing was restored", [Problem(model, what, remedy)])
 

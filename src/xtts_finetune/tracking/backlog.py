@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import Problem, UserError, as_typed
 from xtts_finetune.core.files import (
     discard,
     link_or_copy,
@@ -215,7 +215,7 @@ def _check(weights: Path, order: Order) -> None:
     if weights.is_file() and sha256_file(weights) == order.sha256:
         return
     what = "is not what was evaluated" if weights.is_file() else "is missing"
-    remedy = f"rm -r {weights.parents[1]}, then evaluate again: dvc repro -s -f evaluate"
+    remedy = f"rm -r {as_typed(weights.parents[1])}, then evaluate again: dvc repro -s -f evaluate"
     raise UserError("a model cannot be registered", [Problem(str(weights), what, remedy)])
 
 

@@ -11,7 +11,7 @@ from xtts_finetune.checkpoints.parking import continues, described, park, record
 from xtts_finetune.checkpoints.stopping import ending, ends_as
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import shown
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import Problem, UserError, as_typed
 from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import STATE
 from xtts_finetune.tracking.curve import parse_rows, stored_rows
@@ -147,7 +147,7 @@ def _refuse_lost_best(job: Job, store: CheckpointStore, state: Checkpoint | None
         remedy = f"copy {best.weights} if you want to keep them, then start the phase over"
     else:
         return
-    problem = Problem(str(store.folder), what, f"{remedy}: rm -r {store.folder} && dvc repro")
+    problem = Problem(str(store.folder), what, f"{remedy}: rm -r {as_typed(store.folder)} && dvc repro")
     raise UserError("this run cannot be resumed", [problem])
 
 

@@ -10,7 +10,7 @@ from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
 from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import TEXT_WEIGHT
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import Problem, UserError, as_typed
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, write_json
 from xtts_finetune.core.layout import FEATURES, MODEL_CARD, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.core.params import Params, PhaseParams
@@ -112,7 +112,7 @@ def publish_outs(job: Job, store: CheckpointStore) -> None:
     best = store.best(figures["step"])
     damage = "is not there" if best is None else best.damage()
     if best is None or damage:
-        remedy = f"rm -r {store.folder} && dvc repro: trains {job.name} again"
+        remedy = f"rm -r {as_typed(store.folder)} && dvc repro: trains {job.name} again"
         where = f"{store.folder}: the best weights, of step {figures['step']}"
         raise UserError("the phase cannot be published", [Problem(where, damage or "", remedy)])
     workspace, name = job.workspace, job.name
