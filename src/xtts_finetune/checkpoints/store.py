@@ -34,6 +34,7 @@ from xtts_finetune.core.layout import (
     is_checkpoint_name,
     reserve_of,
 )
+from xtts_finetune.core.removal import remove
 
 _TEMPORARY = re.compile(r"\..+\.tmp")  # of published_file and published_folder
 _BESIDE = 256 * 1024  # bytes: a best's folder and JSON files, and what curve and MLflow write in the same moment
@@ -136,7 +137,7 @@ class CheckpointStore(CheckpointReader):
 
     def reopen(self) -> None:
         """Take `mark_done` back: the run is to go on."""
-        (self.folder / DONE).unlink(missing_ok=True)
+        remove(self.folder / DONE)
 
     def link_to(self, target: Path) -> None:
         """Give all that the store holds a second name under `target`, as one whole folder: no bytes are copied."""

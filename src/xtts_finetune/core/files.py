@@ -13,6 +13,7 @@ from typing import Any
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.processes import ProcessMark
+from xtts_finetune.core.removal import remove, replace
 
 
 def fsync_path(path: Path) -> None:
@@ -48,10 +49,10 @@ def published_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         fsync_path(temporary)
-        os.replace(temporary, path)
+        replace(temporary, path)
         fsync_path(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def discard(path: Path) -> None:
@@ -88,7 +89,7 @@ def discard(path: Path) -> None:
     if os.path.lexists(path):
         aside = temporary_name(path)
         os.rename(path, aside)
-        _remove(aside)
+        remove(aside)
 
 
 def _take_place(temporary: Path, path: Path) -> None:
@@ -103,19 +104,12 @@ def _take_place(temporary: Path, path: Path) -> None:
     except BaseException:
         os.rename(aside, path)
         raise
-    _remove(aside)
+    remove(aside)
 
 
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no other has; once this process is dead, `discard_leftovers` deletes what has it."""
     return path.parent / f".{path.name}.{ProcessMark.own()}.{secrets.token_hex(4)}.tmp"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def discard_leftovers(path: Path) -> None:
@@ -127,7 +121,7 @@ def discard_leftovers(path: Path) -> None:
         writer = ProcessMark.parse(leftover.name.removeprefix(f".{path.name}.").split(".")[0])
         # of our own: it writes a path once at a time, and failed to remove it
         if writer and writer.is_of_this_host and (writer == ProcessMark.own() or not writer.is_alive):
-            _remove(leftover)
+            remove(leftover)
 
 
 def write_text(path: Path, text: str) -> None:
