@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from leftovers import half
 from small_disks import SmallDisk, small_disk
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
@@ -102,9 +103,9 @@ def test_older_states_go_only_for_one_that_verifies(store: CheckpointStore, disk
 
 def test_what_a_kill_left_makes_room(store: CheckpointStore, disk: SmallDisk) -> None:
     save(store, 0, is_best=True)
-    half = store.folder / ".step-00000002.x1y2.tmp"
-    half.mkdir()
-    (half / WEIGHTS).write_bytes(bytes(STATE))
+    left = half(store.folder / "step-00000002")
+    left.mkdir()
+    (left / WEIGHTS).write_bytes(bytes(STATE))
     disk.fill(leave=SMALL)
     assert save(store, 2)
     assert whole(store) == ([2], 0)

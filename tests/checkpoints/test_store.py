@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leftovers import half
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
 from xtts_finetune.checkpoints.lock import trainers_kept_out
@@ -296,11 +297,11 @@ def test_nothing_is_published_when_writing_fails(states: CheckpointStore) -> Non
 
 def test_what_a_kill_left_is_cleared_away(states: CheckpointStore) -> None:
     """Folders of half-written states, and files: the curve is published here, too."""
-    half = states.folder / ".step-00000400.x1y2.tmp"
-    half.mkdir()
-    (half / WEIGHTS).write_bytes(b"half")
-    (half / MANIFEST).write_text("{}")
-    (states.folder / ".curve.jsonl.4711.tmp").write_text("half")
+    left = half(states.folder / "step-00000400")
+    left.mkdir()
+    (left / WEIGHTS).write_bytes(b"half")
+    (left / MANIFEST).write_text("{}")
+    half(states.folder / "curve.jsonl").write_text("half")
     assert states.states() == []
     save(states, 200)
     assert names(states) == ["step-00000200"]

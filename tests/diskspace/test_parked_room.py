@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from checkouts import PROJECT
 from done_runs import done
+from leftovers import half
 
 from xtts_finetune.checkpoints.identity import Record, identity_of
 from xtts_finetune.checkpoints.lock import locked
@@ -114,7 +115,7 @@ def test_a_run_that_does_not_fit_beside_others_says_how_to_delete_each(workspace
 
 def test_what_a_killed_save_left_is_cleared_before_it_is_refused(workspace: Workspace) -> None:
     begin(workspace, 1e-5)
-    left = workspace.work("phase1") / ".step-00000400.x1y2.tmp"
+    left = half(workspace.work("phase1") / "step-00000400")
     left.mkdir()
     (left / "model.safetensors").write_bytes(bytes(HELD))
     set_base(workspace, 10**13)

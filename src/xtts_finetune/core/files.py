@@ -1,9 +1,9 @@
 """Files that are either whole or not there: write beside, fsync, rename."""
 
-import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from typing import Any
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.processes import ProcessMark
 from xtts_finetune.core.removal import remove, replace
+
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+-\d+-[0-9a-f]{8})(?:\.[0-9a-f]+)?\.tmp")  # for which name, by whom
 
 
 def fsync_path(path: Path) -> None:
@@ -112,16 +114,39 @@ def temporary_name(path: Path) -> Path:
     return path.parent / f".{path.name}.{ProcessMark.own()}.{secrets.token_hex(4)}.tmp"
 
 
-def discard_leftovers(path: Path) -> None:
-    """Delete what processes of this host that are dead left half-written or half-deleted beside `path`.
+def temporary_for(path: Path) -> str | None:
+    """The name that something half-written is to get, or that something half-deleted had; None: it is neither."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return match[1] if match else None
 
-    What those of another host left on a shared disk stays: they may be at work.
+
+def leftovers_in(folder: Path) -> Iterator[Path]:
+    """What processes of this host that are dead left half-written or half-deleted in `folder`.
+
+    What those of another host left on a shared disk is not among it: they may be at work.
     """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        writer = ProcessMark.parse(leftover.name.removeprefix(f".{path.name}.").split(".")[0])
+    return (path for path, writer in _temporaries(folder) if _is_dead(writer))
+
+
+def discard_leftovers(path: Path) -> None:
+    """Delete what of `leftovers_in` its folder was to be `path`. Only for who writes it now."""
+    for leftover, writer in _temporaries(path.parent):
         # of our own: it writes a path once at a time, and failed to remove it
-        if writer and writer.is_of_this_host and (writer == ProcessMark.own() or not writer.is_alive):
+        if temporary_for(leftover) == path.name and (writer == ProcessMark.own() or _is_dead(writer)):
             remove(leftover)
+
+
+def _temporaries(folder: Path) -> Iterator[tuple[Path, ProcessMark]]:
+    """With who writes or deletes each."""
+    for path in sorted(folder.glob(".*.tmp")):
+        match = _TEMPORARY.fullmatch(path.name)
+        writer = ProcessMark.parse(match[2]) if match else None
+        if writer:
+            yield path, writer
+
+
+def _is_dead(writer: ProcessMark) -> bool:
+    return writer.is_of_this_host and not writer.is_alive
 
 
 def write_text(path: Path, text: str) -> None:
