@@ -11,9 +11,10 @@ from checkouts import PROJECT
 from evaluations import evaluate
 from filelock import FileLock
 from runs import KEY, Training, begin, history, line, through
+from summaries import summary
 
 from xtts_finetune.core.errors import UserError, as_typed
-from xtts_finetune.core.files import link_tree
+from xtts_finetune.core.files import link_tree, write_json
 from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.ops.status import status_text
 from xtts_finetune.ops.sync import sync_lines
@@ -59,7 +60,7 @@ def test_a_damaged_record_of_a_phase_in_work_is_passed_over(
     workspace: Workspace, training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work = damage(workspace.work("phase1"))
-    (work / "DONE").write_text("{}")
+    write_json(work / "DONE", summary())
     set_aside(workspace)
     [said] = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
     assert str(work / "delivery.json") in said

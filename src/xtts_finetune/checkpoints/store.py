@@ -220,5 +220,5 @@ def _best_step_of(state: Checkpoint) -> int | None:
     """The step of the best weights when it was saved; None where it does not say."""
     try:
         return int(state.state["position"]["best_step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None

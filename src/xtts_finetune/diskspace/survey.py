@@ -12,8 +12,9 @@ from xtts_finetune.checkpoints.exported import is_whole_model
 from xtts_finetune.checkpoints.lock import trained_now
 from xtts_finetune.checkpoints.retention import Stored, Verdict, best_weights, newest, retain, stored
 from xtts_finetune.core.disk import files_below, held_bytes
+from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.files import leftovers_in, read_json
-from xtts_finetune.core.layout import DONE, MANIFEST, PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.earlier import EarlierRuns
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
@@ -89,7 +90,7 @@ class _Survey:
             yield self._item([reserve], "room held for a run that is not running now; the next one holds it again")
         if is_taken_over(self.workspace, phase):
             yield self._item([work], "the phase is done, and DVC has what is kept of it")
-        elif (work / DONE).exists():
+        elif summary_of(work):
             yield self._keep([work], "the phase is done; `dvc repro` has yet to take it over")
         elif work.is_dir():
             yield from self._unfinished(work)

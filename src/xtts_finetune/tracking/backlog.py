@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.errors import Problem, UserError, as_typed
 from xtts_finetune.core.files import (
     discard,
@@ -29,7 +30,6 @@ from xtts_finetune.core.layout import (
     BUNDLE,
     CURVE,
     DELIVERY,
-    DONE,
     FIGURES,
     PHASES,
     SERVING,
@@ -81,7 +81,7 @@ def set_aside(workspace: Workspace) -> None:
     """Keep what MLflow lacks of done phases, whose work/ is about to go."""
     for phase in PHASES:
         work = workspace.work(phase)
-        if not (work / DONE).exists() or not (work / DELIVERY).exists():
+        if not summary_of(work) or not (work / DELIVERY).exists():
             continue
         try:
             outbox = Outbox.read(work)
