@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from xtts_finetune.checkpoints.lock import trainers_kept_out
 from xtts_finetune.checkpoints.parking import Parked, parked
 from xtts_finetune.core.disk import files_below, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import Yaml12Loader
+from xtts_finetune.core.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,8 @@ def delete_parked(workspace: Workspace, key: str) -> str:
 def _settings(params: Path) -> dict[str, Any]:
     """Of params.yaml, flat; nothing where it cannot be read, which is no matter here."""
     try:
-        content = yaml.load(params.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
+        content = read_yaml(params, "")
         sections = {name: section for name, section in content.items() if isinstance(section, dict)}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+    except (OSError, UserError, AttributeError):
         return {}
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

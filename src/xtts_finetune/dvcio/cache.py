@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_text
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import Yaml12Loader
+from xtts_finetune.core.yamlfile import read_yaml
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
+_DAMAGED = "DVC's files are damaged"
 _OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -191,7 +190,7 @@ def _outs(file: Path, stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for out in (out for out in stage.get("outs", []) if "md5" in out):
         if not is_object(out["md5"]):
             problem = Problem(f"{file}: {out['path']}", f"{out['md5']!r} is no object", "take back what git has of it")
-            raise UserError("DVC's files are damaged", [problem])
+            raise UserError(_DAMAGED, [problem])
         yield out
 
 
@@ -202,7 +201,14 @@ def _dvc_files(root: Path) -> Iterator[Path]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """What a file of DVC's says; nothing where it is not there.
+
+    Raises:
+        UserError: it is damaged, or git could not merge it.
+    """
     if not file.is_file():
         return {}
-    content: dict[str, Any] | None = yaml.load(file.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
+    content = read_yaml(file, _DAMAGED)
+    if content is not None and not isinstance(content, dict):
+        raise UserError(_DAMAGED, [Problem(str(file), "is nothing that DVC wrote", "take back what git has of it")])
     return content or {}
