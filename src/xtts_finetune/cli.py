@@ -8,6 +8,7 @@ import typer
 
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.stages.output import spell_out_what_is_lacking
 
 app = typer.Typer(
     add_completion=False,
@@ -147,6 +148,7 @@ def sync() -> None:
 
 
 def main() -> None:
+    spell_out_what_is_lacking()
     sys.exit(exit_code_of(app))
 
 
