@@ -47,10 +47,10 @@ class Cache:
         """
         if not oid.endswith(".dir") or not self.path(oid).is_file():
             return {}
+        path = self.path(oid)
         try:
-            return dict(map(_listed, read_json(self.path(oid))))
+            return dict(map(_listed, read_json(path)))
         except (ValueError, KeyError, TypeError) as error:
-            path = self.path(oid)
             remedy = f"delete {path}, and bring it back if dvc.lock names it: dvc fetch, or dvc repro"
             problem = Problem(str(path), f"is no listing that DVC wrote: {error}", remedy)
         raise UserError("DVC's cache is damaged", [problem])
