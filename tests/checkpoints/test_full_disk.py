@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from leftovers import half
 from small_disks import SmallDisk, small_disk
+from summaries import summary
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -197,8 +198,9 @@ def test_wherever_the_room_ends(store: CheckpointStore, disk: SmallDisk, room: i
 def test_marking_the_end_takes_the_reserve(store: CheckpointStore, disk: SmallDisk) -> None:
     save(store, 0, is_best=True)
     disk.fill()
-    store.mark_done({"figures": list(range(1000))})
-    assert store.summary == {"figures": list(range(1000))}
+    content = {**summary(), "curve": "a row\n" * 1000}
+    store.mark_done(content)
+    assert store.summary == content
     assert store.reserve.held == 0
 
 
