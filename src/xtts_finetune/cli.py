@@ -8,7 +8,6 @@ import typer
 
 from xtts_finetune.core.errors import exit_code_of
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.stages.output import spell_out_what_is_lacking
 
 app = typer.Typer(
     add_completion=False,
@@ -148,6 +147,8 @@ def sync() -> None:
 
 
 def main() -> None:
+    from xtts_finetune.stages.output import spell_out_what_is_lacking
+
     spell_out_what_is_lacking()
     sys.exit(exit_code_of(app))
 
