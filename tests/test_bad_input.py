@@ -91,7 +91,7 @@ def test_every_stage_refuses_them(checkout: Checkout, stage: tuple[str, ...]) ->
     ("content", "where", "what"),
     [
         ("seed: 42\nbase: [mini\nprepare:\n", "params.yaml:3", "expected ',' or ']'"),
-        ("seed: 42\nbase: mini\nseed: 43\n", "params.yaml:3", "key 'seed' stands here twice"),
+        ("seed: 42\nbase: mini\nseed: 43\n", "params.yaml:3", 'found duplicate key "seed"'),
         ("", "params.yaml: seed", "is missing"),
     ],
 )

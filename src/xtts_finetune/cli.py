@@ -148,6 +148,9 @@ def sync() -> None:
 
 
 def main() -> None:
+    from xtts_finetune.stages.output import spell_out_what_is_lacking
+
+    spell_out_what_is_lacking()
     sys.exit(exit_code_of(app))
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from leftovers import half
+from making.done_runs import summary
 from small_disks import SmallDisk, small_disk
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
@@ -102,9 +104,9 @@ def test_older_states_go_only_for_one_that_verifies(store: CheckpointStore, disk
 
 def test_what_a_kill_left_makes_room(store: CheckpointStore, disk: SmallDisk) -> None:
     save(store, 0, is_best=True)
-    half = store.folder / ".step-00000002.x1y2.tmp"
-    half.mkdir()
-    (half / WEIGHTS).write_bytes(bytes(STATE))
+    left = half(store.folder / "step-00000002")
+    left.mkdir()
+    (left / WEIGHTS).write_bytes(bytes(STATE))
     disk.fill(leave=SMALL)
     assert save(store, 2)
     assert whole(store) == ([2], 0)
@@ -196,8 +198,9 @@ def test_wherever_the_room_ends(store: CheckpointStore, disk: SmallDisk, room: i
 def test_marking_the_end_takes_the_reserve(store: CheckpointStore, disk: SmallDisk) -> None:
     save(store, 0, is_best=True)
     disk.fill()
-    store.mark_done({"figures": list(range(1000))})
-    assert store.summary == {"figures": list(range(1000))}
+    content = {**summary(), "curve": "a row\n" * 1000}
+    store.mark_done(content)
+    assert store.summary == content
     assert store.reserve.held == 0
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from making.done_runs import summary
 
 from xtts_finetune.checkpoints.identity import Identity, Record
 from xtts_finetune.checkpoints.parking import continues, park, parked, record_of, unpark
@@ -27,8 +28,7 @@ def begin(workspace: Workspace, identity: Identity, *steps: int, best_mel_ce: fl
 
 
 def end(workspace: Workspace, identity: Identity, step: int) -> None:
-    figures = {"last_step": step, "eval": {"mel_ce": 3.5}}
-    write_json(workspace.work(identity.phase) / "DONE", {**Record(identity).to_json(), "figures": figures})
+    write_json(workspace.work(identity.phase) / "DONE", {**Record(identity).to_json(), **summary(step)})
 
 
 def test_a_parked_run_is_described(workspace: Workspace) -> None:
@@ -50,7 +50,17 @@ def test_a_done_one_by_its_figures(workspace: Workspace) -> None:
     assert [(run.step, run.best_mel_ce) for run in parked(workspace)] == [(100, 3.5)]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"position": 5, "format": 2}', '{"fingerprint": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"position": {"step": Infinity, "best_mel_ce": 1}}',
+        '{"position": 5, "format": 2}',
+        '{"fingerprint": []}',
+    ],
+)
 def test_a_damaged_one_is_listed_all_the_same(workspace: Workspace, content: str) -> None:
     folder = workspace.parked_work("phase1", "0" * 16)
     (folder / "step-00000100").mkdir(parents=True)
@@ -89,6 +99,9 @@ def test_an_unfinished_run_goes_on_under_newer_code_a_done_one_does_not(workspac
     end(workspace, FIRST, 200)
     assert continues(work, FIRST)
     assert not continues(work, NEWER)
+    (work / "DONE").write_text("{}")
+    assert continues(work, NEWER), "a damaged DONE is none"
+    end(workspace, FIRST, 200)
     park(workspace, "phase1", FIRST.key)
     assert unpark(workspace, NEWER) is None
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from damage import flip_in_the_middle
+from leftovers import half
+from making.done_runs import summary
 from stored import steps
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint, Contents
@@ -288,11 +290,11 @@ def test_nothing_is_published_when_writing_fails(states: CheckpointStore) -> Non
 
 def test_what_a_kill_left_is_cleared_away(states: CheckpointStore) -> None:
     """Folders of half-written states, and files: the curve is published here, too."""
-    half = states.folder / ".step-00000400.x1y2.tmp"
-    half.mkdir()
-    (half / WEIGHTS).write_bytes(b"half")
-    (half / MANIFEST).write_text("{}")
-    (states.folder / ".curve.jsonl.4711.tmp").write_text("half")
+    left = half(states.folder / "step-00000400")
+    left.mkdir()
+    (left / WEIGHTS).write_bytes(b"half")
+    (left / MANIFEST).write_text("{}")
+    half(states.folder / "curve.jsonl").write_text("half")
     assert states.states() == []
     save(states, 200)
     assert names(states) == ["step-00000200"]
@@ -321,22 +323,34 @@ def test_a_file_in_the_place_of_a_state_makes_way(states: CheckpointStore) -> No
 
 def test_done(states: CheckpointStore) -> None:
     save(states, 200)
-    states.mark_done({"step": 200})
+    states.mark_done(summary(200))
     assert states.done
-    assert states.summary == {"step": 200}
+    assert states.summary == summary(200)
     states.reopen()
     assert not states.done
     states.reopen()
-    states.mark_done({})
+    states.mark_done(summary())
     assert states.done
-    (states.folder / DONE).write_text("")  # a disk that lost it: the last state says the same again
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", "5", '{"figures": {}, "curve": ""}', '{"figures": 5, "curve": ""}']
+)
+def test_a_damaged_done_is_none(states: CheckpointStore, content: str) -> None:
+    """A disk that lost it: the last state says the same again."""
+    (states.folder / DONE).write_text(content)
+    assert not states.done
+
+
+def test_done_needs_its_curve(states: CheckpointStore) -> None:
+    states.mark_done({"figures": summary()["figures"]})
     assert not states.done
 
 
 def test_all_of_it_gets_second_names(states: CheckpointStore, tmp_path: Path) -> None:
     save(states, 200, is_best=True)
     save(states, 400)
-    states.mark_done({})
+    states.mark_done(summary())
     target = tmp_path / "checkpoints" / "phase1"
     (target / "step-00000100").mkdir(parents=True)  # of a run before
     states.link_to(target)

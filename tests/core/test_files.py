@@ -207,7 +207,7 @@ def test_discarded(tmp_path: Path, kind: str) -> None:
 
 
 def test_half_discarded_is_gone_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Interrupted
 
     (tmp_path / "out").mkdir()

@@ -157,7 +157,7 @@ def test_a_repeated_key(tmp_path: Path) -> None:
     rows.insert(line, "  lr: 5.0e-3")
     error = refused(tmp_path, "\n".join(rows))
     assert error.problems[0].where == f"params.yaml:{line + 1}"
-    assert error.problems[0].what == "key 'lr' stands here twice"
+    assert error.problems[0].what.startswith('found duplicate key "lr"')
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_repeated_key(tmp_path: Path) -> None:
         ("- 1\n- 2", "params.yaml"),
         ("just text", "params.yaml"),
         ("", "seed\n      is missing"),
-        ("{[1]: 2}", "unhashable key"),
+        ("{[1]: 2}", "Keys should be strings"),
         ("{1: 2}", "params.yaml"),
         (b"seed: \xff", "is not UTF-8 text"),
         ("seed: 1\0", "is not UTF-8 text"),

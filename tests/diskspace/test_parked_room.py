@@ -5,6 +5,7 @@ import shutil
 from typing import Any
 
 import pytest
+from leftovers import half
 from making.done_runs import done
 from making.params import of_the_real_model
 from making.prepared import describe_base
@@ -101,7 +102,7 @@ def test_a_run_that_does_not_fit_beside_others_says_how_to_delete_each(workspace
 
 def test_what_a_killed_save_left_is_cleared_before_it_is_refused(workspace: Workspace) -> None:
     begin(workspace, 1e-5)
-    left = workspace.work("phase1") / ".step-00000400.x1y2.tmp"
+    left = half(workspace.work("phase1") / "step-00000400")
     left.mkdir()
     (left / "model.safetensors").write_bytes(bytes(HELD))
     describe_base(workspace, 10**13)

@@ -13,7 +13,7 @@ def finished_work(workspace: Workspace, step: int) -> None:
     card = read_json(workspace.model("phase1") / MODEL_CARD)
     own = ("phase", "base", "sha256", "params")
     figures = {name: figure for name, figure in card.items() if name not in own}
-    write_json(workspace.work("phase1") / DONE, {"figures": figures | {"step": step}})
+    write_json(workspace.work("phase1") / DONE, {"figures": figures | {"step": step}, "curve": ""})
 
 
 def test_of_the_model_that_dvc_has(copied: Checkout) -> None:

@@ -20,6 +20,7 @@ from cleaning import (
 )
 from damage import replace_flipped
 from filelock import FileLock
+from leftovers import half
 from making.project import PROJECT
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
@@ -191,14 +192,15 @@ def test_states_of_a_run_that_is_being_replaced_go_from_the_cache(own: Checkout)
 
 @pytest.mark.slow
 def test_what_kills_left_behind_goes(own: Checkout) -> None:
-    left = ["work/phase1.reserve", ".register.abc.tmp/model.safetensors", "models/.phase1.xyz.tmp/model.safetensors"]
-    left += ["reports/.curves.png.1.tmp", "mlruns/.x.tmp", "work/.phase1.x.tmp/a"]
-    for name in left:
-        (own.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (own.root / name).write_bytes(bytes(1_000_000))
+    folders = [half(own.root / name) / "model.safetensors" for name in ("register", "models/phase1", "work/phase1")]
+    files = [own.root / "work/phase1.reserve", *(half(own.root / name) for name in ("reports/curves.png", "mlruns/x"))]
+    left = [*folders, *files]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(1_000_000))
     assert promised(clean(own, "--intermediates")) > 188e6 + 5e6
     clean(own, "--intermediates", "--yes")
-    assert [name for name in left if (own.root / name).exists()] == []
+    assert [file for file in left if file.exists()] == []
     assert_nothing_to_do(own)
 
 

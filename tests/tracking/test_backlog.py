@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from evaluations import evaluate
 from filelock import FileLock
+from making.done_runs import summary
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from runs import KEY, Training, begin, history, line, through, unplugged
 
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.tracking.backlog import deliver_backlog, set_aside, take_back
 from xtts_finetune.tracking.connection import TrackingStore
@@ -27,7 +29,7 @@ def undelivered(store: TrackingStore, workspace: Workspace) -> Training:
     training = begin(through(store, unplugged), workspace.work("phase1"), key=KEY)
     training.line(6)
     training.tracker.finish()
-    (workspace.work("phase1") / "DONE").write_text("{}")
+    write_json(workspace.work("phase1") / "DONE", summary())
     return training
 
 
@@ -78,11 +80,20 @@ def test_nothing_moves_while_another_process_delivers(workspace: Workspace, unde
     assert sorted(workspace.undelivered.iterdir()) != before
 
 
+@pytest.mark.usefixtures("undelivered")
+def test_a_phase_whose_done_is_damaged_keeps_what_it_has(workspace: Workspace) -> None:
+    """It goes on, and delivers it itself."""
+    (workspace.work("phase1") / "DONE").write_text("{}")
+    set_aside(workspace)
+    assert list(workspace.undelivered.glob("*")) == []
+    assert [(run.key, run.points) for run in waiting(workspace)] == [(KEY, 6)]
+
+
 def test_a_delivered_phase_leaves_nothing(store: TrackingStore, workspace: Workspace) -> None:
     training = begin(store, workspace.work("phase1"), key=KEY)
     training.line(6)
     training.tracker.finish()
-    (workspace.work("phase1") / "DONE").write_text("{}")
+    write_json(workspace.work("phase1") / "DONE", summary())
     set_aside(workspace)
     assert not workspace.undelivered.exists()
 

@@ -48,6 +48,15 @@ def test_from_a_damaged_row_on_they_are_replayed(tmp_path: Path) -> None:
     assert [row["step"] for row in Curve(path).rows] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "line", ["5", "null", "[]", "{}", '"step"', '{"step": "3"}', '{"step": 3.0}', '{"step": true}']
+)
+def test_a_row_needs_its_step(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "curve.jsonl"
+    path.write_text(f'{{"step": 1}}\n{{"step": 2}}\n{line}\n{{"step": 4}}\n')
+    assert [row["step"] for row in Curve(path).rows] == [1, 2]
+
+
 def test_csv(tmp_path: Path) -> None:
     curve = Curve(tmp_path / "curve.jsonl")
     curve.append({"step": 0, "epoch": 0, "eval/mel_ce": 7.0, "eval/text_ce": 4.0})

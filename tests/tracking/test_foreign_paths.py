@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import PROJECT
 from evaluations import evaluate
+from making.project import PROJECT
 from runs import Client
 
 from xtts_finetune.core.errors import UserError

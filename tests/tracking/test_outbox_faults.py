@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from evaluations import evaluate
 from filelock import FileLock
+from making.done_runs import summary
 from making.project import copy_files
 from runs import KEY, LateAnswer, Training, begin, history, line, through, unplugged
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import link_tree
+from xtts_finetune.core.files import link_tree, write_json
 from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.diskspace.parked import delete_parked
 from xtts_finetune.ops.status import status_text
@@ -56,7 +58,7 @@ def test_a_damaged_record_of_a_phase_in_work_is_passed_over(
     workspace: Workspace, training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work = damage(workspace.work("phase1"))
-    (work / "DONE").write_text("{}")
+    write_json(work / "DONE", summary())
     set_aside(workspace)
     [said] = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
     assert str(work / "delivery.json") in said
@@ -103,7 +105,7 @@ def test_no_remedy_deletes_a_training(workspace: Workspace, folder: str) -> None
     with pytest.raises(UserError) as refused:
         Outbox.read(damage(place))
     [problem] = refused.value.problems
-    assert (f"rm -r {place}" in problem.remedy) == (place.parent == workspace.undelivered)
+    assert (f"rm -r {quoted(place)}" in problem.remedy) == (place.parent == workspace.undelivered)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspa
     copy_files(workspace.root, "params.yaml")
     said = status_text(workspace)
     assert f"{KEY}/delivery.json is damaged" in said
-    assert f"rm -r {workspace.undelivered / KEY}" in said
+    assert f"rm -r {quoted(workspace.undelivered / KEY)}" in said
     with pytest.raises(UserError, match=rf"{KEY}/delivery\.json"):
         list(sync_lines(workspace))
 

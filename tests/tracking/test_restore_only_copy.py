@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkouts import PROJECT
+from making.project import PROJECT
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_file

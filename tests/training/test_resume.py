@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from damage import cut, flip_byte
+from leftovers import half
 from making.params import TINY_PHASE, make_params
 from safetensors.torch import load_file
 from stored import steps
@@ -232,9 +233,9 @@ def test_killed_while_the_curve_is_written(workspace: Workspace, uninterrupted: 
     curve = store.folder / "curve.jsonl"
     with curve.open("ab") as stream:  # rows of steps that no state has, the last one cut, then what a power cut leaves
         stream.write(b'{"step": 5, "epoch": 1, "train/loss": 1.0}\n{"step": 6, "ep\0\0\0\0\n\0\0')
-    (store.folder / ".curve.jsonl.4711.tmp").write_text("half")
-    (store.folder / ".step-00000006.abc.tmp").mkdir()
-    (store.folder / ".step-00000006.abc.tmp" / "model.safetensors").write_text("half")
+    half(store.folder / "curve.jsonl").write_text("half")
+    half(store.folder / "step-00000006").mkdir()
+    (half(store.folder / "step-00000006") / "model.safetensors").write_text("half")
     train(workspace, make_params())
     assert outcome(workspace) == uninterrupted
     assert not list(store.folder.glob(".*"))

@@ -9,10 +9,11 @@ from typing import Any
 
 from xtts_finetune.checkpoints.identity import Identity, Record
 from xtts_finetune.core.disk import files_below, held_bytes
+from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.files import fsync_path, read_json
 from xtts_finetune.core.layout import DONE, PHASES, STATE, PhaseName, Workspace, checkpoint_step, parked_key
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)  # the last of int(Infinity)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def continues(folder: Path, identity: Identity) -> bool:
     record = record_of(folder)
     if record is None or not identity.has_trajectory_of(record.identity):
         return False
-    return record.code == identity.code or not (folder / DONE).is_file()
+    return record.code == identity.code or summary_of(folder) is None
 
 
 def park(workspace: Workspace, phase: PhaseName, key: str) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
-from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import DONE, MANIFEST, CheckpointKind, checkpoint_step
+from xtts_finetune.core.done import summary_of
+from xtts_finetune.core.layout import MANIFEST, CheckpointKind, checkpoint_step
 
 
 class CheckpointReader:
@@ -39,17 +39,15 @@ class CheckpointReader:
 
     @property
     def done(self) -> bool:
-        """Whether the phase is complete. A DONE that cannot be read is none: the last state says the same again."""
-        try:
-            return isinstance(self.summary, dict)
-        except (OSError, ValueError):
-            return False
+        """Whether the phase is complete."""
+        return summary_of(self.folder) is not None
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What `mark_done` was given."""
-        content: dict[str, Any] = read_json(self.folder / DONE)
-        return content
+        """What `mark_done` was given, of a phase that is complete."""
+        summary = summary_of(self.folder)
+        assert summary is not None
+        return summary
 
     def _complete(self, kind: CheckpointKind) -> list[Checkpoint]:
         steps = ((folder, checkpoint_step(folder.name, kind)) for folder in sorted(self.folder.glob(f"{kind}-*")))

@@ -4,7 +4,6 @@ The store knows names and bytes, not tensors: the caller writes the files of a s
 place, fsynced, read back from the disk and renamed; without a manifest that holds for every file it is no checkpoint.
 """
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,9 +18,11 @@ from xtts_finetune.core.disk import Reserve, files_below, free_bytes, full_disk_
 from xtts_finetune.core.errors import DiskFull
 from xtts_finetune.core.files import (
     discard,
+    leftovers_in,
     link_or_copy,
     link_tree,
     published_folder,
+    temporary_for,
     write_json,
 )
 from xtts_finetune.core.layout import (
@@ -34,8 +35,8 @@ from xtts_finetune.core.layout import (
     is_checkpoint_name,
     reserve_of,
 )
+from xtts_finetune.core.removal import remove
 
-_TEMPORARY = re.compile(r"\..+\.tmp")  # of published_file and published_folder
 _BESIDE = 256 * 1024  # bytes: a best's folder and JSON files, and what curve and MLflow write in the same moment
 T = TypeVar("T")
 
@@ -119,11 +120,18 @@ class CheckpointStore(CheckpointReader):
         self.discard_leftovers()
 
     def discard_leftovers(self) -> None:
-        """Delete what a crash left half-written or half-deleted."""
-        for leftover in self.folder.iterdir():
-            nothing = is_checkpoint_name(leftover.name) and not (leftover / MANIFEST).is_file()
-            if nothing or _TEMPORARY.fullmatch(leftover.name):
-                discard(leftover)
+        """Delete what a crash left half-written or half-deleted.
+
+        Whoever holds the lock is the only one to write checkpoints. Other files have other writers: the delivery to
+        MLflow, on another thread or in another process.
+        """
+        for path in list(self.folder.iterdir()):
+            if is_checkpoint_name(path.name) and not (path / MANIFEST).is_file():
+                discard(path)
+            elif is_checkpoint_name(temporary_for(path) or ""):
+                remove(path)
+        for leftover in leftovers_in(self.folder):
+            remove(leftover)
 
     def prune(self) -> None:
         """Delete the states that retention lets go, and what a crash left half-written or half-deleted."""
@@ -136,7 +144,7 @@ class CheckpointStore(CheckpointReader):
 
     def reopen(self) -> None:
         """Take `mark_done` back: the run is to go on."""
-        (self.folder / DONE).unlink(missing_ok=True)
+        remove(self.folder / DONE)
 
     def link_to(self, target: Path) -> None:
         """Give all that the store holds a second name under `target`, as one whole folder: no bytes are copied."""
@@ -212,5 +220,5 @@ def _best_step_of(state: Checkpoint) -> int | None:
     """The step of the best weights when it was saved; None where it does not say."""
     try:
         return int(state.state["position"]["best_step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None

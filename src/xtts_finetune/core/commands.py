@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,3 +21,8 @@ def as_typed(text: str) -> str:
         return text
     programs = ".venv\\Scripts\\" if os.name == "nt" else ".venv/bin/"
     return _COMMAND.sub(lambda _: programs, text)
+
+
+def quoted(word: Path | str) -> str:
+    """A path or name as it is typed in a command: `rm -r` of one with a blank in it deletes another folder."""
+    return shlex.quote(str(word))

@@ -1,9 +1,9 @@
 """Files that are either whole or not there: write beside, fsync, rename."""
 
-import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,6 +13,9 @@ from typing import Any
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.processes import ProcessMark
+from xtts_finetune.core.removal import remove, replace
+
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+-\d+-[0-9a-f]{8})(?:\.[0-9a-f]+)?\.tmp")  # for which name, by whom
 
 
 def fsync_path(path: Path) -> None:
@@ -48,10 +51,10 @@ def published_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         fsync_path(temporary)
-        os.replace(temporary, path)
+        replace(temporary, path)
         fsync_path(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 @contextmanager
@@ -80,7 +83,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def discard(path: Path) -> None:
@@ -88,7 +91,7 @@ def discard(path: Path) -> None:
     if os.path.lexists(path):
         aside = temporary_name(path)
         os.rename(path, aside)
-        _remove(aside)
+        remove(aside)
 
 
 def _take_place(temporary: Path, path: Path) -> None:
@@ -103,7 +106,7 @@ def _take_place(temporary: Path, path: Path) -> None:
     except BaseException:
         os.rename(aside, path)
         raise
-    _remove(aside)
+    remove(aside)
 
 
 def temporary_name(path: Path) -> Path:
@@ -111,23 +114,39 @@ def temporary_name(path: Path) -> Path:
     return path.parent / f".{path.name}.{ProcessMark.own()}.{secrets.token_hex(4)}.tmp"
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def temporary_for(path: Path) -> str | None:
+    """The name that something half-written is to get, or that something half-deleted had; None: it is neither."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return match[1] if match else None
+
+
+def leftovers_in(folder: Path) -> Iterator[Path]:
+    """What processes of this host that are dead left half-written or half-deleted in `folder`.
+
+    What those of another host left on a shared disk is not among it: they may be at work.
+    """
+    return (path for path, writer in _temporaries(folder) if _is_dead(writer))
 
 
 def discard_leftovers(path: Path) -> None:
-    """Delete what processes of this host that are dead left half-written or half-deleted beside `path`.
-
-    What those of another host left on a shared disk stays: they may be at work.
-    """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        writer = ProcessMark.parse(leftover.name.removeprefix(f".{path.name}.").split(".")[0])
+    """Delete what of `leftovers_in` its folder was to be `path`. Only for who writes it now."""
+    for leftover, writer in _temporaries(path.parent):
         # of our own: it writes a path once at a time, and failed to remove it
-        if writer and writer.is_of_this_host and (writer == ProcessMark.own() or not writer.is_alive):
-            _remove(leftover)
+        if temporary_for(leftover) == path.name and (writer == ProcessMark.own() or _is_dead(writer)):
+            remove(leftover)
+
+
+def _temporaries(folder: Path) -> Iterator[tuple[Path, ProcessMark]]:
+    """With who writes or deletes each."""
+    for path in sorted(folder.glob(".*.tmp")):
+        match = _TEMPORARY.fullmatch(path.name)
+        writer = ProcessMark.parse(match[2]) if match else None
+        if writer:
+            yield path, writer
+
+
+def _is_dead(writer: ProcessMark) -> bool:
+    return writer.is_of_this_host and not writer.is_alive
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,11 +5,9 @@ No field has a default: everything that shapes a result stands in params.yaml, w
 
 import difflib
 import math
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +22,7 @@ from pydantic import (
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PhaseName
+from xtts_finetune.core.yamlfile import read_yaml
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -139,24 +138,6 @@ class Params(Strict):
         return self.train_phase1 if name == "phase1" else self.train_phase2
 
 
-class Yaml12Loader(yaml.SafeLoader):
-    """YAML as DVC reads it: 1e-6 is a number (YAML 1.2), a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands here twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
 def load_params(path: Path) -> Params:
     """Read and check params.yaml.
 
@@ -165,16 +146,10 @@ def load_params(path: Path) -> Params:
     """
     title = f"{path.name} cannot be used"
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
+        raw = read_yaml(path, title)
     except FileNotFoundError:
         remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
         raise UserError(title, [Problem(str(path), "does not exist", remedy)]) from None
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:  # the latter: control characters
-        what = f"is not UTF-8 text: {str(error).splitlines()[0]}"
-        raise UserError(title, [Problem(path.name, what, "save it as UTF-8")]) from None
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(title, [Problem(f"{path.name}{line}", f"{error.problem}", "correct this line")]) from None
     try:
         return Params.model_validate(raw if raw is not None else {})
     except ValidationError as error:

@@ -210,7 +210,7 @@ def _described(manifest: Path) -> Sizes | None:
     try:
         files = {name: int(file["bytes"]) for name, file in read_json(manifest)["files"].items()}
         return Sizes(sum(files.values()), files[WEIGHTS])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from xtts_finetune.checkpoints.identity import identity_of
 from xtts_finetune.checkpoints.lock import trained_now, trainers_kept_out
 from xtts_finetune.checkpoints.parking import Parked, continues, described, parked, record_of
@@ -14,7 +12,8 @@ from xtts_finetune.core.disk import files_below, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.core.params import Yaml12Loader, load_params
+from xtts_finetune.core.params import load_params
+from xtts_finetune.core.yamlfile import read_yaml
 from xtts_finetune.dvcio.outs import is_taken_over
 from xtts_finetune.tracking.backlog import set_aside_run
 
@@ -104,8 +103,8 @@ def delete_parked(workspace: Workspace, key: str) -> str:
 def _settings(params: Path) -> dict[str, Any]:
     """Of params.yaml, flat; nothing where it cannot be read, which is no matter here."""
     try:
-        content = yaml.load(params.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
+        content = read_yaml(params, "")
         sections = {name: section for name, section in content.items() if isinstance(section, dict)}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+    except (OSError, UserError, AttributeError):
         return {}
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

@@ -12,8 +12,9 @@ from xtts_finetune.checkpoints.exported import is_whole_model
 from xtts_finetune.checkpoints.lock import trained_now
 from xtts_finetune.checkpoints.retention import Stored, Verdict, best_weights, newest, retain, stored
 from xtts_finetune.core.disk import files_below, held_bytes
-from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import DONE, MANIFEST, PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.core.done import summary_of
+from xtts_finetune.core.files import leftovers_in, read_json
+from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.earlier import EarlierRuns
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
@@ -94,21 +95,21 @@ class _Survey:
             yield self._item([work], "the phase is done, and DVC has what is kept of it")
         elif work in self.others:
             pass  # listed with the parked runs
-        elif (work / DONE).exists():
+        elif summary_of(work):
             yield self._keep([work], "the phase is done; `dvc repro` has yet to take it over")
         elif work.is_dir():
             yield from self._unfinished(work)
         yield from self._finished(phase)
 
     def leftovers(self) -> Iterator[Item]:
-        """Unfinished writes. While a trainer is at work they may be its own."""
+        """Unfinished writes of processes that are dead."""
         at = self.workspace
         works = [at.work(phase) for phase in PHASES]
         places = [at.root, works[0].parent, *works, at.checkpoints("phase1").parent, at.model("phase1").parent]
         artifacts = at.tracking_db.parent / "artifacts"
         places += [at.reports, at.undelivered, at.tracking_db.parent, artifacts, artifacts / "models"]
-        halves = [path for place in places for path in sorted(place.glob(".*.tmp"))]
-        if halves and not self.live:
+        halves = [path for place in places for path in leftovers_in(place)]
+        if halves:
             yield self._item(halves, "left half-written by a process that was killed")
 
     def cache_objects(self) -> Iterator[Item | Kept]:

@@ -4,7 +4,6 @@ In this order, so that a kill at any point costs nothing and the next run goes o
 name what is left, have `dvc gc` delete from the cache what nothing names any longer.
 """
 
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from xtts_finetune.checkpoints.lock import trainers_kept_out
 from xtts_finetune.core.disk import Reserve, file_system, free_bytes, shown
 from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.core.removal import remove
 from xtts_finetune.diskspace.plan import Plan, Request
 from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.dvcio.cache import Cache, rename_outs
@@ -44,7 +44,7 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
             or what was is no loss, and the same command goes on.
     """
     with trainers_kept_out(workspace) as live:
-        shutil.rmtree(workspace.root / _SAFE, ignore_errors=True)  # of a run that was killed
+        remove(workspace.root / _SAFE)  # of a run that was killed
         before = free_by_place(workspace)
         going = make_plan(workspace, request, verify=True, live=live)
         _release_reserves(workspace, live)
@@ -95,10 +95,8 @@ def _delete(going: Plan) -> None:
     """Delete files and folders; a manifest first, so that what a kill leaves of a state does not count as one."""
     for path in (path for item in going.items for path in item.paths):
         if path.is_dir() and not path.is_symlink():
-            (path / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+            remove(path / MANIFEST)
+        remove(path)
 
 
 def _collect(workspace: Workspace, going: Plan) -> None:
@@ -121,7 +119,7 @@ def _make_room(workspace: Workspace, going: Plan) -> None:
     for path in sorted(doomed, key=lambda path: path.stat().st_size, reverse=True):
         if free_bytes(workspace.root) >= ROOM:
             return
-        path.unlink()
+        remove(path)
 
 
 @contextmanager
@@ -134,7 +132,7 @@ def _safe(workspace: Workspace, objects: Iterable[str]) -> Iterator[None]:
         (folder / "kept.dvc").write_text(yaml.safe_dump({"outs": outs}), encoding="utf-8")
         yield
     finally:
-        shutil.rmtree(folder)
+        remove(folder)
 
 
 def _gained(workspace: Workspace, before: dict[Path, int], going: Plan) -> Iterator[str]:

@@ -6,18 +6,19 @@ An object lies under its MD5; a folder is an object that lists the files below i
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import write_text
+from xtts_finetune.core.files import read_json, write_text
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import Yaml12Loader
+from xtts_finetune.core.yamlfile import read_yaml
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
+_DAMAGED = "DVC's files are damaged"
+_OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 class Cache:
@@ -35,18 +36,29 @@ class Cache:
         self.is_shared = not self.folder.resolve().is_relative_to(workspace.root.resolve())
 
     def path(self, oid: str) -> Path:
+        assert is_object(oid), oid  # no name that comes from a file may lead out of the cache
         return self.folder / oid[:2] / oid[2:]
 
     def listing(self, oid: str) -> Listing:
-        """The files of a folder; none if the object isn't there, or is a file's."""
-        path = self.path(oid)
-        if not oid.endswith(".dir") or not path.is_file():
+        """The files of a folder; none if the object isn't there, or is a file's.
+
+        Raises:
+            UserError: it is no listing, or names what cannot be an object or a path below the folder.
+        """
+        if not oid.endswith(".dir") or not self.path(oid).is_file():
             return {}
-        return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+        path = self.path(oid)
+        try:
+            return dict(map(_listed, read_json(path)))
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = f"delete {path}, and bring it back if dvc.lock names it: dvc fetch, or dvc repro"
+            problem = Problem(str(path), f"is no listing that DVC wrote: {error}", remedy)
+        raise UserError("DVC's cache is damaged", [problem])
 
     def objects(self) -> set[str]:
         """Everything that `dvc gc` looks at."""
-        return {file.parent.name + file.name for file in self.folder.glob("[0-9a-f][0-9a-f]/*")}
+        names = (file.parent.name + file.name for file in self.folder.glob("[0-9a-f][0-9a-f]/*"))
+        return set(filter(is_object, names))
 
     def below(self, oids: Iterable[str]) -> set[str]:
         """These objects, and those that they list."""
@@ -71,6 +83,25 @@ class Cache:
     def size(self, oids: Iterable[str]) -> int:
         """Bytes of these objects' content, each as often as it is named."""
         return sum(self.path(oid).stat().st_size for oid in oids)
+
+
+def is_object(oid: Any) -> bool:
+    """Whether an object can be called so."""
+    return isinstance(oid, str) and _OBJECT.fullmatch(oid) is not None
+
+
+def _listed(entry: dict[str, Any]) -> tuple[str, str]:
+    """Path and object of an entry in a folder's listing.
+
+    Raises:
+        ValueError, KeyError, TypeError: it has none, or such as DVC never writes.
+    """
+    path, oid = entry["relpath"], entry["md5"]
+    if not is_object(oid):
+        raise ValueError(f"{oid!r} is no object")
+    if PurePath(path).anchor or ".." in PurePath(path).parts:
+        raise ValueError(f"{path!r} lies outside of the folder")
+    return path, oid
 
 
 def listing_object(listing: Listing) -> str:
@@ -98,7 +129,7 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
 def named_entries(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """dvc.lock's outs: path → md5, size, nfiles."""
     stages = _read(workspace.dvc_lock).get("stages", {}).values()
-    return {out["path"]: out for stage in stages for out in stage.get("outs", [])}
+    return {out["path"]: out for stage in stages for out in _outs(workspace.dvc_lock, stage)}
 
 
 def named_dependencies(workspace: Workspace, stage: str) -> dict[str, str]:
@@ -146,8 +177,21 @@ def named_outs(workspace: Workspace) -> dict[str, str]:
     outs = {path: entry["md5"] for path, entry in named_entries(workspace).items() if path not in uncached}
     for file in _dvc_files(workspace.root):
         place = file.parent.relative_to(workspace.root)
-        outs |= {(place / out["path"]).as_posix(): out["md5"] for out in _read(file).get("outs", []) if "md5" in out}
+        outs |= {(place / out["path"]).as_posix(): out["md5"] for out in _outs(file, _read(file))}
     return outs
+
+
+def _outs(file: Path, stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The outs with an object, of a stage in dvc.lock or of a .dvc file.
+
+    Raises:
+        UserError: one names what cannot be an object.
+    """
+    for out in (out for out in stage.get("outs", []) if "md5" in out):
+        if not is_object(out["md5"]):
+            problem = Problem(f"{file}: {out['path']}", f"{out['md5']!r} is no object", "take back what git has of it")
+            raise UserError(_DAMAGED, [problem])
+        yield out
 
 
 def _dvc_files(root: Path) -> Iterator[Path]:
@@ -157,7 +201,14 @@ def _dvc_files(root: Path) -> Iterator[Path]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """What a file of DVC's says; nothing where it is not there.
+
+    Raises:
+        UserError: it is damaged, or git could not merge it.
+    """
     if not file.is_file():
         return {}
-    content: dict[str, Any] | None = yaml.load(file.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # a SafeLoader
+    content = read_yaml(file, _DAMAGED)
+    if content is not None and not isinstance(content, dict):
+        raise UserError(_DAMAGED, [Problem(str(file), "is nothing that DVC wrote", "take back what git has of it")])
     return content or {}

@@ -15,8 +15,10 @@ from typing import Any
 
 import yaml
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.dvcio.cache import is_object
 
 _OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery"))
 _OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
@@ -94,16 +96,16 @@ def _refs(root: Path) -> Iterator[_Ref]:
             yield _called(name)
     for line in _git(root, "stash", "list", "--format=%H %gd").splitlines():
         commit, _, name = line.partition(" ")
-        yield _Ref(commit, f"git's {name}", f"git stash apply '{name}' && dvc checkout", pins=True)
+        yield _Ref(commit, f"git's {name}", f"git stash apply {quoted(name)} && dvc checkout", pins=True)
 
 
 def _called(ref: str) -> _Ref:
     if ref.startswith("refs/exps/"):
         name = ref.rpartition("/")[2]
-        return _Ref(ref, f"experiment {name}", f"dvc exp apply {name}", pins=True)
+        return _Ref(ref, f"experiment {name}", f"dvc exp apply {quoted(name)}", pins=True)
     kind, prefix = ("tag", "refs/tags/") if ref.startswith("refs/tags/") else ("branch", "refs/heads/")
     name = ref.removeprefix(prefix).removeprefix("refs/remotes/")
-    return _Ref(ref, f"{kind} {name}", f"git checkout {name} && dvc checkout", pins=kind == "tag")
+    return _Ref(ref, f"{kind} {name}", f"git checkout {quoted(name)} && dvc checkout", pins=kind == "tag")
 
 
 def _commits(root: Path) -> dict[str, _Ref]:
@@ -142,7 +144,8 @@ def _outs(content: str) -> dict[str, str]:
     try:
         parsed: Any = yaml.load(content, yaml.CSafeLoader)
         stages: Iterable[Any] = (parsed["stages"].values()) if "stages" in parsed else [parsed]
-        return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", []) if "md5" in out}
+        outs = [out for stage in stages for out in stage.get("outs", [])]
+        return {out["path"]: out["md5"] for out in outs if is_object(out.get("md5"))}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {oid: oid for oid in _OBJECT.findall(content)}
 

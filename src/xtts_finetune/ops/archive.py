@@ -11,6 +11,7 @@ from typing import Any
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
 from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.disk import file_system, free_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_json
@@ -48,12 +49,13 @@ class Archive:
         if remote not in known:
             listed = ", ".join(f"{name} ({url})" for name, url in known.items()) or "none"
             what = f"there is no such DVC remote; there is: {listed}"
-            raise UserError("no archive", [Problem(f"--archive {remote}", what, f"dvc remote add {remote} /where")])
+            remedy = f"dvc remote add {quoted(remote)} /where"
+            raise UserError("no archive", [Problem(f"--archive {remote}", what, remedy)])
         self.url = known[remote]
         self.bytes: dict[str, int] = {}  # of what is archived, by out
         self.folder = None if "://" in self.url else Path(self.url)
         if self.folder and not self.folder.is_dir():  # a push would create it, on the disk below the mount point
-            remedy = f"mount its disk, or if it is to be new: mkdir -p {self.url}"
+            remedy = f"mount its disk, or if it is to be new: mkdir -p {quoted(self.url)}"
             raise UserError("no archive", [Problem(f"DVC remote {remote}: {self.url}", "is not there", remedy)])
 
     def store_plan(self, request: Request) -> Iterator[str]:
@@ -62,7 +64,7 @@ class Archive:
         yield from self._pushing(plan)
         yield from plan_lines(plan)
         if plan.items:
-            yield from ["", f"do it: {request.command.replace('REMOTE', self.remote)}"]
+            yield from ["", f"do it: {request.command.replace('REMOTE', quoted(self.remote))}"]
 
     def store(self, request: Request) -> Iterator[str]:
         """Push the states, prove that they are there, drop them here."""
@@ -72,7 +74,7 @@ class Archive:
         """What would be brought back."""
         for out, entry in self._archived().items():
             yield f"{out}: {shown(entry['bytes'])} from {self.remote} ({self.url})"
-        yield from ["", f"do it: xtts-finetune clean --archive {self.remote} --restore --yes"]
+        yield from ["", f"do it: xtts-finetune clean --archive {quoted(self.remote)} --restore --yes"]
 
     def restore(self) -> Iterator[str]:
         """Bring the states of this run back, where they were.

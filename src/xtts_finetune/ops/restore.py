@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.lock import RESTORE, models_held, trainers_kept_out
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.disk import full_disk_raises
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_file
@@ -122,7 +123,8 @@ def _refuse_the_only_copy(workspace: Workspace, version: Version, phase: PhaseNa
     if version.tags.get(WEIGHTS_TAG) == digest or registry.holds(digest):
         return
     model = out_path(workspace, workspace.model(phase))
-    remedy = f"keep it first (dvc repro, or dvc commit -f train_{phase}), or move it away: mv {model} {model}.mine"
+    move = f"mv {quoted(model)} {quoted(f'{model}.mine')}"
+    remedy = f"keep it first (dvc repro, or dvc commit -f train_{phase}), or move it away: {move}"
     what = "neither DVC's cache nor mlruns/ has this model: here is its only copy"
     raise UserError("nothing was restored", [Problem(model, what, remedy)])
 

@@ -7,9 +7,10 @@ from typing import Any
 from xtts_finetune.checkpoints.lock import trained_now
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.disk import free_bytes, shown
+from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import DONE, PHASES, PhaseName, Workspace, checkpoint_step
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, checkpoint_step
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.diskspace.parked import parked_runs
@@ -147,7 +148,7 @@ def _under_way(workspace: Workspace, phase: PhaseName) -> str:
 
 def _resumes(work: Path) -> str:
     """Where a phase that nobody trains now goes on."""
-    if (work / DONE).exists():
+    if summary_of(work):
         return "trained, not published yet: dvc repro"
     steps = [step for path in work.iterdir() if (step := checkpoint_step(path.name, "step")) is not None]
     return f"stopped: dvc repro goes on from step {max(steps)}" if steps else "stopped: dvc repro starts over"

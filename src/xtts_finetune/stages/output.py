@@ -1,5 +1,6 @@
 """What a stage says must not end it: whoever reads may leave (`dvc repro | head`), and a log's disk be full."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -7,8 +8,15 @@ from typing import Any, TextIO
 
 
 def speak_on_unheard() -> None:
-    """Let this process go on when stdout or stderr cannot be written to."""
+    """Let this process go on when stdout or stderr cannot be written to, or lacks a letter."""
+    spell_out_what_is_lacking()
     sys.stdout, sys.stderr = _Unfailing(sys.stdout), _Unfailing(sys.stderr)
+
+
+def spell_out_what_is_lacking() -> None:
+    """Have stdout write a letter that its encoding lacks as its number, as stderr does: else it ends this process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _Unfailing:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from xtts_finetune.core.commands import quoted
+from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import (
     discard,
@@ -29,7 +31,6 @@ from xtts_finetune.core.layout import (
     BUNDLE,
     CURVE,
     DELIVERY,
-    DONE,
     FIGURES,
     PHASES,
     SERVING,
@@ -82,7 +83,7 @@ def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row]
 def set_aside(workspace: Workspace) -> None:
     """Keep what MLflow lacks of done phases, whose work/ is about to go."""
     for phase in PHASES:
-        if (workspace.work(phase) / DONE).exists():
+        if summary_of(workspace.work(phase)):
             set_aside_run(workspace, workspace.work(phase))
 
 
@@ -230,7 +231,7 @@ def _check(weights: Path, order: Order) -> None:
     if weights.is_file() and sha256_file(weights) == order.sha256:
         return
     what = "is not what was evaluated" if weights.is_file() else "is missing"
-    remedy = f"rm -r {weights.parents[1]}, then evaluate again: dvc repro -s -f evaluate"
+    remedy = f"rm -r {quoted(weights.parents[1])}, then evaluate again: dvc repro -s -f evaluate"
     raise UserError("a model cannot be registered", [Problem(str(weights), what, remedy)])
 
 

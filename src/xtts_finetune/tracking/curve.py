@@ -94,16 +94,22 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a curve's file, up to the first that a kill or a power cut left damaged."""
+    """The rows of a curve's file, as `parse_rows`."""
     return parse_rows(path.read_bytes().decode("utf-8", "replace")) if path.exists() else iter(())
 
 
 def parse_rows(text: str) -> Iterator[Row]:
-    """The rows that `as_text` gave."""
+    """The rows that `as_text` gave, up to the first damaged one: a kill or a power cut leaves one at the end.
+
+    Those after one in the middle count no more than if they had not been written yet: training goes on from its state,
+    which carries the rows up to there, and writes them again.
+    """
     for line in text.split("\n")[:-1]:
         try:
             row = json.loads(line)
         except ValueError:
+            return
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
             return
         yield row
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import sha256_json, write_json
 from xtts_finetune.core.layout import CURVE, DELIVERY, PHASES, PhaseName, Workspace, is_run_key, is_undelivered
@@ -182,9 +183,9 @@ def _read(file: Path) -> TrackedRun:
 
 def _damaged(file: Path, what: str) -> UserError:
     if is_undelivered(file.parent):
-        remedy = f"rm -r {file.parent}: MLflow then lacks the run; reports/ and models/ have its results"
+        remedy = f"rm -r {quoted(file.parent)}: MLflow then lacks the run; reports/ and models/ have its results"
     else:
-        remedy = f"rm {file}: it is made anew when the run goes on; MLflow knows how far it has its points"
+        remedy = f"rm {quoted(file)}: it is made anew when the run goes on; MLflow knows how far it has its points"
     return UserError("a run cannot be delivered", [Problem(str(file), f"is damaged: {what}", remedy)])
 
 

@@ -10,6 +10,7 @@ from xtts_finetune.checkpoints.identity import FORMAT, Identity, Record
 from xtts_finetune.checkpoints.parking import continues, described, park, record_of, unpark
 from xtts_finetune.checkpoints.stopping import ending, ends_as
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
@@ -150,7 +151,7 @@ def _refuse_lost_best(job: Job, store: CheckpointStore, state: Checkpoint | None
         remedy = f"copy {best.weights} if you want to keep them, then start the phase over"
     else:
         return
-    problem = Problem(str(store.folder), what, f"{remedy}: rm -r {store.folder} && dvc repro")
+    problem = Problem(str(store.folder), what, f"{remedy}: rm -r {quoted(store.folder)} && dvc repro")
     raise UserError("this run cannot be resumed", [problem])
 
 

@@ -9,6 +9,7 @@ from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
 from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
@@ -126,7 +127,7 @@ def publish_outs(job: Job, store: CheckpointStore) -> None:
     best = store.best(figures["step"])
     damage = "is not there" if best is None else best.damage()
     if best is None or damage:
-        remedy = f"rm -r {store.folder} && dvc repro: trains {job.name} again"
+        remedy = f"rm -r {quoted(store.folder)} && dvc repro: trains {job.name} again"
         where = f"{store.folder}: the best weights, of step {figures['step']}"
         raise UserError("the phase cannot be published", [Problem(where, damage or "", remedy)])
     workspace, name = job.workspace, job.name

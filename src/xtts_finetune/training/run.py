@@ -221,10 +221,6 @@ class Run:
             tqdm.write(f"step {position.step}: loss or gradient is not finite; it is skipped, and counted in {SKIPPED}")
         return float(position.skipped_steps)
 
-    @property
-    def _last_lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
     def _refuse_divergence(self) -> None:
         if self.position.skipped < MAX_SKIPPED:
             return

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import OPTIMIZER, WEIGHTS
 from xtts_finetune.model.base import load_state
@@ -113,11 +114,8 @@ def _check_complete(tensors: Mapping[str, Tensor], names: list[str], optimizer: 
         missing += [f"{parameter}.{name}" for name in sorted(expected - names_kept)]
         unknown += [f"{parameter}.{name}" for name in sorted(names_kept - expected)]
     kinds = (("lacks", missing), ("has, unknown to this code,", unknown))
-    problems = [
-        Problem(str(file), f"{kind} {_shortened(keys)}", f"go on with the code that wrote it, or: rm -r {file.parent}")
-        for kind, keys in kinds
-        if keys
-    ]
+    remedy = f"go on with the code that wrote it, or: rm -r {quoted(file.parent)}"
+    problems = [Problem(str(file), f"{kind} {_shortened(keys)}", remedy) for kind, keys in kinds if keys]
     if problems:
         raise UserError("a state does not fit the model", problems)
 

@@ -1,0 +1,49 @@
+"""YAML as DVC reads it, with its parser: by YAML 1.2, 1e-6 is a number, 010 is ten, and `yes` a text."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
+
+from xtts_finetune.core.commands import quoted
+from xtts_finetune.core.errors import Problem, UserError
+
+
+def read_yaml(path: Path, title: str) -> Any:
+    """What a YAML file says; a repeated key is a mistake.
+
+    Args:
+        title: of the error.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: it is no YAML; names the line.
+    """
+    content = path.read_bytes()
+    try:
+        return YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+    except MarkedYAMLError as error:
+        raise UserError(title, [_merge(path, content) or _mistake(path, error)]) from None
+    except (UnicodeDecodeError, ReaderError) as error:  # the latter: control characters
+        what = f"is not UTF-8 text: {str(error).splitlines()[0]}"
+        raise UserError(title, [Problem(path.name, what, "save it as UTF-8")]) from None
+    except ValueError as error:  # a date such as 2026-02-31
+        raise UserError(title, [Problem(path.name, str(error), "correct it")]) from None
+
+
+def _mistake(path: Path, error: MarkedYAMLError) -> Problem:
+    line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+    return Problem(f"{path.name}{line}", f"{error.problem}", "correct this line")
+
+
+def _merge(path: Path, content: bytes) -> Problem | None:
+    """What git could not merge, if it left its marks."""
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.startswith((b"<<<<<<< ", b">>>>>>> ")):
+            what = "has the marks of a merge: git left the lines of both sides"
+            file = quoted(path)
+            remedy = f"choose a side: git checkout --ours {file}, or --theirs; or keep the right lines by hand"
+            return Problem(f"{path.name}:{number}", what, remedy)
+    return None

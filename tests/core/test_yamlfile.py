@@ -1,0 +1,62 @@
+"""YAML files as DVC reads them, and what is said of those that it cannot."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.serialize import parse_yaml
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.yamlfile import read_yaml
+
+NUMBERS = "0 10 -3 +3 010 0o10 0x1F 1_000 0b11 1e3 1e-6 1E-06 1. .5 -.5 1.5e3 12e03 .inf -.INF .nan 1:30 12:30:00 1.2.3"
+WORDS = "yes no on off y n Yes NO true True TRUE false null Null ~ None nan inf e5 2026-11-24 <"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "a file.yaml"
+
+
+@pytest.mark.parametrize("scalar", [*NUMBERS.split(), *WORDS.split(), "", "'010'", '"yes"'])
+def test_every_scalar_is_what_dvc_takes_it_for(file: Path, scalar: str) -> None:
+    file.write_text(f"key: {scalar}\n")
+    found, expected = read_yaml(file, "")["key"], parse_yaml(file.read_text(), str(file))["key"]
+    assert (type(found), repr(found)) == (type(expected), repr(expected))
+
+
+@pytest.mark.parametrize(("scalar", "value"), [("010", 10), ("yes", "yes"), ("off", "off"), ("12:30:00", "12:30:00")])
+def test_what_yaml_1_1_took_otherwise(file: Path, scalar: str, value: Any) -> None:
+    file.write_text(f"key: {scalar}\n")
+    assert read_yaml(file, "") == {"key": value}
+
+
+CONFLICT = """\
+schema: '2.0'
+stages:
+  train:
+<<<<<<< HEAD
+    md5: 0
+=======
+    md5: 1
+>>>>>>> side
+"""
+
+
+def test_the_marks_of_a_merge_are_named(file: Path) -> None:
+    file.write_text(CONFLICT)
+    with pytest.raises(UserError, match="cannot be used") as refused:
+        read_yaml(file, "a file cannot be used")
+    [problem] = refused.value.problems
+    assert problem.where == "a file.yaml:4"
+    assert "both sides" in problem.what
+    assert f"git checkout --ours '{file}'" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    "content", ["a: [", "a: b: c", "\ta: 1", "a: 1\na: 2", "a: *b", "a: =", "a: 2026-02-31", "\0", "a: \udcff"]
+)
+def test_no_damage_is_a_traceback(file: Path, content: str) -> None:
+    file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError):
+        read_yaml(file, "")
