@@ -194,3 +194,18 @@ def test_params_cannot_be_changed() -> None:
 def test_a_key_as_other_trainers_call_it(tmp_path: Path, content: dict[str, Any]) -> None:
     content["train_phase1"]["learning_rate"] = content["train_phase1"].pop("lr")
     assert "did you mean lr?" in str(refused(tmp_path, content))
+
+
+@pytest.mark.parametrize("uri", ["127.0.0.1:5000", "htp://127.0.0.1:5000", "http:/127.0.0.1", "http://", "", "mlruns"])
+def test_an_address_that_is_none(tmp_path: Path, content: dict[str, Any], uri: str) -> None:
+    """MLflow would take most of them for a folder, or a server that is down for ever."""
+    content["tracking"]["uri"] = uri
+    message = str(refused(tmp_path, content))
+    assert f"params.yaml: tracking.uri = {uri!r}" in message
+    assert "as http://127.0.0.1:5000 is one" in message
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://mlflow.example.org/a", "postgresql+psycopg2://db/a"])
+def test_an_address(tmp_path: Path, content: dict[str, Any], uri: str) -> None:
+    content["tracking"]["uri"] = uri
+    assert load(tmp_path, content).tracking.uri == uri

@@ -28,6 +28,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+_TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _NOT_IN_MODEL_NAMES = "/:.%\"'"
 
 
@@ -36,6 +37,14 @@ def _as_mlflow_takes_it(name: str) -> str:
     if not name.strip() or any(character in name for character in _NOT_IN_MODEL_NAMES):
         raise ValueError(f"MLflow takes no blank name, and none with any of {' '.join(_NOT_IN_MODEL_NAMES)}")
     return name
+
+
+def _as_an_address(uri: str) -> str:
+    """Of a server or a database. Without its scheme MLflow would take 127.0.0.1:5000 for a folder."""
+    scheme, colon, rest = uri.partition("://")
+    if not colon or not rest or scheme.partition("+")[0] not in _TRACKING_SCHEMES:
+        raise ValueError("is no address of an MLflow server, as http://127.0.0.1:5000 is one")
+    return uri
 
 
 # what other trainers call a key, and it is here
@@ -117,7 +126,9 @@ class TrackingParams(Strict):
     """Where metrics go; changes no result."""
 
     experiment: Name
-    uri: Name | None  # an MLflow server; null: mlruns/mlflow.db in this workspace
+    uri: (
+        Annotated[str, AfterValidator(_as_an_address)] | None
+    )  # an MLflow server; null: mlruns/mlflow.db in this workspace
     flush_every_steps: PositiveInt
 
 

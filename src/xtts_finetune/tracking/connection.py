@@ -234,5 +234,15 @@ def path_in(store: Path, address: str) -> Path | None:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message, without the URL and object dump that follow in MLflow's."""
+    """Why, in a line: what the operating system said in the first place, where it did.
+
+    Around a refused connection MLflow and its libraries put three errors, with URLs and object dumps.
+    """
+    if isinstance(error, UserError):
+        return f"{error.problems[0].where}: {error.problems[0].what}"
+    root: BaseException = error
+    while cause := root.__cause__ or root.__context__:
+        root = cause
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
