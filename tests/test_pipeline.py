@@ -266,9 +266,9 @@ def test_dvc_lock_names_every_stage_and_out(finished: Checkout) -> None:
 
 def test_compiled_python_is_no_dependency(finished: Checkout) -> None:
     """Else a clone, another Python or a test run would train anew."""
-    folder = finished.root / "src" / "xtts_finetune" / "training"
+    folder = finished.root / "src" / "xtts_finetune" / "speech"
     assert list(folder.glob("__pycache__/*.pyc")), "the stages leave compiled files beside their sources"
-    dependency = finished.lock()["train_phase1"]["src/xtts_finetune/training"]
+    dependency = finished.lock()["evaluate"]["src/xtts_finetune/speech"]
     assert dependency["nfiles"] == len(list(folder.glob("*.py")))
 
 

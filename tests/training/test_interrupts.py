@@ -12,7 +12,18 @@ from xtts_finetune.training.interrupts import stop_on_signals
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Handlers as in a terminal, also where the tests run under nohup or in a shell's background, which ignore some."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_is_a_request(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_on_signals() as stop:
@@ -21,14 +32,6 @@ def test_the_first_is_a_request(number: signal.Signals) -> None:
         assert stop
         assert stop.signal is number
     assert signal.getsignal(number) is before
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Python's own handler, also where a shell started the tests in its background, with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
