@@ -63,8 +63,10 @@ def _to_be_parked(workspace: Workspace) -> Iterator[Parked]:
     live = trained_now(workspace)
     for phase in PHASES:
         work, identity = workspace.work(phase), identity_of(workspace, params, phase)
-        record = None if phase in live or is_taken_over(workspace, phase) else record_of(work)
-        if record is not None and identity is not None and not continues(work, identity):
+        record = None if phase in live else record_of(work)
+        if record is None or identity is None or continues(work, identity):
+            continue
+        if not is_taken_over(workspace, phase):  # last: it may read every byte
             yield described(work, phase, record.identity.key)
 
 
