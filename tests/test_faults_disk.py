@@ -30,6 +30,8 @@ from small_runs import (
     some,
 )
 
+from xtts_finetune.core.commands import as_typed
+
 pytestmark = FAULT_TESTS
 PAGE = 4096
 WEIGHTS, OPTIMIZER = 2_781_460, 5_565_392  # bytes, of the tiny model
@@ -55,7 +57,7 @@ def ends_in_order(small: Small, reference: Reference, stage: Stage, said: str, c
         return
     page = status.read_text(encoding="utf-8")
     assert "the disk is full" in page
-    assert "type dvc repro: it resumes there" in page
+    assert as_typed("type dvc repro: it resumes there") in page
     assert "xtts-finetune clean --intermediates --yes" in page
     if stage != EVALUATE and not (small.root / "work" / stage[1] / "DONE").exists():
         states = small.states(stage[1])
@@ -168,7 +170,7 @@ def refused_in_words(fork: Fork, place: Path) -> None:
     assert fork.wait() == USER, fork.said
     assert "error: a file cannot be written" in fork.said
     assert place.name in fork.said
-    assert "see whether its disk is mounted read-only; then dvc repro goes on" in fork.said
+    assert as_typed("see whether its disk is mounted read-only; then dvc repro goes on") in fork.said
     assert "Traceback" not in fork.said
 
 

@@ -126,3 +126,21 @@ def test_a_run_in_the_place_of_another_is_only_its_keys_to_delete(workspace: Wor
     assert not workspace.work("phase1").exists()
     begin(workspace, load_params(workspace.params).train_phase1.lr)
     assert parked_runs(workspace) == [], "that one is asked for"
+
+
+def test_two_runs_of_one_key_are_told_apart(workspace: Workspace) -> None:
+    shutil.copy(PROJECT / "presets" / "xtts_v2.yaml", workspace.params)
+    park(workspace, "phase1", key := begin(workspace, 3e-5))
+    begin(workspace, 3e-5)
+    assert [run.key for run in parked_runs(workspace)] == [f"{key}-2", key]
+    delete_parked(workspace, key)
+    assert workspace.work("phase1").exists()
+    assert parked(workspace) == []
+
+
+@pytest.mark.parametrize("damaged", ["features.json", "base/base.json"])
+def test_damage_to_what_prepare_left_is_not_for_clean_to_say(workspace: Workspace, damaged: str) -> None:
+    shutil.copy(PROJECT / "presets" / "xtts_v2.yaml", workspace.params)
+    begin(workspace, 3e-5)
+    (workspace.prepared / damaged).write_text("")
+    assert parked_runs(workspace) == []

@@ -7,6 +7,7 @@ import tracked
 from checkouts import Checkout
 from cleaning import digests
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import files_below, held_bytes
 
 pytestmark = pytest.mark.slow  # MLflow takes seconds to load
@@ -46,7 +47,7 @@ def test_where_dvc_names_another_it_says_who_names_this_one(copied: Checkout, fi
     copied.run("dvc", "commit", "--force", "--quiet", f"train_{phase}")
     said = restore(copied, "champion")
     assert "named by HEAD, branch" in said
-    assert "git stash && dvc checkout" in said
+    assert as_typed("git stash && dvc checkout") in said
     assert digests(copied, "models") == digests(finished, "models")
     copied.run("git", "stash")
     copied.run("dvc", "checkout")

@@ -61,6 +61,25 @@ def test_a_phase_that_is_extended_takes_its_points_back(
     assert history(store, again.tracker.run_id) == line(9)
 
 
+def test_what_was_kept_before_stays_where_it_is_longer(
+    store: TrackingStore, workspace: Workspace, undelivered: Training
+) -> None:
+    """As when the run began anew with the server still down, and was stopped early."""
+    set_aside(workspace)
+    (workspace.work("phase1") / "curve.jsonl").unlink()
+    again = begin(through(store, unplugged), workspace.work("phase1"), key=KEY)
+    again.line(2)
+    again.tracker.finish()
+    set_aside(workspace)
+    assert [(run.key, run.points) for run in waiting(workspace)] == [(KEY, 6)]
+
+
+def test_a_run_that_has_no_curve_yet_is_kept_by_its_description(workspace: Workspace, undelivered: Training) -> None:
+    (workspace.work("phase1") / "curve.jsonl").unlink()
+    set_aside(workspace)
+    assert [(run.key, run.points) for run in waiting(workspace)] == [(KEY, 0)]
+
+
 @pytest.mark.parametrize("moved", ["set aside", "taken back"])
 def test_nothing_moves_while_another_process_delivers(workspace: Workspace, undelivered: Training, moved: str) -> None:
     """That process deletes the folder at the end, whatever was put there meanwhile."""

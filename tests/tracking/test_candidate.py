@@ -7,6 +7,7 @@ import pytest
 from evaluations import evaluate
 from small_runs import EVALUATE, Small, Stage
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.backlog import deliver_backlog
@@ -71,7 +72,7 @@ def test_an_older_one_that_mlflow_refuses_keeps_no_evaluation_from_its_end(
     record["order"]["model_name"] = "voices/anna"
     (older / "delivery.json").write_text(json.dumps(record))
     said = small.run(*EVALUATE)
-    assert "an earlier run still waits for MLflow (xtts-finetune sync): Invalid model name" in said
+    assert as_typed("an earlier run still waits for MLflow (xtts-finetune sync): Invalid model name") in said
     assert "Traceback" not in said
     registered = json.loads(workspace.registration.read_text())
     assert registered["aliases"] == ["candidate", "champion"]

@@ -70,11 +70,17 @@ def continues(folder: Path, identity: Identity) -> bool:
 
 def park(workspace: Workspace, phase: PhaseName, key: str) -> Path:
     """Move work/<phase>/ aside; returns where it is now."""
+    folder = free_place(workspace, phase, key)
+    _rename(workspace.work(phase), folder)
+    return folder
+
+
+def free_place(workspace: Workspace, phase: PhaseName, key: str) -> Path:
+    """Where a run would be parked: where one of its key is already, with a number."""
     folder, number = workspace.parked_work(phase, key), 1
     while folder.exists():
         number += 1
         folder = workspace.parked_work(phase, f"{key}-{number}")
-    _rename(workspace.work(phase), folder)
     return folder
 
 
@@ -89,7 +95,7 @@ def parked_run_for(workspace: Workspace, identity: Identity) -> Parked | None:
 
 
 def unpark(workspace: Workspace, identity: Identity) -> Path | None:
-    """Bring the run that is `parked_run_for` it back into work/, which must be empty or not be there.
+    """Bring the run that `parked_run_for` finds back into work/, which must be empty or not be there.
 
     Returns where it was parked; None if there is none.
     """

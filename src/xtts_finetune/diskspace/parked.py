@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xtts_finetune.checkpoints.identity import identity_of
+from xtts_finetune.checkpoints.identity import Identity, identity_of
 from xtts_finetune.checkpoints.lock import trained_now, trainers_kept_out
-from xtts_finetune.checkpoints.parking import Parked, continues, described, parked, record_of
+from xtts_finetune.checkpoints.parking import Parked, continues, described, free_place, parked, record_of
 from xtts_finetune.core.disk import files_below, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
-from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.core.params import load_params
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.yamlfile import read_yaml
 from xtts_finetune.dvcio.outs import is_taken_over
 from xtts_finetune.tracking.backlog import set_aside_run
@@ -23,13 +23,8 @@ class ParkedRun:
     """A run that was moved aside, and how to be rid of it."""
 
     run: Parked
+    key: str  # as it is typed: two runs of one key are numbered
     differs: dict[str, Any]  # its settings that params.yaml has otherwise
-
-    @property
-    def key(self) -> str:
-        """As it is typed: two runs of one key are numbered, when they are moved aside."""
-        name, phase = self.run.folder.name, self.run.phase
-        return self.run.key if name == phase else name.removeprefix(f"{phase}.")
 
     @property
     def command(self) -> str:
@@ -49,9 +44,18 @@ def parked_runs(workspace: Workspace) -> list[ParkedRun]:
     """Every parked run, by phase and key; first those that still lie in work/<phase>/, which others are to have."""
     now = _settings(workspace.params)
     return [
-        ParkedRun(run, {name: value for name, value in run.params.items() if now.get(name) != value})
+        ParkedRun(
+            run,
+            _typed_key(workspace, run),
+            {name: value for name, value in run.params.items() if now.get(name) != value},
+        )
         for run in (*_to_be_parked(workspace), *parked(workspace))
     ]
+
+
+def _typed_key(workspace: Workspace, run: Parked) -> str:
+    place = run.folder if run.folder != workspace.work(run.phase) else free_place(workspace, run.phase, run.key)
+    return place.name.removeprefix(f"{run.phase}.")
 
 
 def _to_be_parked(workspace: Workspace) -> Iterator[Parked]:
@@ -62,12 +66,20 @@ def _to_be_parked(workspace: Workspace) -> Iterator[Parked]:
         return
     live = trained_now(workspace)
     for phase in PHASES:
-        work, identity = workspace.work(phase), identity_of(workspace, params, phase)
+        work, identity = workspace.work(phase), _identity(workspace, params, phase)
         record = None if phase in live else record_of(work)
         if record is None or identity is None or continues(work, identity):
             continue
         if not is_taken_over(workspace, phase):  # last: it may read every byte
             yield described(work, phase, record.identity.key)
+
+
+def _identity(workspace: Workspace, params: Params, phase: PhaseName) -> Identity | None:
+    """None, too, where what prepare or the phase before left is damaged: that is for the next stage to say."""
+    try:
+        return identity_of(workspace, params, phase)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def find_parked(workspace: Workspace, key: str) -> ParkedRun:

@@ -12,7 +12,7 @@ from typing import Protocol
 import yaml
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
-from xtts_finetune.core.disk import Reserve, file_system, free_bytes, shown
+from xtts_finetune.core.disk import Reserve, file_system, free_bytes, is_disk_full, shown
 from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.removal import remove
 from xtts_finetune.diskspace.plan import Plan, Request
@@ -46,9 +46,9 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
     with trainers_kept_out(workspace) as live:
         remove(workspace.root / _SAFE)  # of a run that was killed
         before = free_by_place(workspace)
+        _keep_for_mlflow(workspace, live)
         going = make_plan(workspace, request, verify=True, live=live)
         _release_reserves(workspace, live)
-        set_aside(workspace)
         refuse_unless_named(workspace, pruned_is_fine=True, lost=going.lost)
         if keeper:
             yield from keeper.secure(going)
@@ -71,7 +71,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"{title}: frees {shown(plan.bytes)}" if plan.items else f"{title}: nothing to free"
     if plan.lost:
         phases = " and ".join(sorted(plan.lost))
-        yield f"  the states of {phases} are gone: dvc.lock will name it without, and `dvc repro` runs nothing then"
+        yield f"  the states of {phases} are not here (dvc pull, if a remote has them): dvc.lock will name it without"
     for item in plan.items:
         yield f"  {shown(item.bytes):>9}  {item.what}: {item.why}"
     for kept in plan.kept:
@@ -85,8 +85,20 @@ def free_by_place(workspace: Workspace) -> dict[Path, int]:
     return {place: free_bytes(place) for place in chosen.values()}
 
 
+def _keep_for_mlflow(workspace: Workspace, live: Collection[PhaseName]) -> None:
+    """What MLflow lacks of phases that go. Before the plan is made: it may wait for somebody who delivers."""
+    try:
+        set_aside(workspace)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        _release_reserves(workspace, live)
+        set_aside(workspace)
+
+
 def _release_reserves(workspace: Workspace, live: Collection[PhaseName]) -> None:
     """First of all: on a full disk DVC has no room to say whether the workspace is as it names it."""
+    Reserve(workspace.page_reserve).release()
     for phase in set(PHASES) - set(live):
         Reserve(reserve_of(workspace.work(phase))).release()
 

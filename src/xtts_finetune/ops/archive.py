@@ -22,6 +22,7 @@ from xtts_finetune.diskspace.sweep import COMMIT, plan_lines, sweep
 from xtts_finetune.dvcio.cache import Cache, named_entries, rename_outs
 from xtts_finetune.dvcio.command import dvc
 from xtts_finetune.dvcio.named_run import refuse_unless_named
+from xtts_finetune.dvcio.outs import lost_states, out_path
 
 RECORD = "checkpoints-archive.json"
 _CHUNK = 2**22  # bytes read at a time
@@ -85,7 +86,7 @@ class Archive:
         with trainers_kept_out(self.workspace):
             entries = self._archived()
             self._refuse_without_room(entries)
-            refuse_unless_named(self.workspace, pruned_is_fine=True)
+            refuse_unless_named(self.workspace, pruned_is_fine=True, lost=lost_states(self.workspace))
             before = {out: named_entries(self.workspace)[out] for out in entries}
             rename_outs(self.workspace, {out: _of_lock(entry) for out, entry in entries.items()})
             try:
@@ -101,16 +102,22 @@ class Archive:
             yield COMMIT
 
     def _pushing(self, plan: Plan) -> Iterator[str]:
-        if not plan.outs:
+        going = self._going(plan)
+        if not going:
             yield "nothing to archive: no state here goes, for the reasons below"
             return
         cache, entries = Cache(self.workspace), named_entries(self.workspace)
-        files = {out: cache.paths(cache.below([entries[out]["md5"]])) for out in plan.outs}
+        files = {out: cache.paths(cache.below([entries[out]["md5"]])) for out in going}
         self.bytes = {out: sum(file.stat().st_size for file in files[out]) for out in files}
         size = shown(sum(self.bytes.values()))
-        yield f"{size} of {', '.join(plan.outs)} to {self.remote} ({self.url}), read back there; then"
+        yield f"{size} of {', '.join(going)} to {self.remote} ({self.url}), read back there; then"
         if self.folder and file_system(self.folder) == file_system(self.workspace.root):
             yield "note: the remote is on the disk that this is to free; what it takes there is not free"
+
+    def _going(self, plan: Plan) -> list[str]:
+        """The outs whose states go from here; of what is gone already nothing can be archived."""
+        gone = {out_path(self.workspace, self.workspace.checkpoints(phase)) for phase in plan.lost}
+        return [out for out in plan.outs if out not in gone]
 
     def secure(self, going: Plan) -> Iterator[str]:
         """Push the states and read them back.
@@ -119,19 +126,21 @@ class Archive:
             UserError: DVC fails, or what is there is not what was pushed.
         """
         yield from self._pushing(going)
-        if going.outs:
-            dvc(self.workspace, "push", "--remote", self.remote, *going.outs)
-            self._verify_there(list(going.outs))
+        outs = self._going(going)
+        if outs:
+            dvc(self.workspace, "push", "--remote", self.remote, *outs)
+            self._verify_there(outs)
             yield f"read back from {self.remote}, every byte as it was; {RECORD} says how to get it back: commit it"
 
     def remember(self, going: Plan) -> None:
         """Record what dvc.lock names as the states of this run."""
-        if not going.outs:
+        outs = self._going(going)
+        if not outs:
             return
         file = self.workspace.root / RECORD
         record: dict[str, dict[str, Entry]] = read_json(file) if file.exists() else {}
         entries = named_entries(self.workspace)
-        for out in going.outs:
+        for out in outs:
             record.setdefault(out, {})[entries[_model_of(out)]["md5"]] = {
                 **entries[out],
                 "remote": self.remote,

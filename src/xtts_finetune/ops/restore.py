@@ -124,8 +124,8 @@ def _refuse_the_only_copy(workspace: Workspace, version: Version, phase: PhaseNa
         return
     model = out_path(workspace, workspace.model(phase))
     move = f"mv {quoted(model)} {quoted(f'{model}.mine')}"
-    remedy = f"keep it first (dvc repro, or dvc commit -f train_{phase}), or move it away: {move}"
-    what = "neither DVC's cache nor mlruns/ has this model: here is its only copy"
+    remedy = f"keep it first (dvc commit -f train_{phase}), or move it away: {move}"
+    what = "neither DVC's cache nor mlruns/ has this model: here may be its only copy"
     raise UserError("nothing was restored", [Problem(model, what, remedy)])
 
 

@@ -193,8 +193,8 @@ def _next_lines(workspace: Workspace, params: Params | None, are_mistakes: bool)
         return
     yield "next:"
     if lost_states(workspace):
-        yield "  xtts-finetune clean --best-only --yes   lets dvc.lock name models/ without the states that are gone;"
-        yield "                      dvc repro would train them again"
+        yield "  dvc pull checkpoints/phase1 checkpoints/phase2   brings states back, if a DVC remote has them;"
+        yield "  xtts-finetune clean --best-only --yes   lets dvc.lock name models/ alone: no training again"
     if waiting(workspace):
         yield "  xtts-finetune sync  brings to MLflow what it has not got yet"
     if not _is_complete(workspace, params):

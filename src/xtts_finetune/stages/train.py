@@ -40,7 +40,8 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
 
 def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:
     refuse_unspeakable(job.params.evaluate.sentences, job.params.prepare.language, job.base.tokenizer())
-    take_back(job.workspace, job.name, claimed.record.identity.key)
+    if claimed.state:  # else its curve begins anew, and what waits is longer
+        take_back(job.workspace, job.name, claimed.record.identity.key)
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed)) as tracker:
         run = Run(job.inputs(), claimed.record, store, curve, tracker, job.params.checkpoints.save_every_steps)

@@ -40,7 +40,7 @@ from xtts_finetune.core.layout import (
     lock_of,
 )
 from xtts_finetune.tracking.connection import TrackingStore, reason
-from xtts_finetune.tracking.curve import Row
+from xtts_finetune.tracking.curve import Row, read_rows
 from xtts_finetune.tracking.delivery import Delivery
 from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes, passed_over
 from xtts_finetune.tracking.registry import Registration, register_best
@@ -88,19 +88,32 @@ def set_aside(workspace: Workspace) -> None:
 
 
 def set_aside_run(workspace: Workspace, run: Path) -> None:
-    """Keep what MLflow lacks of a run whose folder is about to go."""
-    if not (run / DELIVERY).exists():
-        return
+    """Keep what MLflow lacks of a run whose folder is about to go; what was kept of it before stays if it is longer."""
     try:
         outbox = Outbox.read(run)
+    except FileNotFoundError:
+        return
     except UserError:
         print(passed_over(run), "; what MLflow lacks of it, reports/ has", sep="", file=sys.stderr)
         return
     if not outbox.is_delivered:
-        with _alone(workspace, seconds=-1), published_folder(workspace.undelivered / outbox.record.key) as folder:
-            for name in CURVE, DELIVERY:
-                link_or_copy(run / name, folder / name)
-    (run / DELIVERY).unlink()
+        with _alone(workspace, seconds=-1):
+            _keep(run, workspace.undelivered / outbox.record.key)
+    (run / DELIVERY).unlink(missing_ok=True)
+
+
+def _keep(run: Path, place: Path) -> None:
+    if not (run / DELIVERY).exists() or _last_step(run) < _last_step(
+        place
+    ):  # somebody else was faster, or it is longer
+        return
+    with published_folder(place) as folder:
+        for name in (name for name in (CURVE, DELIVERY) if (run / name).exists()):
+            link_or_copy(run / name, folder / name)
+
+
+def _last_step(folder: Path) -> int:
+    return max((row["step"] for row in read_rows(folder / CURVE)), default=-1)
 
 
 def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:

@@ -244,5 +244,5 @@ def reason(error: Exception) -> str:
     while cause := root.__cause__ or root.__context__:
         root = cause
     if isinstance(root, OSError) and root.strerror:
-        return root.strerror
+        return f"{root.strerror}: {root.filename}" if root.filename else root.strerror
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
