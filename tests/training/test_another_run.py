@@ -63,6 +63,15 @@ def test_there_and_back_it_resumes_bit_for_bit(workspace: Workspace, uninterrupt
     assert [run.params["train_phase1.lr"] for run in parked(workspace)] == [OTHER_LR]
 
 
+def test_a_flipped_bit_makes_no_other_run(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupt(workspace, 3)
+    newest = workspace.work("phase1") / f"step-{steps(store_of(workspace))[-1]:08d}" / "state.json"
+    newest.write_text(newest.read_text().replace('"seed": 42', '"seed": 43'))
+    train(workspace, make_params())
+    assert "resuming phase1 after step 2\n" in capsys.readouterr().out
+    assert parked(workspace) == []
+
+
 def test_both_runs_are_kept_where_they_alternate(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     for step, lr in ((1, TINY_PHASE.lr), (2, OTHER_LR), (3, TINY_PHASE.lr), (4, OTHER_LR), (5, TINY_PHASE.lr)):
         interrupt(workspace, step, lr=lr)

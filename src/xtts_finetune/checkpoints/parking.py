@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Identity, Record
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.done import summary_of
-from xtts_finetune.core.files import fsync_path, read_json
+from xtts_finetune.core.files import fsync_path, read_json, sha256_file
 from xtts_finetune.core.layout import DONE, PHASES, STATE, PhaseName, Workspace, checkpoint_step, parked_key
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)  # the last of int(Infinity)
@@ -126,8 +127,17 @@ def _contents(folder: Path) -> Iterator[dict[str, Any]]:
             content = read_json(folder / file)
         except (OSError, ValueError):
             continue
-        if isinstance(content, dict):
+        if isinstance(content, dict) and not _is_damaged(folder / file):
             yield content
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether the manifest beside it says other bytes: with a bit flipped, JSON may tell of another run."""
+    try:
+        written = Checkpoint(file.parent, 0).manifest[file.name]["sha256"]
+    except _UNREADABLE:
+        return False
+    return bool(sha256_file(file) != written)
 
 
 def _records(contents: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Iterator[Record]:
