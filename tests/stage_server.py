@@ -147,6 +147,7 @@ def _free(root: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also where the tests run under nohup
     make_deterministic()
     torch.set_num_threads(1)
     # slices of a second: encoding six takes most of the time of a tiny model's step
