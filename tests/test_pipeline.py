@@ -276,7 +276,7 @@ def test_dvc_shows_the_metrics(finished: Checkout) -> None:
     shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
     for phase in PHASES:
         assert shown[f"reports/train_{phase}.json"]["data"] == finished.json(f"reports/train_{phase}.json")
-    assert shown["reports/evaluation.json"]["data"] == finished.json("reports/evaluation.json")
+    assert "reports/evaluation.json" not in shown, "it has the same figures, and would show each twice"
 
 
 def test_dvc_joins_the_curves_of_both_phases(finished: Checkout) -> None:
