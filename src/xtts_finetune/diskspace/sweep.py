@@ -98,7 +98,8 @@ def _keep_for_mlflow(workspace: Workspace, live: Collection[PhaseName]) -> None:
 
 def _release_reserves(workspace: Workspace, live: Collection[PhaseName]) -> None:
     """First of all: on a full disk DVC has no room to say whether the workspace is as it names it."""
-    Reserve(workspace.page_reserve).release()
+    if not live:  # a stage that runs may need its page
+        Reserve(workspace.page_reserve).release()
     for phase in set(PHASES) - set(live):
         Reserve(reserve_of(workspace.work(phase))).release()
 
