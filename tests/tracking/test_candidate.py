@@ -30,6 +30,12 @@ def candidate(store: TrackingStore) -> str:
     return version.tags["model_sha256"]
 
 
+def test_the_later_of_two_takes_it_over(store: TrackingStore, workspace: Workspace, model: Path) -> None:
+    _, latest = evaluate_two(workspace, model, 2, 3)
+    assert [done.version for done in deliver_backlog(workspace, lambda: store)] == [1, 2]
+    assert candidate(store) == latest
+
+
 def test_an_older_one_that_is_delivered_after_it_changes_nothing(
     store: TrackingStore, workspace: Workspace, model: Path
 ) -> None:
