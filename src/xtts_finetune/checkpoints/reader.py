@@ -1,12 +1,14 @@
 """What the store of a phase holds, for whoever only looks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
+from xtts_finetune.checkpoints.stopping import ends_as
 from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.layout import MANIFEST, CheckpointKind, checkpoint_step
+from xtts_finetune.core.params import PhaseParams
 
 
 class CheckpointReader:
@@ -48,6 +50,18 @@ class CheckpointReader:
         summary = summary_of(self.folder)
         assert summary is not None
         return summary
+
+    def ended_by(
+        self, rules: PhaseParams, parse: Callable[[str], Iterable[Mapping[str, Any]]]
+    ) -> dict[str, Any] | None:
+        """The summary of a phase that is complete, and would be by `rules`; None: there is something left to do.
+
+        Args:
+            parse: the rows of a curve's text.
+        """
+        summary = summary_of(self.folder)
+        is_ended = summary is not None and ends_as(summary["figures"], parse(summary["curve"]), rules)
+        return summary if is_ended else None
 
     def _complete(self, kind: CheckpointKind) -> list[Checkpoint]:
         steps = ((folder, checkpoint_step(folder.name, kind)) for folder in sorted(self.folder.glob(f"{kind}-*")))

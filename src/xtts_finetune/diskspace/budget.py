@@ -15,7 +15,6 @@ from pathlib import Path
 from xtts_finetune.checkpoints.identity import identity_of
 from xtts_finetune.checkpoints.parking import continues, parked_run_for, record_of
 from xtts_finetune.checkpoints.reader import CheckpointReader
-from xtts_finetune.checkpoints.stopping import ends_as
 from xtts_finetune.core.disk import can_link, file_system, files_below, free_bytes, freed_bytes, mount_point, shown
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
@@ -233,7 +232,4 @@ def unfinished(workspace: Workspace, params: Params) -> list[PhaseName]:
 def is_done(workspace: Workspace, params: Params, phase: PhaseName) -> bool:
     """Whether nothing of the phase is left to do but giving it its outs, which takes no room."""
     run = run_folder(workspace, params, phase)
-    reader = None if run is None else CheckpointReader(run)
-    if reader is None or not reader.done:
-        return False
-    return ends_as(reader.summary["figures"], parse_rows(reader.summary["curve"]), params.phase(phase))
+    return run is not None and CheckpointReader(run).ended_by(params.phase(phase), parse_rows) is not None

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import FORMAT, Identity, Record
 from xtts_finetune.checkpoints.parking import continues, described, park, record_of, unpark
-from xtts_finetune.checkpoints.stopping import ending, ends_as
+from xtts_finetune.checkpoints.stopping import ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.disk import shown
@@ -42,8 +42,9 @@ def claim(job: Job, store: CheckpointStore, is_kept: Callable[[], bool]) -> Clai
     """
     identity = job.identity
     _make_way(job, store, identity, is_kept)
-    if store.done and ends_as(store.summary["figures"], parse_rows(store.summary["curve"]), job.phase):
-        return Claim(None, Record.from_json(store.summary))
+    summary = store.ended_by(job.phase, parse_rows)
+    if summary is not None:
+        return Claim(None, Record.from_json(summary))
     state = store.latest(lambda damaged, why: tqdm.write(f"passing over {damaged.folder}: {why}"))
     record = None if state is None else _readable(state)
     if state is not None and _has_lost_its_way(job, state):
