@@ -91,10 +91,10 @@ class _Survey:
         reserve = reserve_of(work)
         if reserve.exists():
             yield self._item([reserve], "room held for a run that is not running now; the next one holds it again")
-        if is_taken_over(self.workspace, phase):
+        if work in self.others:
+            pass  # listed with the parked runs, of which DVC has none
+        elif is_taken_over(self.workspace, phase):  # it may read every byte
             yield self._item([work], "the phase is done, and DVC has what is kept of it")
-        elif work in self.others:
-            pass  # listed with the parked runs
         elif summary_of(work):
             yield self._keep([work], "the phase is done; `dvc repro` has yet to take it over")
         elif work.is_dir():

@@ -13,7 +13,7 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, checkpoint_step
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
-from xtts_finetune.diskspace.parked import parked_runs
+from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.outs import lost_states
 from xtts_finetune.ops.origin import OURS, whose_figures, whose_version
@@ -28,15 +28,16 @@ def status_text(workspace: Workspace) -> str:
         UserError: this is no checkout. A mistake in params.yaml is shown among the rest.
     """
     mistakes, params = _mistakes_or_params(workspace)
+    parked = parked_runs(workspace)
     return "\n".join(
         [
             *_dataset_lines(workspace),
             _disk_line(workspace, params),
-            *_figure_lines(workspace, params),
+            *_figure_lines(workspace, params, parked),
             "",
             f"registered {whose_version(workspace)}",
             *_waiting_lines(workspace),
-            *_parked_lines(workspace),
+            *_parked_lines(parked),
             *_stop_lines(workspace),
             *mistakes,
             *_next_lines(workspace, params, bool(mistakes)),
@@ -84,7 +85,7 @@ def _disk_line(workspace: Workspace, params: Params | None) -> str:
     return f"{free}; {ahead[0]} needs {shown(sum(demand.needed for demand in demands))}: fits"
 
 
-def _figure_lines(workspace: Workspace, params: Params | None) -> Iterator[str]:
+def _figure_lines(workspace: Workspace, params: Params | None, parked: list[ParkedRun]) -> Iterator[str]:
     """A table of the models on the eval split, and whose figures these are. Text CE also × 0.01, as Coqui prints it."""
     yield ""
     yield "model      eval Mel CE   eval Text CE   (× 0.01)   best at step"
@@ -93,9 +94,10 @@ def _figure_lines(workspace: Workspace, params: Params | None) -> Iterator[str]:
         yield _row("base", finished["phase1"]["start"], 0)
     for phase in PHASES:
         figures = finished.get(phase)
-        yield (
-            _row(phase, figures["eval"], figures["step"]) if figures else f"{phase:<10} {_under_way(workspace, phase)}"
-        )
+        if figures:
+            yield _row(phase, figures["eval"], figures["step"])
+        else:
+            yield f"{phase:<10} {_under_way(workspace, phase, parked)}"
     yield from _target_lines(params) if params else ()
     whose = whose_figures(workspace, params) if finished else None
     if whose:
@@ -132,9 +134,9 @@ def _is_complete(workspace: Workspace, params: Params | None) -> bool:
     return all(each.exists() for each in left) and whose_figures(workspace, params) == OURS
 
 
-def _under_way(workspace: Workspace, phase: PhaseName) -> str:
+def _under_way(workspace: Workspace, phase: PhaseName, parked: list[ParkedRun]) -> str:
     """How far an unfinished phase is, whether it runs now or waits to be resumed."""
-    if any(other.run.folder == workspace.work(phase) for other in parked_runs(workspace)):
+    if any(other.run.folder == workspace.work(phase) for other in parked):
         return "not there yet"
     rows = list(read_rows(workspace.running_curve(phase)))
     evaluations = [row for row in rows if "eval/mel_ce" in row]
@@ -165,9 +167,8 @@ def _waiting_lines(workspace: Workspace) -> Iterator[str]:
     yield from (f"mlflow     {each.where} {each.what}\n           remedy: {each.remedy}" for each in damaged(workspace))
 
 
-def _parked_lines(workspace: Workspace) -> Iterator[str]:
+def _parked_lines(runs: list[ParkedRun]) -> Iterator[str]:
     """Runs that were moved aside, and come back with their parameters."""
-    runs = parked_runs(workspace)
     if runs:
         yield ""
         yield "parked runs go on when their parameters come back:"
