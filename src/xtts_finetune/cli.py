@@ -91,7 +91,7 @@ def clean(
         bool,
         typer.Option(
             "--force",
-            help="Also what nothing can make again: resume points (--best-only), earlier recordings; "
+            help="Also what nothing can make again: unfinished runs, whole (--best-only), earlier recordings; "
             "and objects of a cache that other projects may share.",
         ),
     ] = False,

@@ -91,6 +91,16 @@ def test_it_comes_back_for_its_own_parameters_alone(workspace: Workspace) -> Non
     assert record.identity == FIRST
 
 
+def test_without_a_state_it_does_not_come_back(workspace: Workspace) -> None:
+    write_json(workspace.work("phase1") / "best-00000100" / "state.json", state(Record(FIRST), 100, 4.0))
+    park(workspace, "phase1", FIRST.key)
+    assert [run.goes_on for run in parked(workspace)] == [False]
+    assert unpark(workspace, FIRST) is None
+    begin(workspace, FIRST, 50)
+    folder = park(workspace, "phase1", FIRST.key)
+    assert unpark(workspace, FIRST) == folder
+
+
 def test_an_unfinished_run_goes_on_under_newer_code_a_done_one_does_not(workspace: Workspace) -> None:
     work = begin(workspace, FIRST, 100)
     assert continues(work, FIRST)

@@ -10,6 +10,7 @@ from making.params import ParamsFile
 
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import write_json
+from xtts_finetune.tracking.curve import Curve
 
 
 def status(checkout: Checkout) -> str:
@@ -81,6 +82,16 @@ def test_a_parked_run_is_listed_with_its_bytes(copied: Checkout) -> None:
     [line] = [line for line in status(copied).splitlines() if "0123456789abcdef" in line]
     assert line.startswith("  parked phase1 0123456789abcdef at step 6, best Mel CE ")
     assert line.endswith(" MB")
+
+
+def test_a_run_that_lost_its_states_cannot_go_on(fresh: Checkout) -> None:
+    work = fresh.root / "work" / "phase1"
+    curve = Curve(work / "curve.jsonl")
+    for step in (0, 12):
+        write_json(work / f"best-{step:08d}" / "manifest.json", {"files": {}})
+        curve.append({"step": step, "epoch": 0, "eval/mel_ce": 4.0})
+        said = "only the best weights, of step 12\n" if step else "repro starts over\n"
+        assert said in status(fresh)
 
 
 def test_the_real_model_is_measured_before_it_is_there(copied: Checkout) -> None:

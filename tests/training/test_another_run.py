@@ -72,6 +72,18 @@ def test_a_flipped_bit_makes_no_other_run(workspace: Workspace, capsys: pytest.C
     assert parked(workspace) == []
 
 
+def test_a_run_without_a_state_is_parked_for_good(
+    workspace: Workspace, uninterrupted: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for state in interrupt(workspace, 5).states():
+        shutil.rmtree(state.folder)
+    interrupt(workspace, 1, lr=OTHER_LR)
+    assert "and cannot go on: only its best weights are left" in capsys.readouterr().out
+    train(workspace, make_params())
+    assert outcome(workspace) == uninterrupted
+    assert sorted(run.goes_on for run in parked(workspace)) == [False, True]
+
+
 def test_both_runs_are_kept_where_they_alternate(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     for step, lr in ((1, TINY_PHASE.lr), (2, OTHER_LR), (3, TINY_PHASE.lr), (4, OTHER_LR), (5, TINY_PHASE.lr)):
         interrupt(workspace, step, lr=lr)

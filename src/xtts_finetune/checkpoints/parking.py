@@ -28,6 +28,7 @@ class Parked:
     best_mel_ce: float | None
     params: dict[str, Any]  # the settings that shape its weights, e.g. train_phase1.lr
     bytes: int  # on disk
+    goes_on: bool  # when its parameters come back; else no state is left to go on from, only its best weights
 
 
 def parked(workspace: Workspace) -> list[Parked]:
@@ -50,7 +51,12 @@ def described(folder: Path, phase: PhaseName, key: str) -> Parked:
         best_mel_ce=min(finite, default=None),
         params={name: value for name, value in settings.items() if name.startswith("train_")},
         bytes=held_bytes(files_below(folder)),
+        goes_on=_has_state(folder) or summary_of(folder) is not None,
     )
+
+
+def _has_state(folder: Path) -> bool:
+    return any(checkpoint_step(path.name, "step") is not None for path in folder.iterdir())
 
 
 def record_of(folder: Path) -> Record | None:
@@ -90,8 +96,8 @@ def parked_run_for(workspace: Workspace, identity: Identity) -> Parked | None:
 
     Of several it is the one of this very code, or the one that has come furthest.
     """
-    phase = identity.phase
-    candidates = [each for each in parked(workspace) if each.phase == phase and continues(each.folder, identity)]
+    ours = [each for each in parked(workspace) if each.phase == identity.phase and each.goes_on]
+    candidates = [each for each in ours if continues(each.folder, identity)]
     return max(candidates, key=lambda each: (each.key == identity.key, each.step), default=None)
 
 

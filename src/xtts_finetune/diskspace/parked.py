@@ -37,7 +37,8 @@ class ParkedRun:
     def __str__(self) -> str:
         best = "no evaluation" if self.run.best_mel_ce is None else f"best Mel CE {self.run.best_mel_ce:.3f}"
         settings = [f"{name.partition('.')[2]} {value}" for name, value in sorted(self.differs.items())]
-        return ", ".join([f"parked {self.run.phase} {self.key} at step {self.run.step}", best, *settings])
+        lacks = [] if self.run.goes_on else ["cannot go on: no state of it is left, only its best weights"]
+        return ", ".join([f"parked {self.run.phase} {self.key} at step {self.run.step}", best, *settings, *lacks])
 
 
 def parked_runs(workspace: Workspace) -> list[ParkedRun]:

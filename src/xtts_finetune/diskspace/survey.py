@@ -124,15 +124,19 @@ class _Survey:
 
     def _unfinished(self, work: Path) -> Iterator[Item | Kept]:
         verdict = _thinned(work, self.verify)
+        if (verdict.keep or verdict.delete) and self.request.force and not self._thins:
+            yield self._item([work], "by force its resume point and its best go: the phase will start over")
+            return
         resume_point = next((work / each.name for each in reversed(verdict.keep) if not each.is_best), None)
         if verdict.delete:
             going = [work / each.name for each in verdict.delete]
             yield self._item(going, "the newest state is enough to resume from")
-        if resume_point and self.request.force and not self._thins:
-            yield self._item([resume_point], "the resume point, by force: the phase will start over")
-        elif resume_point:
-            force = "" if self._thins else " (--force)"
+        force = "" if self._thins else " (--force)"
+        if resume_point:
             yield self._keep([resume_point], f"the unfinished phase resumes here{force}")
+        elif verdict.keep:
+            bests = [work / each.name for each in verdict.keep]
+            yield self._keep(bests, f"the best weights of a run that no state is left of{force}")
 
     def _finished(self, phase: PhaseName) -> Iterator[Item | Kept]:
         """Its states; where DVC has cleared the workspace for a new run, those in its cache."""

@@ -13,6 +13,7 @@ import yaml
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
 from xtts_finetune.core.disk import Reserve, file_system, free_bytes, is_disk_full, shown
+from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.removal import remove
 from xtts_finetune.diskspace.plan import Plan, Request
@@ -20,7 +21,7 @@ from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.dvcio.cache import Cache, rename_outs
 from xtts_finetune.dvcio.command import ROOM, dvc
 from xtts_finetune.dvcio.named_run import refuse_unless_named
-from xtts_finetune.tracking.backlog import set_aside
+from xtts_finetune.tracking.backlog import set_aside, set_aside_run
 
 COMMIT = "commit dvc.lock: it names what is here now (git commit -m 'Other states' dvc.lock)"
 _SAFE = ".kept-by-clean"  # a folder, while `dvc gc` runs: with a .dvc file, so that it keeps what that names
@@ -53,7 +54,7 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
         if keeper:
             yield from keeper.secure(going)
         yield from plan_lines(going)
-        _delete(going)
+        _delete(workspace, going)
         _make_room(workspace, going)
         if keeper:
             keeper.remember(going)
@@ -104,9 +105,17 @@ def _release_reserves(workspace: Workspace, live: Collection[PhaseName]) -> None
         Reserve(reserve_of(workspace.work(phase))).release()
 
 
-def _delete(going: Plan) -> None:
-    """Delete files and folders; a manifest first, so that what a kill leaves of a state does not count as one."""
+def _delete(workspace: Workspace, going: Plan) -> None:
+    """Delete files and folders; a manifest first, so that what a kill leaves of a state does not count as one.
+
+    A whole run goes at once: a kill must not leave its best without its states, which would look like damage.
+    """
+    works = [workspace.work(phase) for phase in PHASES]
     for path in (path for item in going.items for path in item.paths):
+        if path in works:
+            set_aside_run(workspace, path)
+            discard(path)
+            continue
         if path.is_dir() and not path.is_symlink():
             remove(path / MANIFEST)
         remove(path)

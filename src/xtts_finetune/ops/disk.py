@@ -111,7 +111,7 @@ def _parked_lines(workspace: Workspace) -> Iterator[str]:
     runs = parked_runs(workspace)
     if not runs:
         return
-    yield "parked runs, of other parameters: each comes back with them, and goes only by its command"
+    yield "parked runs, of other parameters: each goes only by its command"
     for parked in runs:
         yield _row(parked.command, freed_bytes(parked.files))
         yield f"        {parked}"

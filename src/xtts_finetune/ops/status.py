@@ -145,15 +145,23 @@ def _under_way(workspace: Workspace, phase: PhaseName, parked: list[ParkedRun]) 
     last, skipped = evaluations[-1], int(max(row.get("disk/saves_skipped", 0) for row in rows))
     left_out = f"; {skipped} states had no room on the disk" if skipped else ""
     figures = f"at step {rows[-1]['step']}; eval Mel CE {last['eval/mel_ce']:.3f} at step {last['step']}{left_out}"
-    return f"{figures}; {'runs now' if phase in trained_now(workspace) else _resumes(workspace.work(phase))}"
+    if phase in trained_now(workspace):
+        return f"{figures}; runs now"
+    return f"{figures}; {_resumes(workspace.work(phase), rows[0]['step'])}"
 
 
-def _resumes(work: Path) -> str:
-    """Where a phase that nobody trains now goes on."""
+def _resumes(work: Path, start: int) -> str:
+    """Where a phase that nobody trains now, and that began at step `start`, goes on."""
     if summary_of(work):
         return "trained, not published yet: dvc repro"
-    steps = [step for path in work.iterdir() if (step := checkpoint_step(path.name, "step")) is not None]
-    return f"stopped: dvc repro goes on from step {max(steps)}" if steps else "stopped: dvc repro starts over"
+    names = [path.name for path in work.iterdir()]
+    steps = [step for name in names if (step := checkpoint_step(name, "step")) is not None]
+    if steps:
+        return f"stopped: dvc repro goes on from step {max(steps)}"
+    bests = [step for name in names if (step := checkpoint_step(name, "best")) is not None]
+    if max(bests, default=start) > start:
+        return f"stopped: no state is left to go on from, only the best weights, of step {max(bests)}"
+    return "stopped: dvc repro starts over"
 
 
 def _waiting_lines(workspace: Workspace) -> Iterator[str]:
@@ -171,7 +179,7 @@ def _parked_lines(runs: list[ParkedRun]) -> Iterator[str]:
     """Runs that were moved aside, and come back with their parameters."""
     if runs:
         yield ""
-        yield "parked runs go on when their parameters come back:"
+        yield "parked runs go on when their parameters come back, if a state of them is left:"
         yield from (f"  {parked}, {shown(parked.run.bytes)}" for parked in runs)
 
 

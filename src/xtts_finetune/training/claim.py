@@ -93,9 +93,10 @@ def _park(job: Job, store: CheckpointStore, why: str) -> None:
     folder = park(job.workspace, job.name, key)
     store.folder.mkdir()
     before = described(folder, job.name, key)
+    later = "and goes on when it is set back" if before.goes_on else "and cannot go on: only its best weights are left"
     tqdm.write(
         f"another run: {why}; the one before, up to step {before.step}, is parked in "
-        f"{folder.relative_to(job.workspace.root)}/ ({shown(before.bytes)}) and goes on when it is set back"
+        f"{folder.relative_to(job.workspace.root)}/ ({shown(before.bytes)}) {later}"
     )
 
 
