@@ -118,11 +118,30 @@ def test_a_mistake_in_the_parameters_comes_first(copied: Checkout) -> None:
 
 def test_a_phase_trained_again_makes_what_follows_an_earlier_runs(copied: Checkout) -> None:
     """As between the stages of a repro that was stopped."""
-    lock = copied.root / "dvc.lock"
-    content = yaml.safe_load(lock.read_text(encoding="utf-8"))
-    [model] = [out for out in content["stages"]["train_phase1"]["outs"] if out["path"] == "models/phase1"]
-    model["md5"] = "0" * 32 + ".dir"
-    lock.write_text(yaml.safe_dump(content), encoding="utf-8")
+    train_again(copied, "phase1")
     said = status(copied)
     assert "figures    of an earlier run, before models/phase1 was trained again\n" in said
+    assert as_typed("  dvc repro  ") in said
+
+
+def train_again(checkout: Checkout, phase: str) -> None:
+    """As dvc.lock says it."""
+    lock = checkout.root / "dvc.lock"
+    content = yaml.safe_load(lock.read_text(encoding="utf-8"))
+    [model] = [out for out in content["stages"][f"train_{phase}"]["outs"] if out["path"] == f"models/{phase}"]
+    model["md5"] = "0" * 32 + ".dir"
+    lock.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def test_while_phase_2_trains_phase_1_is_this_workspaces(copied: Checkout) -> None:
+    """In a fresh clone, whose dvc.lock and evaluation are of the commit's models."""
+    train_again(copied, "phase1")
+    (copied.root / "reports" / "train_phase2.json").unlink()
+    assert "figures    of this workspace's run\n" in status(copied)
+
+
+def test_models_that_are_not_evaluated_yet_are_to_be(copied: Checkout) -> None:
+    train_again(copied, "phase2")
+    said = status(copied)
+    assert "figures    of this workspace's run\n" in said
     assert as_typed("  dvc repro  ") in said

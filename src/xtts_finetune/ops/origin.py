@@ -25,7 +25,7 @@ def whose_figures(workspace: Workspace, params: Params | None) -> str | None:
         return f"of another run than {models}: bring back what dvc.lock names with dvc checkout, or dvc repro"
     changes = [
         *_other_data(workspace),
-        *_other_models(workspace),
+        *_other_models(workspace, [f"train_{phase}" for phase in shown]),
         *(_other_params(workspace, params, shown) if params else ()),
     ]
     return f"of an earlier run, before {'; '.join(dict.fromkeys(changes))}" if changes else OURS
@@ -52,10 +52,15 @@ def _other_data(workspace: Workspace) -> Iterator[str]:
         yield "data.dvc named other recordings"
 
 
-def _other_models(workspace: Workspace) -> Iterator[str]:
-    """Stages that ran on another model than the one that the phase has left since."""
+def is_evaluated(workspace: Workspace) -> bool:
+    """Whether the evaluation is of the models that the phases have left last."""
+    return workspace.evaluation.exists() and not any(_other_models(workspace, ["evaluate"]))
+
+
+def _other_models(workspace: Workspace, stages: list[str]) -> Iterator[str]:
+    """Which of the models that the stages ran on are others than those that the phases have left since."""
     outs = named_outs(workspace)
-    for stage in ("train_phase2", "evaluate"):
+    for stage in stages:
         for path, used in named_dependencies(workspace, stage).items():
             if path in outs and path.startswith("models/") and outs[path] != used:
                 yield f"{path} was trained again"

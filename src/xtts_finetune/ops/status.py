@@ -16,7 +16,7 @@ from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.outs import lost_states
-from xtts_finetune.ops.origin import OURS, whose_figures, whose_version
+from xtts_finetune.ops.origin import OURS, is_evaluated, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
 from xtts_finetune.tracking.delivery import damaged, waiting
 
@@ -130,8 +130,9 @@ def _finished(workspace: Workspace) -> dict[PhaseName, dict[str, Any]]:
 
 def _is_complete(workspace: Workspace, params: Params | None) -> bool:
     """Whether every stage has left what it leaves, and of this run."""
-    left = [*(workspace.model(phase) for phase in PHASES), workspace.evaluation, workspace.registration]
-    return all(each.exists() for each in left) and whose_figures(workspace, params) == OURS
+    left = [*(workspace.model(phase) for phase in PHASES), workspace.registration]
+    is_there = all(each.exists() for each in left) and is_evaluated(workspace)
+    return is_there and whose_figures(workspace, params) == OURS
 
 
 def _under_way(workspace: Workspace, phase: PhaseName, parked: list[ParkedRun]) -> str:
