@@ -94,6 +94,42 @@ def test_a_run_that_lost_its_states_cannot_go_on(fresh: Checkout) -> None:
         assert said in status(fresh)
 
 
+def cleared(checkout: Checkout, phase: str) -> None:
+    """As DVC leaves the workspace when it begins to train a phase."""
+    for name in (f"checkpoints/{phase}", f"models/{phase}"):
+        shutil.rmtree(checkout.root / name)
+    for name in (f"train_{phase}.json", f"curve_{phase}.csv"):
+        (checkout.root / "reports" / name).unlink()
+
+
+def test_a_run_that_dvcs_cache_has_comes_back_and_needs_no_room(copied: Checkout) -> None:
+    """A run of other parameters took its place, was stopped, and they were set back."""
+    figures = copied.json("reports/train_phase1.json")
+    cleared(copied, "phase1")
+    copied.change_params(lambda params: params["train_phase1"].update(lr=0.5))
+    assert "in DVC's cache" not in status(copied)
+    copied.run("git", "checkout", "params.yaml")
+    said = status(copied)
+    assert as_typed("phase1     in DVC's cache: dvc repro brings it back, without training\n") in said
+    assert "free\n" in next(line for line in f"{said}\n".splitlines(keepends=True) if line.startswith("disk"))
+    assert "no phase is left to be trained" in copied.run("xtts-finetune", "disk").stdout
+    assert "Running stage" not in copied.repro("train_phase2")
+    assert copied.json("reports/train_phase1.json") == figures
+
+
+def test_it_does_not_where_the_cache_lacks_some_of_it_or_the_sources_are_others(copied: Checkout) -> None:
+    cleared(copied, "phase2")
+    source = copied.root / "src" / "xtts_finetune" / "training" / "loss.py"
+    code = source.read_text(encoding="utf-8")
+    source.write_text(f"{code}\n", encoding="utf-8")
+    assert "in DVC's cache" not in status(copied)
+    source.write_text(code, encoding="utf-8")
+    assert "phase2     in DVC's cache" in status(copied)
+    report = copied.lock()["train_phase2"]["reports/curve_phase2.csv"]["md5"]
+    (copied.root / ".dvc/cache/files/md5" / report[:2] / report[2:]).unlink()
+    assert "in DVC's cache" not in status(copied)
+
+
 def test_the_real_model_is_measured_before_it_is_there(copied: Checkout) -> None:
     shutil.rmtree(copied.root / "models")
     copied.change_params(lambda params: params.update(base="xtts_v2"))

@@ -48,9 +48,14 @@ def _problem(arguments: tuple[str, ...], said: str | None) -> Problem:
     return Problem(where, " ".join(line for line in lines[-4:] if "dvc.org/support" not in line), remedy)
 
 
-def changed_stages(workspace: Workspace) -> dict[str, list[Any]]:
-    """`dvc status`: stage or .dvc file → what changed; those that are up to date are left out."""
-    changed: dict[str, list[Any]] = json.loads(dvc(workspace, "status", "--json"))
+def changed_stages(workspace: Workspace, *targets: str) -> dict[str, list[Any]]:
+    """`dvc status`: stage or .dvc file → what changed; those that are up to date are left out.
+
+    Args:
+        targets: stages that are asked for with those before them; none: all.
+    """
+    asked = ["--with-deps", *targets] if targets else []
+    changed: dict[str, list[Any]] = json.loads(dvc(workspace, "status", "--json", *asked))
     return changed
 
 

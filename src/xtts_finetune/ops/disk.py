@@ -14,6 +14,7 @@ from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
+from xtts_finetune.dvcio.coming_back import coming_back
 
 Held = dict[Path, dict[str, int]]  # by file system (where it is mounted) and part: bytes
 
@@ -93,7 +94,8 @@ def _phase_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
             raise
         yield f"what training needs is not known: {error}\n"
         return
-    ahead = unfinished(workspace, budget.params)
+    back = coming_back(workspace)
+    ahead = [phase for phase in unfinished(workspace, budget.params) if phase not in back]
     if not ahead:
         yield "no phase is left to be trained"
     for at, phase in enumerate(ahead):

@@ -15,6 +15,7 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
 from xtts_finetune.dvcio.cache import Cache
+from xtts_finetune.dvcio.coming_back import coming_back
 from xtts_finetune.dvcio.outs import lost_states
 from xtts_finetune.ops.origin import OURS, is_evaluated, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
@@ -28,12 +29,12 @@ def status_text(workspace: Workspace) -> str:
         UserError: this is no checkout. A mistake in params.yaml is shown among the rest.
     """
     mistakes, params = _mistakes_or_params(workspace)
-    parked = parked_runs(workspace)
+    parked, back = parked_runs(workspace), coming_back(workspace)
     return "\n".join(
         [
             *_dataset_lines(workspace),
-            _disk_line(workspace, params),
-            *_figure_lines(workspace, params, parked),
+            _disk_line(workspace, params, back),
+            *_figure_lines(workspace, params, parked, back),
             "",
             f"registered {whose_version(workspace)}",
             *_waiting_lines(workspace),
@@ -71,10 +72,10 @@ def _dataset_lines(workspace: Workspace) -> Iterator[str]:
     )
 
 
-def _disk_line(workspace: Workspace, params: Params | None) -> str:
+def _disk_line(workspace: Workspace, params: Params | None, back: list[PhaseName]) -> str:
     """What is free, and whether the next phase fits."""
     free = f"disk       {shown(free_bytes(workspace.work(PHASES[0])))} free"
-    ahead = unfinished(workspace, params) if params else []
+    ahead = [phase for phase in unfinished(workspace, params) if phase not in back] if params else []
     demands = Budget(workspace, params, Cache(workspace)).peak(ahead[0]) if ahead and params else []
     if not demands:
         return free
@@ -85,7 +86,9 @@ def _disk_line(workspace: Workspace, params: Params | None) -> str:
     return f"{free}; {ahead[0]} needs {shown(sum(demand.needed for demand in demands))}: fits"
 
 
-def _figure_lines(workspace: Workspace, params: Params | None, parked: list[ParkedRun]) -> Iterator[str]:
+def _figure_lines(
+    workspace: Workspace, params: Params | None, parked: list[ParkedRun], back: list[PhaseName]
+) -> Iterator[str]:
     """A table of the models on the eval split, and whose figures these are. Text CE also × 0.01, as Coqui prints it."""
     yield ""
     yield "model      eval Mel CE   eval Text CE   (× 0.01)   best at step"
@@ -96,6 +99,8 @@ def _figure_lines(workspace: Workspace, params: Params | None, parked: list[Park
         figures = finished.get(phase)
         if figures:
             yield _row(phase, figures["eval"], figures["step"])
+        elif phase in back:
+            yield f"{phase:<10} in DVC's cache: dvc repro brings it back, without training"
         else:
             yield f"{phase:<10} {_under_way(workspace, phase, parked)}"
     yield from _target_lines(params) if params else ()
