@@ -4,12 +4,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from checkouts import Checkout
 from making import workspaces
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.dvcio.history import Revision, revisions
+from xtts_finetune.dvcio.history import Revision, has_other_states_than_head, revisions
 
 
 @pytest.fixture
@@ -119,3 +120,23 @@ def test_without_git_itself_neither(repository: Checkout, monkeypatch: pytest.Mo
     monkeypatch.setattr(subprocess, "run", no_git)
     with pytest.raises(UserError, match="git is not installed"):
         revisions(Workspace(repository.root))
+
+
+def test_states_other_than_heads_of_the_same_model(repository: Checkout) -> None:
+    def name(model: str, states: str) -> None:
+        named = {"models/phase1": model * 32, "checkpoints/phase1": states * 32}
+        outs = [{"path": path, "md5": oid} for path, oid in named.items()]
+        content = yaml.safe_dump({"stages": {"train": {"outs": outs}}})
+        (repository.root / "dvc.lock").write_text(content, encoding="utf-8")
+
+    workspace = Workspace(repository.root)
+    name("a", "b")
+    assert not has_other_states_than_head(workspace), "there is no commit"
+    repository.commit()
+    assert not has_other_states_than_head(workspace)
+    name("c", "d")
+    assert not has_other_states_than_head(workspace), "another run"
+    name("a", "d")
+    assert has_other_states_than_head(workspace)
+    repository.commit()
+    assert not has_other_states_than_head(workspace)

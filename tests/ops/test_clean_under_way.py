@@ -179,7 +179,7 @@ def test_killed_at_any_moment_it_goes_on(own: Checkout, moment: str) -> None:
         wait_until(lambda: MOMENTS[moment](own), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    clean(own, "--best-only", "--yes")
+    assert "commit dvc.lock" in clean(own, "--best-only", "--yes")
     assert own.files("checkpoints") == []
     assert not (own.root / ".kept-by-clean").exists()
     assert "nothing to free" in clean(own, "--best-only")

@@ -20,6 +20,7 @@ from xtts_finetune.diskspace.plan import Plan, Request
 from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.dvcio.cache import Cache, rename_outs
 from xtts_finetune.dvcio.command import ROOM, dvc
+from xtts_finetune.dvcio.history import has_other_states_than_head
 from xtts_finetune.dvcio.named_run import refuse_unless_named
 from xtts_finetune.tracking.backlog import set_aside, set_aside_run
 
@@ -62,7 +63,7 @@ def sweep(workspace: Workspace, request: Request, keeper: Keeper | None = None) 
         if going.items:
             yield ""
             yield from _gained(workspace, before, going)
-        if going.outs:
+        if going.outs or has_other_states_than_head(workspace):  # also of a run of this that was killed
             yield COMMIT
 
 

@@ -17,8 +17,8 @@ import yaml
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import Workspace
-from xtts_finetune.dvcio.cache import is_object
+from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.dvcio.cache import is_object, named_outs
 
 _OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery"))
 _OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
@@ -57,6 +57,20 @@ def revisions(workspace: Workspace) -> list[Revision]:
         outs = {**(by_name[who].outs if who in by_name else {}), **_outs(content)}
         by_name[who] = Revision(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
     return list(by_name.values())
+
+
+def has_other_states_than_head(workspace: Workspace) -> bool:
+    """Whether dvc.lock names, of a phase whose model is that of HEAD's dvc.lock, other states. Not where git can't say.
+
+    So it is from when `clean` has let states go until dvc.lock is committed.
+    """
+    try:
+        before = _outs(_git(workspace.root, "show", f"HEAD:./{workspace.dvc_lock.name}"))
+    except UserError:
+        return False
+    now = named_outs(workspace)
+    same = [phase for phase in PHASES if before.get(f"models/{phase}", "") == now.get(f"models/{phase}")]
+    return any(before.get(f"checkpoints/{phase}") != now.get(f"checkpoints/{phase}") for phase in same)
 
 
 @dataclass(frozen=True)
