@@ -7,7 +7,8 @@ import pytest
 import yaml
 from checkouts import Checkout
 from making import workspaces
-from making.params import ParamsFile
+from making.params import ParamsFile, be_quick
+from making.project import PROJECT
 from making.recordings import add_samples, sample_lines, write_metadata
 
 from xtts_finetune.core.layout import Workspace
@@ -202,6 +203,28 @@ def test_rejected_lines_are_seen_though_the_rest_is_too_little(checkout: Checkou
     shown = checkout.run("xtts-finetune", "status").stdout
     assert "1 of 2 clips usable: one clip is usable, and two are the least" in shown
     assert "reports/dataset.json" in shown
+
+
+# What DVC refuses by itself, in the words that README.md quotes.
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("base: mini", "base: nowhere"), "[Errno 2] No such file or directory"),
+        (lambda text: "", "Could not find 'base'"),
+        (lambda text: text.replace("base: mini\n", ""), "Could not find 'base'"),
+    ],
+    ids=["no such base", "empty", "without base"],
+)
+def test_what_dvc_needs_it_refuses_itself(tmp_path: Path, change: Callable[[str], str], words: str) -> None:
+    checkout = workspaces.cloned(tmp_path / "checkout")
+    add_samples(checkout.root / "data", 4)
+    workspaces.add_data(checkout, be_quick)
+    file = checkout.root / "params.yaml"
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+    assert words in checkout.run("dvc", "repro", code=255).stderr
+    assert words in " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
 
 
 # The base.
