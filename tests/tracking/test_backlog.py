@@ -14,12 +14,14 @@ from making.done_runs import summary
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from runs import KEY, Training, begin, history, line, through, unplugged
 
+from xtts_finetune.checkpoints.parking import park
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace, lock_of
-from xtts_finetune.tracking.backlog import deliver_backlog, set_aside, take_back
+from xtts_finetune.tracking.backlog import deliver_backlog, deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.delivery import waiting
+from xtts_finetune.tracking.outbox import Outbox
 from xtts_finetune.tracking.registry import versions
 
 
@@ -44,6 +46,33 @@ def test_what_a_done_phase_has_not_delivered_outlives_its_work(
     assert store.client.get_run(undelivered.tracker.run_id).info.status == "FINISHED"
     assert waiting(workspace) == []
     assert list(workspace.undelivered.iterdir()) == []
+
+
+def test_what_a_parked_run_waits_with_is_delivered_and_the_run_stays(
+    store: TrackingStore, workspace: Workspace
+) -> None:
+    """It was killed with the server down, and parked: no trainer of its own will deliver."""
+    begin(through(store, unplugged), workspace.work("phase1"), key=KEY).line(6)
+    folder = park(workspace, "phase1", KEY)
+    damaged = workspace.parked_work("phase2", KEY) / "delivery.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    assert [run.points for run in waiting(workspace)] == [6]
+    assert list(deliver_backlog(workspace, lambda: store)) == []
+    assert waiting(workspace) == []
+    run_id = Outbox.read(folder).record.run_id
+    assert history(store, run_id) == line(6)
+    assert store.client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_the_thread_beside_a_training_delivers_a_parked_run(store: TrackingStore, workspace: Workspace) -> None:
+    begin(through(store, unplugged), workspace.work("phase1"), key=KEY).line(6)
+    park(workspace, "phase1", KEY)
+    deliver_backlog_aside(workspace, lambda: store)
+    for thread in threading.enumerate():
+        if thread.name == "mlflow-backlog":
+            thread.join(60)
+    assert waiting(workspace) == []
 
 
 def test_a_phase_that_is_extended_takes_its_points_back(

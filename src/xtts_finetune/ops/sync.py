@@ -14,9 +14,9 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams, load_params
 from xtts_finetune.dvcio.cache import named_entries, rename_outs
-from xtts_finetune.tracking.backlog import deliver_backlog
+from xtts_finetune.tracking.backlog import bring, deliver_backlog
 from xtts_finetune.tracking.connection import TrackingStore, open_store, reason
-from xtts_finetune.tracking.delivery import Delivery, Waiting, damaged, waiting
+from xtts_finetune.tracking.delivery import Waiting, damaged, waiting
 from xtts_finetune.tracking.outbox import Outbox, ordered, passed_over, running_outboxes
 
 
@@ -72,10 +72,10 @@ def _require_what_is_pending(workspace: Workspace) -> None:
 
 
 def _running(workspace: Workspace) -> Iterator[Path]:
-    """Unfinished and parked runs, without those whose trainer is at work: it delivers by itself."""
+    """Unfinished runs, without those whose trainer is at work: it delivers by itself."""
     live = trained_now(workspace)
     for phase, folder in running_outboxes(workspace):
-        if phase not in live or folder != workspace.work(phase):
+        if phase not in live and folder == workspace.work(phase):
             yield folder
 
 
@@ -85,12 +85,8 @@ def _bring(folder: Path, store: TrackingStore) -> None:
     except UserError:
         print(passed_over(folder), "; it is made anew when the run goes on", sep="", file=sys.stderr)
         return
-    if outbox.is_delivered:
-        return
-    try:
-        Delivery(outbox, lambda: store).bring()
-    finally:
-        outbox.save()
+    if not outbox.is_delivered:
+        bring(outbox, lambda: store)
 
 
 def _let_dvc_know(workspace: Workspace) -> None:

@@ -42,7 +42,7 @@ from xtts_finetune.core.layout import (
 from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.curve import Row, read_rows
 from xtts_finetune.tracking.delivery import Delivery
-from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes, passed_over
+from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes, passed_over, running_outboxes
 from xtts_finetune.tracking.registry import Registration, register_best
 
 _LOCK_SECONDS = 60  # that somebody else who delivers is waited for
@@ -130,7 +130,7 @@ def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
 
 
 def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) -> Iterator[Registration]:
-    """Deliver all ended runs, the one that began first first.
+    """Deliver all ended runs, the one that began first first; then what parked ones wait with, which have no trainer.
 
     Yields:
         What was registered. A run that cannot be delivered keeps none of the others back.
@@ -140,7 +140,8 @@ def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) 
             could not be delivered: its record or model is damaged, or the store names a path of this machine.
         Exception: at the end, too: whatever the store raised last; what it took stays.
     """
-    if not any(ended_outboxes(workspace)):
+    parked = [outbox for folder in _parked(workspace) if (outbox := _undelivered(folder))]
+    if not parked and not any(ended_outboxes(workspace)):
         return
     failure: Exception | None = None
     with _alone(workspace, _LOCK_SECONDS):
@@ -152,8 +153,39 @@ def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) 
                 failure = error
             else:
                 yield from [done] if done else []
+        for outbox in parked:
+            try:
+                bring(outbox, lambda: store)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = error
     if failure:
         raise failure
+
+
+def _parked(workspace: Workspace) -> Iterator[Path]:
+    for phase, folder in running_outboxes(workspace):
+        if folder != workspace.work(phase):
+            yield folder
+
+
+def _undelivered(folder: Path) -> Outbox | None:
+    """The outbox of a parked run, if MLflow lacks something of it."""
+    try:
+        outbox = Outbox.read(folder)
+    except FileNotFoundError:  # it was just taken back, or deleted
+        return None
+    except UserError:
+        print(passed_over(folder), "; it is made anew when the run goes on", sep="", file=sys.stderr)
+        return None
+    return None if outbox.is_delivered else outbox
+
+
+def bring(outbox: Outbox, connect: Callable[[], TrackingStore]) -> None:
+    """Deliver what waits, and remember how far that came."""
+    try:
+        Delivery(outbox, connect).bring()
+    finally:
+        outbox.save()
 
 
 @contextmanager
@@ -192,7 +224,7 @@ def deliver_backlog_aside(workspace: Workspace, connect: Callable[[], TrackingSt
         except Exception as error:  # noqa: BLE001 - no store, driver or network may end a training
             print(f"tracking: earlier runs still wait for MLflow: {reason(error)}", file=sys.stderr)
 
-    if any(ended_outboxes(workspace)):
+    if any(ended_outboxes(workspace)) or any(_parked(workspace)):
         threading.Thread(target=work, name="mlflow-backlog", daemon=True).start()
 
 
