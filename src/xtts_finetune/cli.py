@@ -82,8 +82,9 @@ def clean(
         bool,
         typer.Option(
             "--history",
-            help="Also what git and `dvc exp list` name: the states of every run, and whole runs that only earlier "
-            "commits name. The best (models/) of HEAD, branches, tags, experiments and stashes stays.",
+            help="With --intermediates, --best-only or --archive: also what git and `dvc exp list` name: the states of "
+            "every run, and whole runs that only earlier commits name. The best (models/) of HEAD, branches, tags, "
+            "experiments and stashes stays.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Else only the plan is shown.")] = False,
@@ -91,8 +92,8 @@ def clean(
         bool,
         typer.Option(
             "--force",
-            help="Also what nothing can make again: unfinished runs, whole (--best-only), earlier recordings; "
-            "and objects of a cache that other projects may share.",
+            help="With one of them: also what nothing can make again: unfinished runs, whole (--best-only), earlier "
+            "recordings; and objects of a cache that other projects may share.",
         ),
     ] = False,
 ) -> None:

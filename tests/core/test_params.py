@@ -191,6 +191,27 @@ def test_params_cannot_be_changed() -> None:
         params.seed = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "remedy"),
+    [
+        ("prepare", "language", "EN", "did you mean en?"),
+        ("prepare", "language", "klingon", "correct the value"),
+        ("train_phase1", "optim", "adam", "did you mean adamw?"),
+        ("train_phase1", "precision", "fp16", "correct the value"),
+        ("train_phase1", "epochs", 2.0, "write 2"),
+        ("train_phase1", "patience", 1e2, "write 100"),
+        ("train_phase1", "epochs", 1.5, "correct the value"),
+        ("train_phase1", "epochs", 1e300, "correct the value"),
+    ],
+)
+def test_it_says_what_to_write_instead(
+    tmp_path: Path, content: dict[str, Any], section: str, key: str, value: Any, remedy: str
+) -> None:
+    content[section][key] = value
+    [problem] = refused(tmp_path, content).problems
+    assert problem.remedy == remedy
+
+
 def test_a_key_as_other_trainers_call_it(tmp_path: Path, content: dict[str, Any]) -> None:
     content["train_phase1"]["learning_rate"] = content["train_phase1"].pop("lr")
     assert "did you mean lr?" in str(refused(tmp_path, content))

@@ -138,6 +138,12 @@ def test_two_runs_of_one_key_are_told_apart(workspace: Workspace) -> None:
     assert parked(workspace) == []
 
 
+def test_where_none_is_parked_none_is_to_be_chosen(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="no run is parked: one is when a setting") as refused:
+        delete_parked(workspace, "0" * 16)
+    assert "choose one" not in str(refused.value)
+
+
 @pytest.mark.parametrize("damaged", ["features.json", "base/base.json"])
 def test_damage_to_what_prepare_left_is_not_for_clean_to_say(workspace: Workspace, damaged: str) -> None:
     shutil.copy(PROJECT / "presets" / "xtts_v2.yaml", workspace.params)

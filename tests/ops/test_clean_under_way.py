@@ -97,6 +97,7 @@ def test_while_dvc_runs_a_stage_it_refuses(untrained: Checkout) -> None:
         os.killpg(process.pid, signal.SIGSTOP)
         before = untrained.files("work/phase1", ".dvc/cache")
         said = clean(untrained, "--best-only", "--force", "--yes", code=2)
+        assert "error: not now: a stage, or another command of DVC, is running here\n" in said
         assert "busy" in said
         assert untrained.files("work/phase1", ".dvc/cache") == before
     finally:

@@ -5,6 +5,7 @@ No field has a default: everything that shapes a result stands in params.yaml, w
 
 import difflib
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -183,7 +184,19 @@ def _problem(path: Path, error: Any) -> Problem:
     if error["type"] == "value_error" and isinstance(value, dict):  # two keys contradict each other
         return Problem(where, what, "change one of the two")
     shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
-    return Problem(f"{where} = {shown}", what, "correct the value")
+    return Problem(f"{where} = {shown}", what, _remedy(error))
+
+
+def _remedy(error: Any) -> str:
+    """What to write instead, where that is plain."""
+    kind, value = error["type"], error["input"]
+    if kind == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return f"write {int(value)}"
+    if kind == "literal_error" and isinstance(value, str):
+        known = re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        for near in difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.8):
+            return f"did you mean {near}?"
+    return "correct the value"
 
 
 def _meant(location: tuple[str | int, ...]) -> str | None:

@@ -93,9 +93,12 @@ def find_parked(workspace: Workspace, key: str) -> ParkedRun:
     for run in runs:
         if run.key == key:
             return run
-    known = "".join(f"\n        {run}" for run in runs) or " none"
-    what = f"is the key of no parked run; there is:{known}"
-    raise UserError("no such run", [Problem(f"--parked {key}", what, "choose one of them")])
+    known = "".join(f"\n        {run}" for run in runs)
+    what, remedy = f"is the key of no parked run; there is:{known}", "choose one of them"
+    if not runs:
+        what = "no run is parked: one is when a setting that shapes its weights changes before DVC has all of it"
+        remedy = "see what else can go: xtts-finetune clean"
+    raise UserError("no such run", [Problem(f"--parked {key}", what, remedy)])
 
 
 def delete_parked(workspace: Workspace, key: str) -> str:

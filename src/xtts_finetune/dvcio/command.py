@@ -34,18 +34,21 @@ def dvc(workspace: Workspace, *arguments: str) -> str:
         encoding="utf-8",
     )
     if done.returncode:
-        raise UserError("DVC failed", [_problem(arguments, done.stderr)])
+        raise _failure(arguments, done.stderr)
     return done.stdout
 
 
-def _problem(arguments: tuple[str, ...], said: str | None) -> Problem:
+def _failure(arguments: tuple[str, ...], said: str | None) -> UserError:
     """What DVC said last; on a terminal it has been read there."""
     where, remedy = f"dvc {' '.join(arguments)}", "see what it says"
     lines = [line.strip() for line in (said or "it says why above").splitlines() if line.strip()]
     blocking = [line for line in lines if line.startswith("(PID ")]
     if blocking:
-        return Problem(where, f"DVC is busy here: {blocking[0]}", "wait for it, or stop it (Ctrl-C saves the state)")
-    return Problem(where, " ".join(line for line in lines[-4:] if "dvc.org/support" not in line), remedy)
+        what = f"DVC is busy here: {blocking[0]}"
+        busy = Problem(where, what, "wait for it, or stop it (Ctrl-C saves the state)")
+        return UserError("not now: a stage, or another command of DVC, is running here", [busy])
+    what = " ".join(line for line in lines[-4:] if "dvc.org/support" not in line)
+    return UserError("DVC failed", [Problem(where, what, remedy)])
 
 
 def changed_stages(workspace: Workspace, *targets: str) -> dict[str, list[Any]]:

@@ -27,7 +27,7 @@ def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool, lost: Collec
         UserError: they are not, or DVC cannot say.
     """
     cache, named = Cache(workspace), named_outs(workspace)
-    problems = []
+    others: dict[str, list[tuple[str, str]]] = {}  # how they differ → outs and their stages
     for stage, out, how, reruns in _changed_outs(workspace):
         listing = cache.listing(named.get(out, ""))
         if how == "deleted" and (reruns or _is_under_way(workspace, stage)) and _is_cached(cache, named.get(out)):
@@ -36,10 +36,21 @@ def refuse_unless_named(workspace: Workspace, pruned_is_fine: bool, lost: Collec
             continue
         if pruned_is_fine and out.startswith("checkpoints/") and _is_part_of(workspace.root / out, listing, cache):
             continue
-        remedy = "finish the run (dvc repro), take back what dvc.lock names (dvc checkout), or keep what is here"
-        problems.append(Problem(out, f"is {how}, compared with dvc.lock", f"{remedy} (dvc commit -f {stage})"))
-    if problems:
+        others.setdefault(how, []).append((out, stage))
+    if others:
+        problems = [_problem(how, outs) for how, outs in others.items()]
         raise UserError("the workspace is not the run that dvc.lock names; DVC's cache was left alone", problems)
+
+
+def _problem(how: str, outs: list[tuple[str, str]]) -> Problem:
+    """Of all outs that differ alike: they have one remedy."""
+    where = ", ".join(out for out, _ in outs)
+    verb = "is" if len(outs) == 1 else "are"
+    remedy = "finish the run (dvc repro), or take back what dvc.lock names (dvc checkout)"
+    if how != "deleted":
+        stages = " ".join(dict.fromkeys(stage for _, stage in outs))
+        remedy += f", or keep what is here (dvc commit -f {stages})"
+    return Problem(where, f"{verb} {how}, compared with dvc.lock", remedy)
 
 
 def _changed_outs(workspace: Workspace) -> Iterator[tuple[str, str, str, bool]]:

@@ -48,8 +48,8 @@ class Archive:
         self.workspace, self.remote = workspace, remote
         known = remotes(workspace)
         if remote not in known:
-            listed = ", ".join(f"{name} ({url})" for name, url in known.items()) or "none"
-            what = f"there is no such DVC remote; there is: {listed}"
+            listed = ", ".join(f"{name} ({url})" for name, url in known.items())
+            what = f"there is no such DVC remote; there is: {listed}" if known else "there is no DVC remote yet"
             remedy = f"dvc remote add {quoted(remote)} /where"
             raise UserError("no archive", [Problem(f"--archive {remote}", what, remedy)])
         self.url = known[remote]

@@ -57,9 +57,13 @@ class _Registry:
         for version in self.versions:
             if wanted == str(version.version) or wanted in version.aliases:
                 return version
-        known = "".join(f"\n        {_shown(version)}" for version in self.versions) or " none yet"
+        known = "".join(f"\n        {_shown(version)}" for version in self.versions)
         what = f"is no version of {self.model_name} and no alias; there is:{known}"
-        raise UserError("no such version", [Problem(f"{self.store.uri}: {wanted}", what, "choose one of them")])
+        remedy = "choose one of them"
+        if not known:
+            what = f"no version of {self.model_name} is registered yet"
+            remedy = "dvc repro: its last stage, evaluate, registers the best model"
+        raise UserError("no such version", [Problem(f"{self.store.uri}: {wanted}", what, remedy)])
 
     def fetch(self, version: Version, folder: Path) -> None:
         """Its weights and card into `folder`: as links where the store is this workspace's own, else downloaded.
