@@ -90,7 +90,7 @@ def test_a_run_that_lost_its_states_cannot_go_on(fresh: Checkout) -> None:
     for step in (0, 12):
         write_json(work / f"best-{step:08d}" / "manifest.json", {"files": {}})
         curve.append({"step": step, "epoch": 0, "eval/mel_ce": 4.0})
-        said = "only the best weights, of step 12\n" if step else "repro starts over\n"
+        said = "only the best weights are left, of step 12: " if step else "repro starts over\n"
         assert said in status(fresh)
 
 

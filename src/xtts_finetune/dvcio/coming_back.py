@@ -18,8 +18,10 @@ def coming_back(workspace: Workspace) -> list[PhaseName]:
     None where every phase's model is here. DVC is asked, which takes a second or two, only where its files do not rule
     it out; where it cannot say, there are none, either.
     """
+    if all(workspace.model(phase).is_dir() for phase in PHASES):
+        return []
     candidates = list(_candidates(workspace, Cache(workspace)))
-    if not candidates or all(workspace.model(phase).is_dir() for phase in PHASES):
+    if not candidates:
         return []
     try:
         changed = changed_stages(workspace, *(f"train_{phase}" for phase in candidates))

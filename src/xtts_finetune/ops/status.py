@@ -166,7 +166,7 @@ def _resumes(work: Path, start: int) -> str:
         return f"stopped: dvc repro goes on from step {max(steps)}"
     bests = [step for name in names if (step := checkpoint_step(name, "best")) is not None]
     if max(bests, default=start) > start:
-        return f"stopped: no state is left to go on from, only the best weights, of step {max(bests)}"
+        return f"stopped: only the best weights are left, of step {max(bests)}: dvc repro says how to start over"
     return "stopped: dvc repro starts over"
 
 
