@@ -37,6 +37,7 @@ def deterministic() -> Iterator[None]:
 def short_prompts() -> Iterator[None]:
     """Conditioning slices of a second: encoding six takes most of the time of a tiny model's step."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "CONDITIONING_STEP", SAMPLE_RATE // 8)
         patch.setattr(batches, "CONDITIONING_MIN", SAMPLE_RATE // 2)
         patch.setattr(batches, "CONDITIONING_MAX", SAMPLE_RATE)
         yield

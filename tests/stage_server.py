@@ -152,6 +152,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     # slices of a second: encoding six takes most of the time of a tiny model's step
     batches.CONDITIONING_MIN, batches.CONDITIONING_MAX = SAMPLE_RATE // 2, SAMPLE_RATE
+    batches.CONDITIONING_STEP = SAMPLE_RATE // 8
     sqlalchemy.orm.configure_mappers()
     gc.freeze()  # collecting in a child would copy the parent's pages
     serve()

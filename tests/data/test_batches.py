@@ -16,9 +16,11 @@ from stand_ins import accepted_clip, encode_audio
 from xtts_finetune.data.batches import (
     CONDITIONING_MAX,
     CONDITIONING_MIN,
+    CONDITIONING_STEP,
     collate,
-    conditioning_slice,
+    conditioning_length,
     epoch_batches,
+    eval_groups,
     rng,
     torch_seed,
 )
@@ -91,26 +93,23 @@ def test_torch_seed_has_63_bits_and_differs_by_part() -> None:
     assert 2**62 < max(seeds) < 2**63 and min(seeds) >= 0
 
 
-def test_conditioning_slice_of_evaluation_is_the_middle_length_from_the_start() -> None:
-    assert conditioning_slice(200_000, None) == (0, 99_225)
-    assert conditioning_slice(99_225, None) == (0, 99_225)
-    assert conditioning_slice(99_224, None) == (0, 49_612)
+def test_prompts_of_evaluation_have_the_middle_length() -> None:
+    assert conditioning_length(np.array([200_000]), None) == 99_225
+    assert conditioning_length(np.array([99_225]), None) == 99_225
+    assert conditioning_length(np.array([99_224]), None) == 44_100  # half of it, in half seconds
 
 
-def test_conditioning_slice_of_training_is_random_within_the_clip() -> None:
-    generator = rng("test")
-    slices = np.array([conditioning_slice(150_000, generator) for _ in range(2000)])
-    starts, lengths = slices.T
-    assert CONDITIONING_MIN <= lengths.min() < 67_500 and 131_000 < lengths.max() <= CONDITIONING_MAX
-    assert (starts >= 0).all() and (starts + lengths <= 150_000).all()
-    assert starts.min() < 500 and (starts + lengths).max() > 149_500
+def test_prompts_of_training_have_random_lengths() -> None:
+    lengths = {conditioning_length(np.array([150_000]), rng("test", draw)) for draw in range(200)}
+    assert lengths == set(range(CONDITIONING_MIN, CONDITIONING_MAX + 1, CONDITIONING_STEP))
 
 
-def test_conditioning_slice_of_a_short_clip_is_half_of_it() -> None:
-    generator = rng("test")
-    slices = [conditioning_slice(30_000, generator) for _ in range(200)]
-    assert {length for _, length in slices} == {15_000}
-    assert 0 <= min(slices)[0] < 1000 and 14_000 < max(slices)[0] <= 15_000
+def test_the_shortest_clip_decides_for_its_batch() -> None:
+    samples = np.array([150_000, 30_000, 70_000])
+    assert {conditioning_length(samples, rng("test", draw)) for draw in range(50)} == {11_025}
+    assert conditioning_length(np.array([12_000]), rng("test")) == 4_096  # shorter than a step: in windows
+    assert conditioning_length(np.array([3_000]), rng("test")) == 2_048  # but a window at the least
+    assert conditioning_length(np.array([1_500]), rng("test")) == 1_500
 
 
 @pytest.fixture
@@ -122,32 +121,33 @@ def reader(tmp_path: Path) -> FeatureReader:
     return FeatureReader(tmp_path, "train")
 
 
-def test_collate_pads_with_zeros(reader: FeatureReader) -> None:
+def test_collate_lays_clips_end_to_end(reader: FeatureReader) -> None:
     batch = collate(reader, np.array([2, 1]), None)
-    assert batch.text.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 4, 0]] and batch.text.dtype == np.int32
-    assert batch.text_lengths.tolist() == [5, 4] and batch.samples.tolist() == [77_175, 22_050]
-    assert batch.codes.shape == (2, 76) and batch.codes.dtype == np.int64
-    assert np.array_equal(batch.codes[0], reader[2].codes)
-    assert np.array_equal(batch.codes[1], np.pad(reader[1].codes, (0, 76 - 22)))
-    assert batch.conditioning.shape == (2, CONDITIONING_MAX) and batch.conditioning.dtype == np.float32
-    assert batch.conditioning_spans.tolist() == [[0, 38_587], [0, 11_025]]
+    assert batch.text.tolist() == [1, 2, 3, 4, 5, 1, 2, 3, 4] and batch.text.dtype == np.int32
+    assert batch.text_lengths.tolist() == [5, 4] and batch.code_lengths.tolist() == [76, 22]
+    assert np.array_equal(batch.codes, np.concatenate([reader[2].codes, reader[1].codes]))
+    assert batch.conditioning.shape == (2, 11_025) and batch.conditioning.dtype == np.float32
+    assert batch.conditioning_spans.tolist() == [[0, 11_025], [0, 11_025]]
     for row, index in enumerate([2, 1]):
-        end = batch.conditioning_spans[row, 1]
-        assert np.array_equal(batch.conditioning[row, :end], noise(index, reader[index].entry.seconds)[:end])
-        assert not batch.conditioning[row, end:].any()
+        assert np.array_equal(batch.conditioning[row], noise(index, reader[index].entry.seconds)[:11_025])
 
 
-def test_collate_for_training_follows_its_generators(reader: FeatureReader) -> None:
-    one, again, other = (
-        collate(reader, np.array([0, 2]), [rng("slice", step, row) for row in range(2)]) for step in (1, 1, 2)
-    )
+def test_collate_for_training_follows_its_place(reader: FeatureReader) -> None:
+    one, again, other = (collate(reader, np.array([0, 2]), ("slice", step)) for step in (1, 1, 2))
     assert np.array_equal(one.conditioning_spans, again.conditioning_spans)
     assert not np.array_equal(one.conditioning_spans, other.conditioning_spans)
     for row, index in enumerate([0, 2]):
         start, end = one.conditioning_spans[row]
-        assert (start, end - start) == conditioning_slice(reader.samples[index], rng("slice", 1, row))
-        assert np.array_equal(one.conditioning[row, : end - start], reader.audio_slice(index, start, end - start))
-        assert not one.conditioning[row, end - start :].any()
+        assert 0 <= start < end <= reader.samples[index]
+        assert np.array_equal(one.conditioning[row], reader.audio_slice(index, start, end - start))
+
+
+def test_groups_of_evaluation_shorten_nobodys_prompt(reader: FeatureReader) -> None:
+    groups = eval_groups(reader, 2)
+    assert sorted(np.concatenate(groups).tolist()) == [0, 1, 2]
+    for group in groups:
+        alone = [conditioning_length(reader.samples[[index]], None) for index in group]
+        assert set(alone) == {collate(reader, group, None).conditioning.shape[1]}
 
 
 @pytest.mark.slow
@@ -183,10 +183,17 @@ def test_evaluation_batch_equals_coquis(tmp_path: Path, monkeypatch: pytest.Monk
             audio = soundfile.read(sample["audio_file"], dtype="float32")[0]
             tokens = np.array(tokenizer.encode(sample["text"], "en"))
             writer.add(accepted_clip("x", sample["text"]).clip, audio, encode_audio(audio), tokens)
-    ours = collate(FeatureReader(tmp_path, "eval"), np.arange(6), None)
-    assert np.array_equal(ours.text, theirs["padded_text"].numpy())
+    reader = FeatureReader(tmp_path, "eval")
+    ours = collate(reader, np.arange(6), None)
+    of_a_clip = [
+        row[:length].numpy() for row, length in zip(theirs["padded_text"], theirs["text_lengths"], strict=True)
+    ]
+    assert np.array_equal(ours.text, np.concatenate(of_a_clip))
     assert np.array_equal(ours.text_lengths, theirs["text_lengths"].numpy())
-    assert np.array_equal(ours.samples, theirs["wav_lengths"].numpy())
-    assert np.array_equal(ours.conditioning, theirs["conditioning"][:, 0, 0].numpy())
-    assert np.array_equal(ours.conditioning_spans, theirs["cond_idxs"].numpy())
-    assert len({int(end) for end in ours.conditioning_spans[:, 1]}) > 1  # long and short clips are both there
+    assert np.array_equal(reader.samples, theirs["wav_lengths"].numpy())
+    for index in range(6):  # alone, a clip has Coqui's prompt, in half seconds and without the silence behind it
+        prompt = collate(reader, np.array([index]), None).conditioning[0]
+        end = int(theirs["cond_idxs"][index, 1])
+        assert 0 <= end - len(prompt) < CONDITIONING_STEP
+        assert np.array_equal(prompt, theirs["conditioning"][index, 0, 0, : len(prompt)].numpy())
+    assert len(set(theirs["cond_idxs"][:, 1].tolist())) > 1  # long and short clips are both there

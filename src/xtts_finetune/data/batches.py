@@ -1,9 +1,7 @@
 """Deterministic batches: what is drawn depends on the seed and the place in the run, never on what ran before."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +10,8 @@ from xtts_finetune.data.features import FeatureReader
 
 CONDITIONING_MIN = 66_150  # samples: 3 s
 CONDITIONING_MAX = 132_300  # samples: 6 s
+CONDITIONING_STEP = 11_025  # samples: half a second
+CONDITIONING_LEAST = 2_048  # samples: a window of the conditioning encoder's mel
 WINDOW = 16  # batches among which clips are sorted by length
 
 Indices = npt.NDArray[np.int64]
@@ -51,66 +51,63 @@ def epoch_batches(lengths: Indices, batch_size: int, seed: int, phase: str, epoc
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
-def conditioning_slice(samples: int, generator: np.random.Generator | None) -> tuple[int, int]:
-    """Which part of a clip is the voice prompt, as Coqui's get_prompt_slice chooses it.
+def conditioning_length(samples: Indices, generator: np.random.Generator | None) -> int:
+    """How long the voice prompts of a batch are: all alike, so that none has to be filled up with silence.
+
+    As Coqui's get_prompt_slice draws it, 3 to 6 s, and half of a clip that is shorter, but in half seconds. Coqui then
+    pads every prompt to 6 s, in training alone.
 
     Args:
-        samples: of the clip.
-        generator: None for evaluation: a middle length, from the start.
-
-    Returns:
-        start and length in samples; half of the clip where it is shorter than the drawn length.
+        samples: (clips,) of each clip.
+        generator: None for evaluation: a middle length.
     """
-    if generator is None:
-        length = (CONDITIONING_MIN + CONDITIONING_MAX) // 2
-    else:
-        length = int(generator.integers(CONDITIONING_MIN, CONDITIONING_MAX, endpoint=True))
-    if samples < length:
-        length = samples // 2
-    start = 0 if generator is None else int(generator.integers(0, samples - length, endpoint=True))
-    return start, length
+    length = (CONDITIONING_MIN + CONDITIONING_MAX) // 2
+    if generator is not None:
+        choices = (CONDITIONING_MAX - CONDITIONING_MIN) // CONDITIONING_STEP
+        length = CONDITIONING_MIN + CONDITIONING_STEP * int(generator.integers(0, choices, endpoint=True))
+    shortest = int(np.where(samples < length, samples // 2, length).min())
+    step = CONDITIONING_STEP if shortest >= CONDITIONING_STEP else CONDITIONING_LEAST
+    return max(shortest - shortest % step, min(CONDITIONING_LEAST, int(samples.min())))
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Clips side by side, padded with zeros."""
+    """Clips end to end, without padding."""
 
-    text: npt.NDArray[np.int32]  # (batch, tokens)
-    text_lengths: Indices  # (batch,) tokens
-    codes: Indices  # (batch, codes)
-    samples: Indices  # (batch,) of the whole clip
-    conditioning: npt.NDArray[np.float32]  # (batch, CONDITIONING_MAX)
-    conditioning_spans: Indices  # (batch, 2) start and end in samples of the clip
+    text: npt.NDArray[np.int32]  # (tokens of all clips,)
+    text_lengths: Indices  # (clips,) tokens
+    codes: npt.NDArray[np.int16]  # (codes of all clips,)
+    code_lengths: Indices  # (clips,) codes
+    conditioning: npt.NDArray[np.float32]  # (clips, samples of each voice prompt)
+    conditioning_spans: Indices  # (clips, 2) start and end in samples of the clip
 
 
-def collate(reader: FeatureReader, indices: Indices, generators: Sequence[np.random.Generator] | None) -> Batch:
+def collate(reader: FeatureReader, indices: Indices, place: tuple[str | int, ...] | None) -> Batch:
     """Read these clips as one batch.
 
     Args:
-        indices: (batch,) into `reader`.
-        generators: one per clip, for its conditioning slice; None for evaluation.
+        indices: (clips,) into `reader`.
+        place: in the run, which the voice prompts are drawn by; None for evaluation: from each clip's start.
     """
-    examples = [reader[int(index)] for index in indices]
-    conditioning = np.zeros((len(examples), CONDITIONING_MAX), dtype=np.float32)
-    spans = np.zeros((len(examples), 2), dtype=np.int64)
-    for row, index in enumerate(indices):
-        generator = generators[row] if generators is not None else None
-        start, length = conditioning_slice(int(reader.samples[index]), generator)
-        conditioning[row, :length] = reader.audio_slice(int(index), start, length)
-        spans[row] = start, start + length
+    samples = reader.samples[indices]
+    length = conditioning_length(samples, rng(*place, "length") if place else None)
+    starts = [
+        int(rng(*place, row).integers(0, n - length, endpoint=True)) if place else 0 for row, n in enumerate(samples)
+    ]
+    slices = [reader.audio_slice(int(index), start, length) for index, start in zip(indices, starts, strict=True)]
     return Batch(
-        text=_padded([example.tokens for example in examples], np.int32),
+        text=np.concatenate([reader.tokens(int(index)) for index in indices]),
         text_lengths=reader.n_tokens[indices],
-        codes=_padded([example.codes for example in examples], np.int64),
-        samples=reader.samples[indices],
-        conditioning=conditioning,
-        conditioning_spans=spans,
+        codes=np.concatenate([reader.codes(int(index)) for index in indices]),
+        code_lengths=reader.n_codes[indices],
+        conditioning=np.stack(slices),
+        conditioning_spans=np.array([[start, start + length] for start in starts]),
     )
 
 
-def _padded(rows: Sequence[npt.NDArray[Any]], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """(rows, longest row), zeros after each row's end."""
-    padded = np.zeros((len(rows), max(map(len, rows))), dtype=dtype)
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    return padded
+def eval_groups(reader: FeatureReader, size: int) -> list[Indices]:
+    """All clips, at most `size` together, none with a voice prompt that its neighbours shorten."""
+    order = reader.samples.argsort(kind="stable")
+    lengths = np.array([conditioning_length(reader.samples[[index]], None) for index in order])
+    alike = np.split(order, np.flatnonzero(np.diff(lengths)) + 1)
+    return [group[at : at + size] for group in alike for at in range(0, len(group), size)]

@@ -130,9 +130,20 @@ class FeatureReader:
         if not 0 <= index < len(self):
             raise IndexError(index)
         line = self._lines[self._line_offsets[index] : self._line_offsets[index + 1]]
-        starts, ends = self._offsets[index], self._offsets[index + 1]
-        audio, codes, tokens = (file[start:end] for file, start, end in zip(self._files, starts, ends, strict=True))
+        audio, codes, tokens = (self._feature(kind, index) for kind in range(len(DTYPES)))
         return Example(Entry(**json.loads(line.tobytes())), audio, codes, tokens)
+
+    def codes(self, index: int) -> npt.NDArray[np.int16]:
+        """(codes,) of a clip."""
+        return self._feature(1, index)
+
+    def tokens(self, index: int) -> npt.NDArray[np.int32]:
+        """(tokens,) of a clip."""
+        return self._feature(2, index)
+
+    def _feature(self, kind: int, index: int) -> npt.NDArray[Any]:
+        """A clip's part of the file of one kind, in the order of DTYPES."""
+        return self._files[kind][self._offsets[index, kind] : self._offsets[index + 1, kind]]
 
     def audio_slice(self, index: int, start: int, length: int) -> Samples:
         """(length,) float32 samples of a clip, from `start` on; both must lie inside the clip."""
