@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ from torch.nn import functional as F
 
 from xtts_finetune.core.constants import CODE_STRIDE
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.data.batches import Batch, collate, rng
+from xtts_finetune.data.batches import CONDITIONING_MAX, Batch, collate
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureReader, FeatureWriter
 from xtts_finetune.model import xtts
 from xtts_finetune.model.base import Base
+from xtts_finetune.model.forward import Settings, conditioning_latents
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.training import loss
+from xtts_finetune.training.loss import TokenSums
+from xtts_finetune.training.packing import MicroBatch, SpecialTokens, pack
 
 Clips = list[tuple[Path, str]]
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
-BATCHES = [[0, 2, 4], [0, 1, 2, 3, 4], [1], [4]]  # the clips are ordered by length: 4 is the shortest
+BATCHES = [[0, 2, 4], [4, 2, 0], [0, 1, 2, 3, 4], [1], [4]]  # the clips are ordered by length: 4 is the shortest
 STOP = 1025
 
 
@@ -45,7 +49,16 @@ def ours(imported: Workspace, clips: Clips) -> FeatureReader:
 
 @pytest.fixture(scope="module")
 def gpt(imported: Workspace) -> GPT:
-    return Base(imported.prepared / "base", imported.root).gpt().eval()
+    return with_attention(Base(imported.prepared / "base", imported.root).gpt().eval())
+
+
+def with_attention(gpt: GPT) -> GPT:
+    """New conditioning encoders start with attention that adds nothing: here it does, so that it is compared, too."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for block in gpt.conditioning_encoder.attn:
+            block.proj_out.weight.normal_(std=0.05, generator=generator)
+    return gpt
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +95,7 @@ def coqui(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     audio = XttsAudioConfig(sample_rate=22050, dvae_sample_rate=22050, output_sample_rate=24000)
     trainer = GPTTrainer(GPTTrainerConfig(model_args=args, audio=audio)).eval()
     model.unlink()
+    with_attention(trainer.xtts.gpt)
     return trainer
 
 
@@ -101,6 +115,15 @@ def dataset(coqui: Any, clips: Clips) -> Iterator[Any]:
         yield dataset.XTTSDataset(coqui.config, samples, coqui.xtts.tokenizer, 22050, is_eval=True)
 
 
+def with_coquis_prompts(reader: FeatureReader, batch: Batch, indices: list[int]) -> Batch:
+    """As Coqui prepares it: half of a short clip, whatever its neighbours, and silence up to 6 s."""
+    ends = [99_225 if reader.samples[index] >= 99_225 else int(reader.samples[index]) // 2 for index in indices]
+    conditioning = np.zeros((len(indices), CONDITIONING_MAX), np.float32)
+    for row, (index, end) in enumerate(zip(indices, ends, strict=True)):
+        conditioning[row, :end] = reader.audio_slice(index, 0, end)
+    return replace(batch, conditioning=conditioning, conditioning_spans=np.array([[0, end] for end in ends]))
+
+
 def coqui_batch(coqui: Any, dataset: Any, indices: list[int]) -> dict[str, Any]:
     batch: dict[str, Any] = coqui.format_batch_on_device(dataset.collate_fn([dataset[i] for i in indices]))
     return batch
@@ -109,18 +132,29 @@ def coqui_batch(coqui: Any, dataset: Any, indices: list[int]) -> dict[str, Any]:
 def as_coqui_batch(coqui: Any, batch: Batch) -> dict[str, Any]:
     """Our batch in the form that GPTTrainer's steps take, its conditioning mels by Coqui's own code."""
     return {
-        "text_inputs": torch.from_numpy(batch.text.copy()),
+        "text_inputs": padded(batch.text, batch.text_lengths),
         "text_lengths": torch.from_numpy(batch.text_lengths.copy()),
-        "audio_codes": torch.from_numpy(batch.codes.copy()),
-        "wav_lengths": torch.from_numpy(batch.samples.copy()),
+        "audio_codes": padded(batch.codes, batch.code_lengths),
+        "wav_lengths": torch.from_numpy(batch.code_lengths * CODE_STRIDE),
         "cond_mels": coqui.torch_mel_spectrogram_style_encoder(torch.from_numpy(batch.conditioning)[:, None])[:, None],
         "cond_idxs": torch.from_numpy(batch.conditioning_spans.copy()),
         "cond_lens": None,
     }
 
 
-def targets_of(batch: Batch, mask_prompt: bool = False) -> loss.Targets:
-    return loss.targets_of(batch, STOP, mask_prompt)
+def padded(rows: Any, lengths: Any) -> Tensor:
+    """(clips, longest) with zeros behind each clip's own."""
+    clips = [torch.from_numpy(part.astype(np.int64)) for part in np.split(rows, lengths.cumsum()[:-1])]
+    return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+
+
+def packed(gpt: GPT, batch: Batch, mask_prompt: bool = False) -> MicroBatch:
+    return pack(batch, SpecialTokens.of(gpt), mask_prompt, padding_free=False)
+
+
+def own_sums(gpt: GPT, conditioning_mel: Any, micro: MicroBatch) -> TokenSums:
+    mel, text = loss.losses(gpt, conditioning_mel, micro, Settings()).tolist()
+    return TokenSums(mel, micro.mel_tokens, text, micro.text_tokens)
 
 
 def test_the_weights_are_the_same(coqui: Any, gpt: GPT) -> None:
@@ -136,11 +170,41 @@ def test_losses_of_our_batches(
     batch = collate(ours, np.array(indices), None)
     with torch.no_grad():
         theirs = coqui.eval_step(as_coqui_batch(coqui, batch), None)[1]
-        sums = loss.TokenSums()
-        sums.add(loss.losses(gpt, conditioning_mel, batch, targets_of(batch)))
+        sums = own_sums(gpt, conditioning_mel, packed(gpt, batch))
     assert sums.mel_ce == pytest.approx(theirs["loss_mel_ce"].item(), **CLOSE)
     assert 0.01 * sums.text_ce == pytest.approx(theirs["loss_text_ce"].item(), **CLOSE)
     assert sums.loss == pytest.approx(theirs["loss"].item(), **CLOSE)
+
+
+@pytest.mark.parametrize("indices", BATCHES, ids=str)
+def test_gradients_of_our_batches(
+    coqui: Any, ours: FeatureReader, gpt: GPT, conditioning_mel: Any, indices: list[int]
+) -> None:
+    """Of every weight, relative to that of Coqui's forward, whose losses `eval_step` returns without gradients."""
+    batch = collate(ours, np.array(indices), None)
+    micro = packed(gpt, batch)
+    clips = as_coqui_batch(coqui, batch)
+    names = ("text_inputs", "text_lengths", "audio_codes", "wav_lengths")
+    text_ce, mel_ce, _ = coqui.xtts.gpt(*(clips[name] for name in names), cond_mels=clips["cond_mels"])
+    (0.01 * text_ce + mel_ce).backward()
+    (loss.losses(gpt, conditioning_mel, micro, Settings()) * micro.weights).sum().backward()
+    theirs = {name: parameter.grad for name, parameter in coqui.xtts.gpt.named_parameters()}
+    own = {name: parameter.grad for name, parameter in gpt.named_parameters()}
+    coqui.xtts.gpt.zero_grad()
+    gpt.zero_grad()
+    assert all(gradient is not None and gradient.any() for gradient in own.values())
+    apart = {name: ((own[name] - theirs[name]).norm() / theirs[name].norm()).item() for name in own}
+    assert sorted(apart.values())[-5:] == pytest.approx([0] * 5, abs=5e-5), max(apart, key=lambda name: apart[name])
+    assert np.mean(list(apart.values())) < 1e-5
+
+
+@pytest.mark.parametrize("padding", [False, True], ids=["alone", "with others"])
+def test_conditioning_latents(gpt: GPT, conditioning_mel: Any, ours: FeatureReader, padding: bool) -> None:
+    batch = collate(ours, np.array([0, 3, 4] if padding else [0]), None)
+    with torch.no_grad():
+        mels = conditioning_mel(torch.from_numpy(batch.conditioning))
+        theirs = gpt.get_style_emb(mels).transpose(1, 2)
+        torch.testing.assert_close(conditioning_latents(gpt, mels), theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("index", range(5))
@@ -149,25 +213,25 @@ def test_losses_of_coquis_batches(
 ) -> None:
     """From the recording to the loss, each with its own code; clip by clip, since padding changes Coqui's codes."""
     theirs = coqui_batch(coqui, dataset, [index])
-    batch = collate(ours, np.array([index]), None)
-    assert torch.equal(theirs["text_inputs"], torch.from_numpy(batch.text))
-    assert theirs["wav_lengths"].tolist() == batch.samples.tolist()
-    codes = theirs["audio_codes"][:, : batch.codes.shape[1]]
-    assert torch.equal(codes, torch.from_numpy(batch.codes))
+    batch = with_coquis_prompts(ours, collate(ours, np.array([index]), None), [index])
+    assert theirs["text_inputs"][0].tolist() == batch.text.tolist()
+    assert theirs["wav_lengths"].tolist() == ours.samples[[index]].tolist()
+    codes = theirs["audio_codes"][0, : len(batch.codes)]
+    assert codes.tolist() == batch.codes.tolist()
     assert len(codes.unique()) > 5
     mels = conditioning_mel(torch.from_numpy(batch.conditioning))[:, None]
     torch.testing.assert_close(theirs["cond_mels"], mels, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         figures = coqui.eval_step(theirs, None)[1]
-        own = loss.losses(gpt, conditioning_mel, batch, targets_of(batch))
-    assert (own.mel / own.mel_tokens).item() == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
-    assert 0.01 * (own.text / own.text_tokens).item() == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
+        own = own_sums(gpt, conditioning_mel, packed(gpt, batch))
+    assert own.mel_ce == pytest.approx(figures["loss_mel_ce"].item(), **CLOSE)
+    assert 0.01 * own.text_ce == pytest.approx(figures["loss_text_ce"].item(), **CLOSE)
 
 
 def test_coquis_batch_of_several(coqui: Any, dataset: Any, ours: FeatureReader, conditioning_mel: Any) -> None:
     theirs = coqui_batch(coqui, dataset, [0, 2, 4])
-    batch = collate(ours, np.array([0, 2, 4]), None)
-    assert torch.equal(theirs["text_inputs"], torch.from_numpy(batch.text))
+    batch = with_coquis_prompts(ours, collate(ours, np.array([0, 2, 4]), None), [0, 2, 4])
+    assert torch.equal(theirs["text_inputs"].long(), padded(batch.text, batch.text_lengths))
     assert theirs["text_lengths"].tolist() == batch.text_lengths.tolist()
     assert theirs["cond_idxs"].tolist() == batch.conditioning_spans.tolist()
     mels = conditioning_mel(torch.from_numpy(batch.conditioning))[:, None]
@@ -177,11 +241,11 @@ def test_coquis_batch_of_several(coqui: Any, dataset: Any, ours: FeatureReader, 
 def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditioning_mel: Any) -> None:
     """Every row, in code units; Coqui's own mask covers the last row alone, in another unit."""
     indices = np.array([3, 0, 2])
-    batch = collate(ours, indices, [rng("mask", row) for row in range(3)])
+    batch = collate(ours, indices, ("mask",))
     assert batch.conditioning_spans[:, 0].min() > 0
     theirs = as_coqui_batch(coqui, batch)
     with torch.no_grad():
-        own = loss.losses(gpt, conditioning_mel, batch, targets_of(batch, mask_prompt=True))
+        own = own_sums(gpt, conditioning_mel, packed(gpt, batch, mask_prompt=True))
         logits = coqui.xtts.gpt(
             theirs["text_inputs"],
             theirs["text_lengths"],
@@ -197,6 +261,6 @@ def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditionin
             if not start <= at < end:
                 sums -= F.log_softmax(logits[row, :, at], dim=0)[target].item()
                 tokens += 1
-    assert tokens < batch.codes.size
+    assert tokens < len(batch.codes)
     assert own.mel_tokens == tokens
-    assert own.mel.item() / tokens == pytest.approx(sums / tokens, **CLOSE)
+    assert own.mel_ce == pytest.approx(sums / tokens, **CLOSE)

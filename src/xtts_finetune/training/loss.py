@@ -8,18 +8,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from xtts_finetune.core.constants import CODE_STRIDE, MEL_WEIGHT, TEXT_WEIGHT
-from xtts_finetune.data.batches import Batch, collate
-from xtts_finetune.data.features import FeatureReader, code_count
+from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
+from xtts_finetune.data.batches import Batch, collate, eval_groups
+from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.model.forward import Settings, hidden_states
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
+from xtts_finetune.training.packing import IGNORED, MicroBatch, SpecialTokens, pack
 
-MEL_STOPS = 4  # stop tokens that GPT.forward appends to a clip's codes and that count as targets
-TEXT_STOPS = 1
-IGNORED = -1  # target index that counts for nothing
 EVAL_BATCH = 8  # clips; the result does not depend on it
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenSums:
     """Summed cross-entropies in nats, and the numbers of tokens they were summed over."""
 
@@ -28,11 +27,13 @@ class TokenSums:
     text: float = 0.0
     text_tokens: int = 0
 
-    def add(self, losses: "Losses") -> None:
-        self.mel += losses.mel.item()
-        self.mel_tokens += losses.mel_tokens
-        self.text += losses.text.item()
-        self.text_tokens += losses.text_tokens
+    def __add__(self, other: "TokenSums") -> "TokenSums":
+        return TokenSums(
+            self.mel + other.mel,
+            self.mel_tokens + other.mel_tokens,
+            self.text + other.text,
+            self.text_tokens + other.text_tokens,
+        )
 
     @property
     def mel_ce(self) -> float:
@@ -55,80 +56,43 @@ class TokenSums:
         return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """What a batch is to predict, and how much of it counts."""
+def losses(gpt: GPT, conditioning_mel: TorchMelSpectrogram, micro: MicroBatch, settings: Settings) -> Tensor:
+    """(2,) float32: Mel CE and Text CE summed over the tokens of a micro-batch, on its device.
 
-    mel: Tensor  # (batch, width) as GPT.forward builds them: a clip's codes, four stops, then IGNORED
-    mel_tokens: int
-    text_tokens: int
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Of one batch: cross-entropies summed over its tokens (scalars with gradient), and the token counts."""
-
-    mel: Tensor
-    mel_tokens: int
-    text: Tensor
-    text_tokens: int
-
-
-def targets_of(batch: Batch, stop_token: int, mask_prompt: bool) -> Targets:
-    """The targets of a batch.
-
-    The mask covers every row, in code units; Coqui's covers the last row alone, in the wrong unit (gpt.py, end of
-    GPT.forward).
-
-    Args:
-        mask_prompt: leave out the codes of the clip's own conditioning slice.
+    Without a mask, the first / mel_tokens equals the loss_mel_ce of Coqui's GPTTrainer.eval_step.
     """
-    counts = torch.from_numpy(code_count(batch.samples))[:, None]
-    width = int(counts.max()) + MEL_STOPS + 1
-    position = torch.arange(width)[None]
-    codes = F.pad(torch.from_numpy(batch.codes), (0, max(0, width - batch.codes.shape[1])))[:, :width]
-    mel = torch.where(position < counts, codes, stop_token)
-    mel = torch.where(position < counts + MEL_STOPS, mel, IGNORED)
-    if mask_prompt:
-        spans = torch.from_numpy(batch.conditioning_spans) // CODE_STRIDE
-        mel = torch.where((position >= spans[:, :1]) & (position < spans[:, 1:]), IGNORED, mel)
-    return Targets(mel, int((mel != IGNORED).sum()), int((batch.text_lengths + TEXT_STOPS).sum()))
+    device = micro.weights.device.type
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        prompt = conditioning_mel(micro.packed.conditioning)
+    text, codes = hidden_states(gpt, prompt, micro.packed, settings)
+    mel = _summed(gpt.mel_head(codes), micro.code_targets)
+    return torch.stack([mel, _summed(gpt.text_head(text), micro.text_targets)])
 
 
-def losses(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batch: Batch, targets: Targets) -> Losses:
-    """Cross-entropies of a batch, on the model's device.
-
-    Without a mask, mel / mel_tokens equals the loss_mel_ce of Coqui's GPTTrainer.eval_step.
-    """
-    device = gpt.mel_head.weight.device
-    with torch.no_grad():
-        prompt = conditioning_mel(torch.from_numpy(batch.conditioning).to(device))
-    text_mean, _, logits = gpt(
-        torch.from_numpy(batch.text).to(device),
-        torch.from_numpy(batch.text_lengths).to(device),
-        torch.from_numpy(batch.codes).to(device),
-        torch.from_numpy(batch.samples).to(device),
-        cond_mels=prompt[:, None],
-    )
-    mel = F.cross_entropy(logits.float(), targets.mel.to(device), ignore_index=IGNORED, reduction="sum")
-    return Losses(mel, targets.mel_tokens, text_mean.float() * targets.text_tokens, targets.text_tokens)
+def _summed(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
 
 
 def eval_batches(reader: FeatureReader, label: str, leave: bool) -> Iterator[Batch]:
     """All clips of the eval split, like lengths together, with a progress bar that may `leave` its last state."""
-    order = reader.samples.argsort(kind="stable")
-    for at in tqdm(range(0, len(order), EVAL_BATCH), desc=label, unit="batch", leave=leave):
-        yield collate(reader, order[at : at + EVAL_BATCH], None)
+    for group in tqdm(eval_groups(reader, EVAL_BATCH), desc=label, unit="batch", leave=leave):
+        yield collate(reader, group, None)
 
 
 @torch.no_grad()
 def evaluate(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batches: Iterable[Batch]) -> TokenSums:
-    """Mel CE and Text CE of the whole of `batches`, without dropout and without a mask."""
-    was_training = gpt.training
+    """Mel CE and Text CE of the whole of `batches`, without dropout and without a mask, in fp32.
+
+    The device is waited for once, at the end: batches come from pinned memory.
+    """
+    was_training, device, special = gpt.training, gpt.mel_head.weight.device, SpecialTokens.of(gpt)
     gpt.eval()
-    sums = TokenSums()
+    sums, mel_tokens, text_tokens = torch.zeros(2, dtype=torch.float64, device=device), 0, 0
     for batch in batches:
-        targets = targets_of(batch, gpt.stop_audio_token, mask_prompt=False)
-        sums.add(losses(gpt, conditioning_mel, batch, targets))
+        micro = pack(batch, special, mask_prompt=False, padding_free=False)
+        micro = micro.pinned() if device.type == "cuda" else micro
+        sums += losses(gpt, conditioning_mel, micro.to(device), Settings())
+        mel_tokens, text_tokens = mel_tokens + micro.mel_tokens, text_tokens + micro.text_tokens
     gpt.train(was_training)
-    return sums
+    mel, text = sums.tolist()
+    return TokenSums(mel, mel_tokens, text, text_tokens)
