@@ -41,14 +41,15 @@ def make_run(
     stop_at: int | None = None,
     name: PhaseName = "phase1",
     record: Record | None = None,
+    log_every: int = 1,
 ) -> Run:
     """A run in a new process's stead: nothing in it comes from the one before."""
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     store.folder.mkdir(parents=True, exist_ok=True)
     curve = Curve(workspace.running_curve(name))
     tracker = StoppingTracker(stop_at)
-    job, every = Job(workspace, params, name), params.checkpoints.save_every_steps
-    return Run(job.inputs(), record or Record(job.identity), store, curve, tracker, every)
+    job, save_every = Job(workspace, params, name), params.checkpoints.save_every_steps
+    return Run(job.inputs(), record or Record(job.identity), store, curve, tracker, save_every, log_every)
 
 
 def stop_of(run: Run) -> StopRequest:

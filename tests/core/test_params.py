@@ -73,7 +73,7 @@ def test_all_problems_are_in_one_message(tmp_path: Path, content: dict[str, Any]
         "params.yaml: train_phase1.warmup_step\n      is not a known key\n      remedy: did you mean warmup_steps?",
         "params.yaml: train_phase1.batch_size = 0\n      Input should be greater than 0",
         "params.yaml: train_phase2.lr = 'fast'\n",
-        "params.yaml: train_phase2.precision = 'fp16'\n      Input should be 'fp32' or 'bf16'",
+        "params.yaml: train_phase2.precision = 'fp16'\n      Input should be 'fp32', 'tf32' or 'bf16'",
         "params.yaml: prepare\n      min_seconds 20.0 must be below max_seconds 11.6",
         "params.yaml: evaluate.sentences.1 = ''\n",
         "params.yaml: registry\n      is missing",

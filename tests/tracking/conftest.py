@@ -11,7 +11,7 @@ from xtts_finetune.tracking.connection import TrackingStore, open_store
 
 @pytest.fixture(scope="session")
 def tracking() -> TrackingParams:
-    return TrackingParams(experiment="xtts-finetune", uri=None, flush_every_steps=5)
+    return TrackingParams(experiment="xtts-finetune", uri=None, log_every_steps=1, flush_every_steps=5)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from xtts_finetune.tracking.stage_runs import track
 
 DATASET = ("data", "data/", "a" * 32 + ".dir")
 KEY = "0123456789abcdef"
-LOCAL = TrackingParams(experiment="xtts-finetune", uri=None, flush_every_steps=5)
+LOCAL = TrackingParams(experiment="xtts-finetune", uri=None, log_every_steps=1, flush_every_steps=5)
 
 
 @dataclass
@@ -50,7 +50,9 @@ def begin(
     folder.mkdir(parents=True, exist_ok=True)
     curve = Curve(folder / "curve.jsonl")
     record = new_tracked_run(key, "phase1", params, {"phase": "phase1"} | (tags or {}), DATASET)
-    tracking = TrackingParams(experiment="xtts-finetune", uri=uri, flush_every_steps=flush_every_steps)
+    tracking = TrackingParams(
+        experiment="xtts-finetune", uri=uri, log_every_steps=1, flush_every_steps=flush_every_steps
+    )
     connect = (lambda: store) if isinstance(store, TrackingStore) else store
     return Training(curve, track(connect, tracking, folder, record, lambda: curve.rows, step))
 

@@ -37,7 +37,7 @@ def test_a_server_that_dies_and_comes_back(
     folder.mkdir()
     server = MlflowServer(folder, free_port)
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    remote = TrackingParams(experiment="voices", uri=server.uri, flush_every_steps=1)
+    remote = TrackingParams(experiment="voices", uri=server.uri, log_every_steps=1, flush_every_steps=1)
     with running(server):
         store = open_store(Workspace(tmp_path), remote)
         training = begin(lambda: store, tmp_path / "work", flush_every_steps=1, uri=remote.uri)

@@ -48,7 +48,7 @@ def small(before: Before, server: MlflowServer, tmp_path: Path) -> Small:
 
 
 def store_of(small: Small, server: MlflowServer) -> TrackingStore:
-    tracking = TrackingParams(experiment=small.root.parent.name, uri=server.uri, flush_every_steps=1)
+    tracking = TrackingParams(experiment=small.root.parent.name, uri=server.uri, log_every_steps=1, flush_every_steps=1)
     return open_store(Workspace(small.root), tracking)
 
 

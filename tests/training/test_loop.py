@@ -1,8 +1,9 @@
 """One step, one evaluation, and why a run ends."""
 
 import math
+import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.data.batches import Batch, Indices, collate
+from xtts_finetune.data.batches import collate, eval_groups
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.training import loss
+from xtts_finetune.tracking.curve import as_text
+from xtts_finetune.training import loss, step
 from xtts_finetune.training.loop import fit
+from xtts_finetune.training.packing import MicroBatch
 from xtts_finetune.training.phases import Job, summary
 from xtts_finetune.training.run import MAX_SKIPPED, Run
 
@@ -41,6 +44,7 @@ def one_step(
 ) -> Run:
     """A step over these batches, with nothing random in it: no dropout, the evaluation's conditioning slices."""
     with monkeypatch.context() as patch:
+        patch.setattr("xtts_finetune.data.batches.conditioning_length", lambda *_: 6_000)  # whatever the neighbours
         patch.setattr("xtts_finetune.training.run.collate", lambda reader, indices, _: collate(reader, indices, None))
         patch.setattr(
             "xtts_finetune.training.run.epoch_batches", lambda *_: [np.array(batch, np.int64) for batch in batches]
@@ -76,14 +80,14 @@ def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: 
     """Those of a step over its batches, those of an evaluation's row over the steps since the one before."""
     run = make_run(workspace, make_params())
     seen: list[tuple[float, int]] = []
-    real = loss.losses
+    real = step.losses
 
-    def spy(gpt: Any, mel: Any, batch: Batch, targets: loss.Targets) -> loss.Losses:
-        sums = real(gpt, mel, batch, targets)
-        seen.append((sums.mel.item(), sums.mel_tokens))
+    def spy(gpt: Any, mel: Any, micro: MicroBatch, settings: Any) -> Tensor:
+        sums = real(gpt, mel, micro, settings)
+        seen.append((sums[0].item(), micro.mel_tokens))
         return sums
 
-    monkeypatch.setattr(loss, "losses", spy)
+    monkeypatch.setattr(step, "losses", spy)
     run.take_step()
     assert len(seen) == 2
     assert run.curve.rows[-1]["train/mel_ce"] == pytest.approx(sum(s for s, _ in seen) / sum(n for _, n in seen))
@@ -94,21 +98,21 @@ def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: 
     assert run.curve.rows[-1]["mean/mel_ce"] == pytest.approx(mean)
 
 
-@pytest.mark.parametrize("batches", [[(0,), (1,), (2,)], [(2, 0), (1,)]])
-def test_evaluation_does_not_depend_on_the_batches(workspace: Workspace, batches: list[tuple[int, ...]]) -> None:
+@pytest.mark.parametrize("size", [1, 2])
+def test_evaluation_does_not_depend_on_the_batches(workspace: Workspace, size: int) -> None:
     run = make_run(workspace, make_params())
 
-    def measured(batches: Sequence[Indices]) -> loss.TokenSums:
-        clips = (collate(run.inputs.eval, batch, None) for batch in batches)
+    def measured(size: int) -> loss.TokenSums:
+        groups = eval_groups(run.inputs.eval, size)
+        clips = (collate(run.inputs.eval, group, None) for group in groups)
         return loss.evaluate(run.gpt, run.conditioning_mel, clips)
 
-    whole = measured([np.arange(3)])
-    parts = measured([np.array(batch) for batch in batches])
+    whole, parts = measured(3), measured(size)
     assert (parts.mel_tokens, parts.text_tokens) == (whole.mel_tokens, whole.text_tokens)
     assert parts.mel_ce == pytest.approx(whole.mel_ce, rel=1e-5)
     assert parts.text_ce == pytest.approx(whole.text_ce, rel=1e-5)
     assert run.gpt.training  # evaluated without dropout, and then back to training
-    assert measured([np.arange(3)]) == whole
+    assert measured(3) == whole
 
 
 def test_an_evaluation_changes_nothing(workspace: Workspace) -> None:
@@ -168,14 +172,13 @@ def test_a_skipped_step_is_counted_and_leaves_the_means_finite(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(workspace, make_params(save_every_steps=1))
-    loss_of = loss.losses
+    loss_of = step.losses
 
-    def poisoned_loss(*arguments: Any) -> loss.Losses:
-        sums = loss_of(*arguments)
-        return replace(sums, mel=sums.mel * math.nan) if run.gpt.training and run.position.step in (1, 4) else sums
+    def poisoned_loss(*arguments: Any) -> Tensor:
+        return loss_of(*arguments) * (math.nan if run.position.step in (1, 4) else 1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss, "losses", poisoned_loss)
+        patch.setattr(step, "losses", poisoned_loss)
         end = fit(run, None, stop_of(run))
     trained = [row for row in run.curve.rows if "train/loss" in row]
     assert [row.get("train/skipped_steps") for row in trained] == [None, 1, None, None, 2, None]
@@ -186,6 +189,19 @@ def test_a_skipped_step_is_counted_and_leaves_the_means_finite(
     assert run.position.skipped_steps == 2
     assert capsys.readouterr().out.count("loss or gradient is not finite; it is skipped") == 1
     assert summary(run, Record(Job(workspace, make_params(), "phase1").identity), end)["figures"]["skipped_steps"] == 2
+
+
+@pytest.mark.parametrize("log_every", [2, 4, 100])
+def test_how_often_figures_are_read_changes_none(workspace: Workspace, tmp_path: Path, log_every: int) -> None:
+    other = Workspace(tmp_path / "other")
+    shutil.copytree(workspace.root, other.root)
+    each = poisoned(make_run(workspace, make_params()), [1])
+    some = poisoned(make_run(other, make_params(), log_every=log_every), [1])
+    for run in (each, some):
+        fit(run, None, stop_of(run))
+    assert as_text(some.curve.rows) == as_text(each.curve.rows)
+    assert some.position == each.position
+    assert same(weights(some), weights(each))
 
 
 def test_divergence_ends_the_run_and_keeps_the_state_before(workspace: Workspace) -> None:

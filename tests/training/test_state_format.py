@@ -3,6 +3,7 @@
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ pytestmark = pytest.mark.usefixtures("short_prompts")
 # Written by the code of 1575f5b after 4 steps of `make_params()`; then its tensors were filled with constants, so that
 # it compresses: the n-th of a file, by its key, with n / 1024.
 FORMAT_1 = Path(__file__).parent / "format-1.tar.xz"
+SINCE_FORMAT_1 = {
+    "voice_prompts": "of one length",
+    "train_phase1.dropout": 0.1,
+    "train_phase1.attention_dropout": 0.0,
+    "train_phase1.gradient_checkpointing": False,
+}
 OF_FORMAT_1 = {"gpt_layers": 1, "gpt_n_model_channels": 32, "gpt_n_heads": 1, "decoder_input_dim": 32}
 
 
@@ -77,7 +84,12 @@ def test_a_state_of_format_1_as_its_code_wrote_it(tmp_path: Path) -> None:
     asked_for = identity_of(workspace, make_params(), "phase1")
     assert asked_for is not None
     ours = dict(asked_for.trajectory, initial_weights=state.state["fingerprint"]["initial_weights"])
-    assert Record.from_json(state.state).identity.trajectory == ours
+    theirs = Record.from_json(state.state).identity
+    assert replace(asked_for, trajectory=ours).changes(theirs) == [
+        "train_phase1.attention_dropout 0.1 → 0.0",
+        "voice_prompts filled up with silence → of one length",
+    ]
+    assert not ours.items() - theirs.trajectory.items() - SINCE_FORMAT_1.items()
 
     run = make_run(workspace, make_params())
     assert run.resume(state)

@@ -21,17 +21,31 @@ SOURCES = (
     "data/features.py",
     "model/base.py",
     "model/device.py",
+    "model/forward.py",
     "model/xtts.py",
+    "training/feed.py",
+    "training/graphs.py",
+    "training/half.py",
     "training/inputs.py",
     "training/loop.py",
     "training/loss.py",
+    "training/meter.py",
     "training/optim.py",
+    "training/packing.py",
     "training/phases.py",
     "training/position.py",
     "training/run.py",
     "training/snapshot.py",
+    "training/step.py",
 )
 _SINCE_LATER = "base_files"  # which states of before do not tell
+# What states of before do not tell, and what they were then.
+_BEFORE = {
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "gradient_checkpointing": False,
+    "voice_prompts": "filled up with silence",
+}
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,13 @@ class Identity:
     def _differs(self, before: "Identity", name: str) -> bool:
         if name == _SINCE_LATER and name not in before.trajectory:
             return False
-        return bool(self.trajectory.get(name) != before.trajectory.get(name))
+        return bool(self.trajectory.get(name) != before._setting(name))
+
+    def _setting(self, name: str) -> Any:
+        return self.trajectory.get(name, _BEFORE.get(name.rpartition(".")[2]))
 
     def _change(self, before: "Identity", name: str) -> str:
-        old, new = before.trajectory.get(name), self.trajectory.get(name)
+        old, new = before._setting(name), self.trajectory.get(name)
         return name if name in _DIGESTS else f"{name} {old} → {new}"
 
 
@@ -119,6 +136,7 @@ def identity_of(workspace: Workspace, params: Params, phase: PhaseName) -> Ident
         "phase": phase,
         "seed": params.seed,
         "data": _features_digest(read_json(features)),
+        "voice_prompts": "of one length",
         **start,
         **settings,
     }

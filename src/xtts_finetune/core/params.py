@@ -26,6 +26,7 @@ from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.core.yamlfile import read_yaml
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
@@ -76,7 +77,7 @@ class PrepareParams(Strict):
     def _limits_agree(self) -> "PrepareParams":
         if self.min_seconds >= self.max_seconds:
             raise ValueError(f"min_seconds {self.min_seconds} must be below max_seconds {self.max_seconds}")
-        longest = MAX_AUDIO_CODES * CODE_STRIDE / SAMPLE_RATE
+        longest = (MAX_AUDIO_CODES - 1) * CODE_STRIDE / SAMPLE_RATE  # START and STOPs have four places beside them
         if self.max_seconds > longest:
             raise ValueError(f"max_seconds {self.max_seconds} is above what the model can hold, {longest:.1f} s")
         if self.max_text_tokens > MAX_TEXT_TOKENS:
@@ -96,7 +97,10 @@ class PhaseParams(Strict):
     warmup_steps: NonNegativeInt
     weight_decay: NonNegative
     grad_clip: Positive  # of the gradient's norm
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, moments and losses are fp32
+    dropout: Share  # of embeddings and residuals
+    attention_dropout: Share  # of attention's weights; 0 lets attention run in its fast kernel, and a GPU record steps
+    gradient_checkpointing: bool  # less memory, but more time; on a GPU no CUDA graphs
     mask_prompt: bool  # leave the conditioning slice's own codes out of the loss
     target_mel_ce: Positive | None  # stop when eval Mel CE has held this for two evaluations
     patience: PositiveInt | None  # evaluations without a better eval Mel CE before stopping
@@ -130,6 +134,7 @@ class TrackingParams(Strict):
     uri: (
         Annotated[str, AfterValidator(_as_an_address)] | None
     )  # an MLflow server; null: mlruns/mlflow.db in this workspace
+    log_every_steps: PositiveInt  # how often the figures of the steps taken are read from the device
     flush_every_steps: PositiveInt
 
 

@@ -4,7 +4,7 @@ from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
-from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
@@ -44,7 +44,11 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) 
         take_back(job.workspace, job.name, claimed.record.identity.key)
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed)) as tracker:
-        run = Run(job.inputs(), claimed.record, store, curve, tracker, job.params.checkpoints.save_every_steps)
+        save_every = job.params.checkpoints.save_every_steps
+        log_every = (
+            job.params.tracking.log_every_steps if pick_device().type == "cuda" else 1
+        )  # a CPU waits for nothing
+        run = Run(job.inputs(), claimed.record, store, curve, tracker, save_every, log_every)
         end = fit(run, claimed.state, stop)
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more

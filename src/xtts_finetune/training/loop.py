@@ -54,12 +54,12 @@ def _show(bar: "tqdm[Any]", run: Run) -> None:
             f"{run.inputs.name}: epoch {run.position.epoch} of {run.phase.epochs}, step {last['step']}: "
             f"eval Mel CE {last['eval/mel_ce']:.3f}, Text CE {last['eval/text_ce']:.3f}"
         )
-    train = next(row for row in reversed(run.curve.rows) if "train/mel_ce" in row)
-    position, epochs = run.position, run.phase.epochs
-    bar.set_postfix_str(
-        f"epoch {min(position.epoch + 1, epochs)}/{epochs} mel_ce {train['train/mel_ce']:.3f} "
-        f"lr {train['train/lr']:.1e} {train['train/tokens_per_second']:.0f} tok/s "
-        f"best eval mel_ce {position.best_mel_ce:.3f} at {position.best_step}",
-        refresh=False,
-    )
+    if train := run.last_measured:
+        position, epochs = run.position, run.phase.epochs
+        bar.set_postfix_str(
+            f"epoch {min(position.epoch + 1, epochs)}/{epochs} mel_ce {train['train/mel_ce']:.3f} "
+            f"lr {train['train/lr']:.1e} {train['train/tokens_per_second']:.0f} tok/s "
+            f"best eval mel_ce {position.best_mel_ce:.3f} at {position.best_step}",
+            refresh=False,
+        )
     bar.update()

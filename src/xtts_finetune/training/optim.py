@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xtts_finetune.core.params import PhaseParams
 
@@ -29,8 +29,37 @@ def build_optimizer(model: nn.Module, phase: PhaseParams) -> torch.optim.Optimiz
     ]
     if phase.optim == "adamw8bit":
         return _adamw8bit(groups, phase.lr)
-    fused = parameters[0].is_cuda
-    return torch.optim.AdamW(groups, lr=phase.lr, betas=BETAS, eps=EPS, fused=fused)
+    on_gpu = parameters[0].is_cuda  # there the rate is a tensor, too, so that a recorded step reads it
+    lr = torch.tensor(phase.lr, device=parameters[0].device) if on_gpu else phase.lr
+    return torch.optim.AdamW(groups, lr=lr, betas=BETAS, eps=EPS, fused=True, capturable=on_gpu)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def update(optimizer: torch.optim.Optimizer, is_finite: Tensor, excess: Tensor) -> None:
+    """Take the optimiser's step, unless the gradient is not finite.
+
+    Torch's AdamW is told on the device and does not wait, as a GradScaler tells it; that of bitsandbytes has to be
+    told by the host.
+
+    Args:
+        is_finite: bool scalar.
+        excess: scalar, by how much the gradient's norm is above the most it may be; it is divided by what is above 1.
+    """
+    scale = excess.clamp(min=1)
+    if isinstance(optimizer, torch.optim.AdamW):
+        optimizer.grad_scale, optimizer.found_inf = scale, 1 - is_finite.float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif is_finite:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_div_(gradients, scale)
+        optimizer.step()
 
 
 def _adamw8bit(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:

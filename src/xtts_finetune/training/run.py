@@ -4,32 +4,32 @@ What is random depends on (seed, phase, step) and (seed, phase, epoch) alone, so
 run again ends in the same weights, bit for bit.
 """
 
-import math
-import time
 from copy import deepcopy
-from dataclasses import replace
 from typing import Protocol
 
-import torch
 from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.stopping import Ending, ending
 from xtts_finetune.checkpoints.store import CheckpointStore
-from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.data.batches import Batch, Indices, collate, epoch_batches, rng, torch_seed
+from xtts_finetune.data.batches import Indices, collate, epoch_batches, torch_seed
 from xtts_finetune.model import xtts
-from xtts_finetune.tracking.curve import Curve, stored_rows
+from xtts_finetune.model.forward import set_dropout
+from xtts_finetune.tracking.curve import Curve, Row, stored_rows
 from xtts_finetune.tracking.outbox import logged
 from xtts_finetune.training import loss
+from xtts_finetune.training.feed import Feed, Place
 from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.loss import TokenSums
+from xtts_finetune.training.meter import Measured, Meter, Taken
 from xtts_finetune.training.optim import build_optimizer, learning_rate
+from xtts_finetune.training.packing import MicroBatch, SpecialTokens, pack, weighted
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.saving import Saver
 from xtts_finetune.training.snapshot import Snapshot, load_tensors
+from xtts_finetune.training.step import Step, is_padding_free
 
 MAX_SKIPPED = 5  # steps in a row whose loss or gradient is not finite
 SKIPPED = "train/skipped_steps"  # so far, in the rows of those that are
@@ -52,6 +52,7 @@ class Run:
         curve: Curve,
         tracker: Tracker,
         save_every_steps: int,
+        log_every_steps: int,
     ) -> None:
         self.inputs = inputs
         self.phase = inputs.phase
@@ -61,6 +62,7 @@ class Run:
         self.save_every_steps = save_every_steps
         self.gpt = inputs.gpt
         self.device = inputs.gpt.mel_head.weight.device
+        set_dropout(self.gpt, self.phase.dropout)
         self.optimizer = build_optimizer(self.gpt, self.phase)
         self.conditioning_mel = xtts.build_conditioning_mel(inputs.mel_stats)
         batches = -(-len(inputs.train) // self.phase.batch_size)
@@ -68,7 +70,13 @@ class Run:
         self.steps = self.steps_per_epoch * self.phase.epochs
         self.position = Position(inputs.start_step)
         self.end: Ending | None = None  # once an evaluation is the last
-        self._saver = Saver(store, Snapshot(self.gpt, self.optimizer), record, self._log_at)
+        self.last_measured: Row | None = None  # figures of the newest step that were read
+        self._special = SpecialTokens.of(self.gpt)
+        self._step = Step(self.gpt, self.conditioning_mel, self.optimizer, self.phase)
+        self._feed = Feed(self._micro_batches, self._place_after)
+        self._meter = Meter(log_every_steps, self.device)
+        self._snapshot = Snapshot(self.gpt, self.optimizer)
+        self._saver = Saver(store, self._snapshot, record, self._log_at)
         self._plan: tuple[int, list[list[Indices]]] = (-1, [])
 
     # The verbs of fit().
@@ -97,38 +105,40 @@ class Run:
         return True
 
     def take_step(self) -> None:
-        """One optimiser step over `accumulate` batches, whose loss is the true mean over all their tokens."""
-        started = time.perf_counter()
-        position, seed, name = self.position, self.inputs.seed, self.inputs.name
-        batches = [self._train_batch(indices, i) for i, indices in enumerate(self._epoch()[position.epoch_step])]
-        torch.manual_seed(torch_seed("dropout", seed, name, position.step))
+        """One optimiser step over `accumulate` micro-batches, whose loss is the true mean over all their tokens.
+
+        On a GPU it is only begun: what came of it is read every `log_every_steps`.
+        """
+        self._meter.start_step()
+        position, seed = self.position, self.inputs.seed
+        place = Place(position.epoch, position.epoch_step, position.step)
+        micros = self._feed.take(place)
         lr = learning_rate(self.phase, position.step - self.inputs.start_step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        before = replace(position.train)
-        sums = self._accumulate(batches)
-        norm = torch.nn.utils.clip_grad_norm_(self.gpt.parameters(), self.phase.grad_clip).item()
-        is_finite = math.isfinite(norm) and math.isfinite(sums.loss)
-        if is_finite:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        dropout = torch_seed("dropout", seed, self.inputs.name, position.step)
+        figures = self._step(micros, lr, dropout, self._snapshot.before_update)
         position.step += 1
         position.epoch_step += 1
-        rate = (sums.mel_tokens + sums.text_tokens) / (time.perf_counter() - started)
-        row = {**sums.metrics("train"), "train/lr": lr, "train/grad_norm": norm, "train/tokens_per_second": rate}
-        if is_finite:
-            position.skipped = 0
-        else:
-            position.train = before  # what is not finite would be the epoch's mean, too
-            row[SKIPPED] = self._count_skipped()
-        self._log(row)
-        self._refuse_divergence()
+        mel_tokens, text_tokens = (sum(counts) for counts in zip(*map(_tokens, micros), strict=True))
+        self._meter.add(Taken(position.step, position.epoch, lr, mel_tokens, text_tokens), figures)
+        if self._meter.is_full:
+            self.read_figures()
+
+    def read_figures(self) -> None:
+        """Wait for the steps taken, and log what came of each.
+
+        Raises:
+            UserError: the run diverges.
+        """
+        for measured in self._meter.read():
+            self._log_step(measured)
+            self._refuse_divergence(measured.taken.step)
 
     def end_epoch(self) -> None:
         self.position.epoch, self.position.epoch_step = self.position.epoch + 1, 0
 
     def evaluate(self) -> None:
         """Mel CE and Text CE of the whole eval split; remembers the best."""
+        self.read_figures()
         position, means = self.position, self.position.train
         result = loss.evaluate(
             self.gpt, self.conditioning_mel, loss.eval_batches(self.inputs.eval, "evaluating", leave=False)
@@ -138,7 +148,7 @@ class Run:
             row |= {
                 "mean/mel_ce": means.mel_ce,
                 "mean/text_ce": means.text_ce,
-                "lr": self.optimizer.param_groups[0]["lr"],
+                "lr": learning_rate(self.phase, position.step - 1 - self.inputs.start_step, self.steps),
             }
         self._log(row)
         position.train = TokenSums()
@@ -149,6 +159,7 @@ class Run:
 
     def save(self) -> None:
         """Begin to publish a state to resume from, and the best weights if these are they."""
+        self.read_figures()
         self._saver.start(deepcopy(self.position), list(self.curve.rows))
 
     def finish_saving(self) -> None:
@@ -178,34 +189,47 @@ class Run:
 
     # Their parts.
 
-    def _epoch(self) -> list[list[Indices]]:
-        """The batches of the current epoch, `accumulate` of them a step."""
-        epoch, size = self.position.epoch, self.phase.accumulate
-        if self._plan[0] != epoch:
-            batches = epoch_batches(
-                self.inputs.train.samples, self.phase.batch_size, self.inputs.seed, self.inputs.name, epoch
-            )
-            self._plan = epoch, [batches[at : at + size] for at in range(0, len(batches), size)]
-        return self._plan[1]
+    def _micro_batches(self, place: Place) -> list[MicroBatch]:
+        """Of one step; on the feed's thread."""
+        parts = self._epoch(place.epoch)[place.epoch_step]
+        micros = weighted([self._micro_batch(indices, place.step, part) for part, indices in enumerate(parts)])
+        return [micro.pinned() for micro in micros] if self.device.type == "cuda" else micros
 
-    def _train_batch(self, indices: Indices, part: int) -> Batch:
-        place = ("slice", self.inputs.seed, self.inputs.name, self.position.step, part)
-        return collate(self.inputs.train, indices, [rng(*place, row) for row in range(len(indices))])
+    def _micro_batch(self, indices: Indices, step: int, part: int) -> MicroBatch:
+        batch = collate(self.inputs.train, indices, ("slice", self.inputs.seed, self.inputs.name, step, part))
+        return pack(batch, self._special, self.phase.mask_prompt, is_padding_free(self.device, self.phase))
 
-    def _accumulate(self, batches: list[Batch]) -> TokenSums:
-        """Gradients of the mean loss over all tokens of `batches`."""
-        stop, mask = self.gpt.stop_audio_token, self.phase.mask_prompt
-        aims = [loss.targets_of(batch, stop, mask) for batch in batches]
-        mel_tokens, text_tokens = sum(aim.mel_tokens for aim in aims), sum(aim.text_tokens for aim in aims)
-        sums = TokenSums()
-        for batch, aim in zip(batches, aims, strict=True):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.phase.precision == "bf16"):
-                batch_sums = loss.losses(self.gpt, self.conditioning_mel, batch, aim)
-            mean = TEXT_WEIGHT * batch_sums.text / text_tokens + MEL_WEIGHT * batch_sums.mel / mel_tokens
-            mean.backward()
-            sums.add(batch_sums)
-            self.position.train.add(batch_sums)
-        return sums
+    def _place_after(self, place: Place) -> Place | None:
+        epoch, epoch_step = place.epoch, place.epoch_step + 1
+        if epoch_step == self.steps_per_epoch:
+            epoch, epoch_step = epoch + 1, 0
+        return Place(epoch, epoch_step, place.step + 1) if epoch < self.phase.epochs else None
+
+    def _epoch(self, epoch: int) -> list[list[Indices]]:
+        """The batches of an epoch, `accumulate` of them a step."""
+        planned, plan = self._plan
+        if planned != epoch:
+            size, lengths = self.phase.accumulate, self.inputs.train.samples
+            batches = epoch_batches(lengths, self.phase.batch_size, self.inputs.seed, self.inputs.name, epoch)
+            plan = [batches[at : at + size] for at in range(0, len(batches), size)]
+            self._plan = epoch, plan
+        return plan
+
+    def _log_step(self, measured: Measured) -> None:
+        position, sums, taken = self.position, measured.sums, measured.taken
+        row = {
+            **sums.metrics("train"),
+            "train/lr": taken.lr,
+            "train/grad_norm": measured.grad_norm,
+            "train/tokens_per_second": measured.tokens_per_second,
+        }
+        if measured.is_finite:
+            position.skipped, position.train = 0, position.train + sums
+        else:  # its loss would be the epoch's mean, too
+            row[SKIPPED] = self._count_skipped(taken.step)
+        self.last_measured = {"step": taken.step, "epoch": taken.epoch, **row}
+        self.curve.append(self.last_measured)
+        self.tracker.log(taken.step, logged(row))
 
     def _log(self, row: dict[str, float]) -> None:
         self._log_at(self.position, row)
@@ -214,21 +238,25 @@ class Run:
         self.curve.append({"step": position.step, "epoch": position.epoch, **row})
         self.tracker.log(position.step, logged(row))
 
-    def _count_skipped(self) -> float:
+    def _count_skipped(self, step: int) -> float:
         position = self.position
         position.skipped, position.skipped_steps = position.skipped + 1, position.skipped_steps + 1
         if position.skipped_steps == 1:
-            tqdm.write(f"step {position.step}: loss or gradient is not finite; it is skipped, and counted in {SKIPPED}")
+            tqdm.write(f"step {step}: loss or gradient is not finite; it is skipped, and counted in {SKIPPED}")
         return float(position.skipped_steps)
 
-    def _refuse_divergence(self) -> None:
+    def _refuse_divergence(self, step: int) -> None:
         if self.position.skipped < MAX_SKIPPED:
             return
         self.finish_saving()
         name = self.inputs.name
-        what = f"loss or gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}"
+        what = f"loss or gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {step}"
         remedy = (
             f"lower train_{name}.lr, raise warmup_steps, or use precision: fp32. dvc repro then starts {name} from its "
             "beginning; what was trained is kept beside it, and goes on when the value is set back"
         )
         raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])
+
+
+def _tokens(micro: MicroBatch) -> tuple[int, int]:
+    return micro.mel_tokens, micro.text_tokens

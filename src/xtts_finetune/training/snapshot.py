@@ -1,6 +1,7 @@
 """The tensors of a resumable state: weights and optimiser, as safetensors."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from xtts_finetune.training.optim import kept_per_parameter
 class Snapshot:
     """Weights and optimiser state of one moment, copied to the host: they can be written while training goes on.
 
-    Every moment is copied into the same memory, 5.3 GB for XTTS v2 with AdamW; pinned, where it comes from a GPU.
+    Every moment is copied into the same memory, 5.3 GB for XTTS v2 with AdamW. From a GPU it is copied behind what
+    training goes on with, into pinned memory: weights must not change before `before_update`, which the GPU waits for.
 
     Attributes:
         weights: by their names in the model.
@@ -31,13 +33,23 @@ class Snapshot:
         self.state: dict[str, Tensor] = {}
         self._gpt = gpt
         self._optimizer = optimizer
+        self._stream = torch.cuda.Stream() if gpt.mel_head.weight.is_cuda else None
+        self._copied = torch.cuda.Event() if self._stream else None
 
     def refresh(self) -> None:
-        """Copy what model and optimiser hold now. Not while it is written on another thread."""
-        self.weights = _on_host(self._gpt.state_dict(), self.weights)
-        self.state = _on_host(dict(_optimizer_tensors(self._gpt, self._optimizer)), self.state)
-        if self._gpt.mel_head.weight.is_cuda:
-            torch.cuda.synchronize()  # copies into pinned memory are only begun
+        """Begin to copy what model and optimiser hold now. Not while it is written on another thread."""
+        if self._stream:
+            self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            self.weights = _on_host(self._gpt.state_dict(), self.weights)
+            self.state = _on_host(dict(_optimizer_tensors(self._gpt, self._optimizer)), self.state)
+            if self._copied:
+                self._copied.record()
+
+    def before_update(self) -> None:
+        """Let the GPU, not the host, wait with what changes weights until they are copied."""
+        if self._copied:
+            torch.cuda.current_stream().wait_event(self._copied)
 
     @property
     def size(self) -> int:
@@ -50,11 +62,17 @@ class Snapshot:
         Raises:
             safetensors.SafetensorError: it cannot be written.
         """
+        self._wait()
         save_file(self.weights, folder / WEIGHTS)
 
     def write_optimizer(self, folder: Path) -> None:
         """Write optimizer.safetensors; as `write_weights`."""
+        self._wait()
         save_file(self.state, folder / OPTIMIZER)
+
+    def _wait(self) -> None:
+        if self._copied:
+            self._copied.synchronize()
 
 
 def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, number: int) -> None:

@@ -1,0 +1,60 @@
+"""bf16 copies of the weights that matrix products read: made at once, and their gradients gathered at once.
+
+Autocast alone casts every weight and every gradient in a kernel of its own, which is most of the launches of a step.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+class HalfWeights:
+    """The weights and biases of all linear layers and convolutions of a model, in bf16; the model's own stay fp32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | Conv1D)]
+        self._places = [(layer, name) for layer in layers for name, _ in layer.named_parameters(recurse=False)]
+        self._masters = [layer.get_parameter(name) for layer, name in self._places]
+        self._copies = [nn.Parameter(master.detach().bfloat16()) for master in self._masters]
+        own = {id(master) for master in self._masters}
+        self._others = [parameter for parameter in model.parameters() if id(parameter) not in own]
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """The model reads the copies meanwhile; for forward and backward alike, which may compute again."""
+        self._put(self._copies)
+        try:
+            yield
+        finally:
+            self._put(self._masters)
+
+    def _put(self, parameters: list[nn.Parameter]) -> None:
+        for (layer, name), parameter in zip(self._places, parameters, strict=True):
+            layer._parameters[name] = parameter
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Before the first micro-batch of a step: what the weights are now, and no gradient yet."""
+        torch._foreach_copy_(list[Tensor](self._copies), list[Tensor](self._masters))
+        gradients = [parameter.grad for parameter in self._others if parameter.grad is not None]
+        if gradients:
+            torch._foreach_zero_(gradients)
+
+    @torch.no_grad()
+    def gather(self, is_first: bool) -> None:
+        """Move the gradients of a micro-batch to the model's own weights: instead of what is there, or added to it."""
+        ours, theirs = list[Tensor](), list[Tensor]()
+        for copy, master in zip(self._copies, self._masters, strict=True):
+            assert copy.grad is not None, "every weight takes part in every micro-batch"
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            ours.append(master.grad)
+            theirs.append(copy.grad)
+            copy.grad = None
+        if is_first:
+            torch._foreach_copy_(ours, theirs)
+        else:
+            torch._foreach_add_(ours, theirs)
