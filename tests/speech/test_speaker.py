@@ -12,6 +12,8 @@ import torch
 from making.params import make_params
 from making.prepared import TEXT
 from making.recordings import noise
+from operators import REFUSED, traced
+from transformers import TopPLogitsWarper
 from workbench import train
 
 from xtts_finetune.core.constants import SAMPLE_RATE
@@ -19,7 +21,8 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import REFERENCE, Workspace
 from xtts_finetune.core.params import EvaluateParams
 from xtts_finetune.model.base import Base
-from xtts_finetune.speech.speaker import Speaker, load_speaker
+from xtts_finetune.model.device import pick_device
+from xtts_finetune.speech.speaker import Speaker, _TopP, load_speaker
 from xtts_finetune.stages.evaluate import Evaluation, _examine, _fill_bundle, _measure
 
 SETTINGS = EvaluateParams(sentences=[TEXT], temperature=0.75, top_p=0.85, repetition_penalty=5.0, max_seconds=1.0)
@@ -124,7 +127,7 @@ def test_a_model_is_opened_once_to_be_measured_and_heard(
     """Opening XTTS v2 checksums 1.9 GB. Figures and sounds are those of models opened for each alone."""
     shutil.copyfile(reference, workspace.prepared / REFERENCE)
     job = Evaluation(workspace, make_params().model_copy(update={"evaluate": SETTINGS}))
-    figures = _measure(job, "base", job.base.gpt())
+    figures = _measure(job, "base", job.base.gpt().to(pick_device()))
     sound, rate = speaker(job.base, reference).speak(TEXT, "en")
     soundfile.write(tmp_path / "alone.wav", sound, rate, subtype="PCM_16")
     opened: list[Path | None] = []
@@ -138,3 +141,16 @@ def test_a_model_is_opened_once_to_be_measured_and_heard(
     assert _examine(job, "base", tmp_path / "samples") == figures
     assert (tmp_path / "samples" / "1.wav").read_bytes() == (tmp_path / "alone.wav").read_bytes()
     assert opened == [None]
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.85])
+def test_top_p_keeps_what_transformers_keeps(top_p: float) -> None:
+    scores = torch.randn(4, 1026, generator=torch.Generator().manual_seed(0)) * 3
+    ours, theirs = _TopP(top_p)(torch.empty(0), scores), TopPLogitsWarper(top_p)(torch.empty(0), scores)  # type: ignore[arg-type]
+    assert torch.equal(ours.isfinite(), theirs.isfinite())
+    assert torch.equal(ours[ours.isfinite()], scores[ours.isfinite()])
+
+
+def test_speech_asks_for_nothing_that_a_gpu_refuses(workspace: Workspace, reference: Path) -> None:
+    one = speaker(Base(workspace.prepared / "base", workspace.root), reference)
+    assert traced(lambda: one.speak(TEXT, "en")).keys() & REFUSED == set()

@@ -1,5 +1,6 @@
 """Speech from a fine-tuned model: text → audio codes → waveform."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
+from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
 
 from xtts_finetune.core.constants import CODE_STRIDE, SAMPLE_RATE
 from xtts_finetune.core.errors import Problem, UserError
@@ -26,6 +28,9 @@ SERVING_CODE = Path(__file__).with_name("serving.py")  # a Speaker as MLflow's p
 PROMPT_SECONDS = 6  # a chunk of the reference; gpt_cond_chunk_len's default in Xtts.get_conditioning_latents
 MIN_PROMPT_SECONDS = 0.33  # Xtts.get_gpt_cond_latents
 SPEAKER_RATE = 16_000  # Hz, of the vocoder's speaker encoder
+
+TOP_K = 50
+PARTS = 2**40  # of a probability of 1
 
 Waveform = NDArray[np.float32]
 
@@ -61,17 +66,24 @@ class Speaker:
             cond_latents=self.prompt,
             text_inputs=tokens,
             do_sample=True,
-            temperature=self.settings.temperature,
-            top_p=self.settings.top_p,
-            top_k=50,
+            temperature=1.0,  # as of here, the settings come by the processors below
+            top_p=1.0,
+            top_k=0,
             repetition_penalty=self.settings.repetition_penalty,
             num_beams=1,
+            logits_processor=LogitsProcessorList(self._sampling()),
         )
         codes = codes[:, : int((codes[0] < self.gpt.start_audio_token).long().cumprod(0).sum())]
         if codes.shape[1] == 0:  # the model said nothing
             return np.zeros(self.vocoder.rate // 10, dtype=np.float32), self.vocoder.rate
         sound = self.vocoder(codes, self._latents(tokens, codes)).float().cpu().numpy().reshape(-1)
         return np.clip(sound, -1, 1), self.vocoder.rate
+
+    def _sampling(self) -> list[LogitsProcessor]:
+        """Of transformers' own, but for the last, and in its order."""
+        temperature, top_p = self.settings.temperature, self.settings.top_p
+        always: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature), TopKLogitsWarper(TOP_K)]
+        return [*always, _TopP(top_p)] if top_p < 1 else always
 
     def _latents(self, tokens: Tensor, codes: Tensor) -> Tensor:
         """(1, codes, model_dim) hidden states that XTTS v2's vocoder reads (Xtts.inference)."""
@@ -88,6 +100,23 @@ class Speaker:
         device = self.gpt.mel_head.weight.device
         styles = [self.gpt.get_style_emb(mel(chunk[None].to(device))) for chunk in chunks]
         return torch.stack(styles).mean(0).transpose(1, 2)
+
+
+class _TopP(LogitsProcessor):
+    """The likeliest codes whose probabilities add up to `top_p` (Holtzman et al. 2020, nucleus sampling).
+
+    Transformers' own adds them up in floats, which CUDA refuses where results must repeat: here in whole numbers.
+    """
+
+    def __init__(self, top_p: float) -> None:
+        self._top_p = top_p
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        ranked, places = scores.sort(descending=True)
+        shares = (ranked.softmax(-1) * PARTS).long()
+        enough = max(1, int(self._top_p * PARTS))
+        left_out = shares.cumsum(-1) - shares >= enough  # what lies before it is; never so of the first
+        return scores.masked_fill(left_out.scatter(-1, places, left_out), -math.inf)
 
 
 class _GriffinLim:
