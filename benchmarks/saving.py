@@ -124,7 +124,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from xtts_finetune.training.claim import claim
     from xtts_finetune.training.interrupts import StopRequest
     from xtts_finetune.training.loop import fit
-    from xtts_finetune.training.phases import Job, publish, summary
+    from xtts_finetune.training.phases import Job, publish_outs, summary
     from xtts_finetune.training.run import Run
 
     class Silent:
@@ -145,13 +145,13 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     store.save = timed(store.save, written)  # type: ignore[method-assign]
     with polled(arguments.out) as peaks, store.locked():
         claimed = claim(job, store, lambda: False)
-        run = Run(job.inputs(), claimed.record, store, Curve(workspace.running_curve("phase1")), Silent(), 1)
+        run = Run(job.inputs(), claimed.record, store, Curve(workspace.running_curve("phase1")), Silent(), 1, 1)
         run.save = timed(run.save, still)  # type: ignore[method-assign]
         end = fit(run, claimed.state, StopRequest())
         state_bytes = {file.name: file.stat().st_size for file in store.states()[-1].folder.iterdir()}
         store.mark_done(summary(run, claimed.record, end))
-        publish(job, store)
-    evaluated = [row["eval/mel_ce"] for row in run.curve.evaluations()]
+        publish_outs(job, store)
+    evaluated = [row["eval/mel_ce"] for row in run.curve.rows if "eval/mel_ce" in row]
     return {
         "parameters": sum(parameter.numel() for parameter in run.gpt.parameters()),
         "state_bytes": state_bytes,

@@ -1,0 +1,46 @@
+"""The benchmarks still run: what they measure is in docs/measurements.md."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from making.prepared import TEXT
+from making.project import PROJECT
+from making.recordings import sample_clips
+
+from xtts_finetune.model import mini
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As LJSpeech's, with a vocabulary."""
+    folder = tmp_path_factory.mktemp("data")
+    clips = sample_clips(folder / "wavs", 6)
+    lines = [f"{path.stem}|{text}|{text}\n" for path, text in clips]
+    (folder / "metadata.csv").write_text("".join(lines), encoding="utf-8")
+    mini.train_vocabulary([(text, "en") for _, text in clips] + [(TEXT, "en")], folder / "vocab.json")
+    return folder
+
+
+def measured(name: str, data: Path, *arguments: str) -> dict[str, object]:
+    command = [sys.executable, str(PROJECT / "benchmarks" / name), *arguments]
+    command += ["--size", "mini", "--data", str(data), "--vocab", str(data / "vocab.json")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    figures: dict[str, object] = json.loads(run.stdout.splitlines()[-1])
+    return figures
+
+
+def test_saving(data: Path, tmp_path: Path) -> None:
+    figures = measured("saving.py", data, "ours", "--out", str(tmp_path / "run"))
+    assert figures["bests"]
+
+
+def test_a_step_beside_coquis(data: Path) -> None:
+    few = ("--steps", "1", "--rounds", "1", "--warm-up", "1", "--clips", "6", "--profile")
+    figures = measured("step.py", data, "--variants", "coqui,coqui+threads,fp32,bf16+8bit+checkpointing", *few)
+    assert set(figures["variants"]) == {"coqui", "coqui+threads", "fp32", "bf16+8bit+checkpointing"}  # type: ignore[call-overload]
