@@ -1,7 +1,7 @@
 """What a training step costs, beside Coqui's own trainer: same weights, clips and batches, in turn, in one process.
 
     python benchmarks/step.py --size full --batch 3 --data DATA --vocab VOCAB --variants coqui,bf16
-    python benchmarks/step.py --size mini --batch 3 --data DATA --profile fp32
+    python benchmarks/step.py --size mini --batch 3 --data DATA --vocab VOCAB --variants fp32 --profile
 
 Prints one JSON line: seconds and tokens per step of every variant (the median of its rounds, and their spread), the
 ratio to the first, on a GPU the most memory that torch held, of all variants so far: name one alone to know its own.
@@ -110,8 +110,6 @@ def coqui(variant: str, arguments: argparse.Namespace, clips: Clips, folder: Pat
     from trainer.generic_utils import KeepAverage
     from TTS.tts.layers.xtts.trainer import dataset
 
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.allow_tf32 = True  # torch's own default
     options = variant.split("+")[1:]
     trainer_model, config = coqui_model(arguments, folder)
     config.mixed_precision, config.precision = "bf16" in options, "bf16"
@@ -188,6 +186,13 @@ def model_flops(gpt: Any, lengths: Indices, conditioned: int) -> float:
     return blocks + heads + encoder
 
 
+def set_up(variant: str) -> None:
+    """What is set for all of torch, as each trainer has it: Coqui leaves torch's defaults."""
+    is_coqui = "coqui" in variant
+    torch.use_deterministic_algorithms(not is_coqui)
+    torch.backends.cudnn.allow_tf32 = is_coqui
+
+
 def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -259,7 +264,7 @@ def main() -> None:
         rounds: dict[str, list[tuple[float, float]]] = {variant: [] for variant in takes}
         for number in range(-1, arguments.rounds):
             for variant, (take, _) in takes.items():
-                torch.use_deterministic_algorithms("coqui" not in variant)
+                set_up(variant)
                 if number < 0:
                     timed(take, 0, 3 if "coqui" in variant else arguments.warm_up)
                     continue
@@ -276,7 +281,7 @@ def main() -> None:
                 flops = sum(model_flops(gpt, lengths[batch], len(batch)) for batch in used) / len(used)
                 results[variant]["model_flops_per_s"] = round(flops / results[variant]["s_per_step"])
             if arguments.profile:
-                torch.use_deterministic_algorithms("coqui" not in variant)
+                set_up(variant)
                 profiled(take, 3, torch.cuda.is_available())
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     print(json.dumps({"size": arguments.size, "batch": arguments.batch, "device": where, "variants": results}))
