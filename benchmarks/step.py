@@ -28,18 +28,20 @@ import torch
 from torch import Tensor
 
 from xtts_finetune.core.params import PhaseParams, load_params
-from xtts_finetune.data.batches import Indices, collate, epoch_batches
+from xtts_finetune.data.batches import Indices, collate, epoch_batches, voice_prompts
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureReader, FeatureWriter
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import PUBLISHED_CODEC
 from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.forward import set_dropout
-from xtts_finetune.training.feed import Feed, Place
+from xtts_finetune.training.feed import Feed
 from xtts_finetune.training.meter import Meter, Taken
 from xtts_finetune.training.optim import build_optimizer
 from xtts_finetune.training.packing import MicroBatch, SpecialTokens, pack
+from xtts_finetune.training.plan import Place
 from xtts_finetune.training.step import Step, is_padding_free
+from xtts_finetune.training.team import Team
 
 LOG_EVERY = 10  # steps
 FRAMES = 388  # of a voice prompt, on the average: 4.5 s
@@ -80,22 +82,23 @@ def ours(variant: str, arguments: argparse.Namespace, clips: Clips, weights: dic
     gpt.load_state_dict(weights)
     set_dropout(gpt, phase.dropout)
     device = gpt.mel_head.weight.device
-    step = Step(gpt, xtts.build_conditioning_mel(torch.full((80,), 5.0)), build_optimizer(gpt, phase), phase)
+    step = Step(
+        gpt, xtts.build_conditioning_mel(torch.full((80,), 5.0)), build_optimizer(gpt, phase), phase, Team.alone()
+    )
     meter, special = Meter(LOG_EVERY, device), SpecialTokens.of(gpt)
 
-    def make(place: Place) -> list[MicroBatch]:
+    def make(place: Place) -> MicroBatch:
         indices = clips.batches[place.step % len(clips.batches)]
-        batch = collate(clips.reader, indices, ("slice", place.step))
-        micro = pack(batch, special, mask_prompt=False, padding_free=is_padding_free(device, phase))
-        return [micro.pinned() if device.type == "cuda" else micro]
+        batch = collate(clips.reader, indices, voice_prompts(clips.reader.samples[indices], ("slice", place.step)))
+        return pack(batch, special, mask_prompt=False, padding_free=is_padding_free(device, phase)).ready_for(device)
 
     feed = Feed(make, lambda place: Place(0, 0, place.step + 1))
 
     def take(number: int) -> int:
         meter.start_step()
-        micros = feed.take(Place(0, 0, number))
-        figures = step(micros, 1e-5, number, lambda: None)
-        tokens = micros[0].mel_tokens, micros[0].text_tokens
+        micro = feed.take(Place(0, 0, number))
+        figures = step([micro], 1e-5, number, lambda: None)
+        tokens = micro.targets.mel, micro.targets.text
         meter.add(Taken(number, 0, 1e-5, *tokens), figures)
         if meter.is_full:
             assert all(measured.is_finite for measured in meter.read())

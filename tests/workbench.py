@@ -19,6 +19,8 @@ from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, publish_outs, summary
 from xtts_finetune.training.run import Run
+from xtts_finetune.training.share import Share
+from xtts_finetune.training.team import Team
 
 
 @dataclass
@@ -49,7 +51,8 @@ def make_run(
     curve = Curve(workspace.running_curve(name))
     tracker = StoppingTracker(stop_at)
     job, save_every = Job(workspace, params, name), params.checkpoints.save_every_steps
-    return Run(job.inputs(), record or Record(job.identity), store, curve, tracker, save_every, log_every)
+    share = Share(job.inputs(), Team.alone())
+    return Run(share, record or Record(job.identity), store, curve, tracker, save_every, log_every)
 
 
 def stop_of(run: Run) -> StopRequest:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+from making.batches import collated
 from making.recordings import noise
 from stand_ins import accepted_clip, encode_audio
 
@@ -17,7 +18,6 @@ from xtts_finetune.data.batches import (
     CONDITIONING_MAX,
     CONDITIONING_MIN,
     CONDITIONING_STEP,
-    collate,
     conditioning_length,
     epoch_batches,
     eval_groups,
@@ -122,7 +122,7 @@ def reader(tmp_path: Path) -> FeatureReader:
 
 
 def test_collate_lays_clips_end_to_end(reader: FeatureReader) -> None:
-    batch = collate(reader, np.array([2, 1]), None)
+    batch = collated(reader, [2, 1])
     assert batch.text.tolist() == [1, 2, 3, 4, 5, 1, 2, 3, 4] and batch.text.dtype == np.int32
     assert batch.text_lengths.tolist() == [5, 4] and batch.code_lengths.tolist() == [76, 22]
     assert np.array_equal(batch.codes, np.concatenate([reader[2].codes, reader[1].codes]))
@@ -133,7 +133,7 @@ def test_collate_lays_clips_end_to_end(reader: FeatureReader) -> None:
 
 
 def test_collate_for_training_follows_its_place(reader: FeatureReader) -> None:
-    one, again, other = (collate(reader, np.array([0, 2]), ("slice", step)) for step in (1, 1, 2))
+    one, again, other = (collated(reader, [0, 2], ("slice", step)) for step in (1, 1, 2))
     assert np.array_equal(one.conditioning_spans, again.conditioning_spans)
     assert not np.array_equal(one.conditioning_spans, other.conditioning_spans)
     for row, index in enumerate([0, 2]):
@@ -147,7 +147,7 @@ def test_groups_of_evaluation_shorten_nobodys_prompt(reader: FeatureReader) -> N
     assert sorted(np.concatenate(groups).tolist()) == [0, 1, 2]
     for group in groups:
         alone = [conditioning_length(reader.samples[[index]], None) for index in group]
-        assert set(alone) == {collate(reader, group, None).conditioning.shape[1]}
+        assert set(alone) == {collated(reader, group).conditioning.shape[1]}
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_evaluation_batch_equals_coquis(tmp_path: Path, monkeypatch: pytest.Monk
             tokens = np.array(tokenizer.encode(sample["text"], "en"))
             writer.add(accepted_clip("x", sample["text"]).clip, audio, encode_audio(audio), tokens)
     reader = FeatureReader(tmp_path, "eval")
-    ours = collate(reader, np.arange(6), None)
+    ours = collated(reader, range(6))
     of_a_clip = [
         row[:length].numpy() for row, length in zip(theirs["padded_text"], theirs["text_lengths"], strict=True)
     ]
@@ -192,7 +192,7 @@ def test_evaluation_batch_equals_coquis(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.array_equal(ours.text_lengths, theirs["text_lengths"].numpy())
     assert np.array_equal(reader.samples, theirs["wav_lengths"].numpy())
     for index in range(6):  # alone, a clip has Coqui's prompt, in half seconds and without the silence behind it
-        prompt = collate(reader, np.array([index]), None).conditioning[0]
+        prompt = collated(reader, [index]).conditioning[0]
         end = int(theirs["cond_idxs"][index, 1])
         assert 0 <= end - len(prompt) < CONDITIONING_STEP
         assert np.array_equal(prompt, theirs["conditioning"][index, 0, 0, : len(prompt)].numpy())

@@ -1,8 +1,11 @@
 """Batches without recordings."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from xtts_finetune.data.batches import CONDITIONING_MAX, Batch
+from xtts_finetune.data.batches import CONDITIONING_MAX, Batch, collate, voice_prompts
+from xtts_finetune.data.features import FeatureReader
 
 
 def random_batch(count: int) -> Batch:
@@ -17,3 +20,9 @@ def random_batch(count: int) -> Batch:
         conditioning=generator.normal(0, 0.1, (count, CONDITIONING_MAX)).astype(np.float32),
         conditioning_spans=np.array([[0, 70_000]] * count),
     )
+
+
+def collated(reader: FeatureReader, clips: Sequence[int], place: tuple[str | int, ...] | None = None) -> Batch:
+    """These clips as one batch, their voice prompts drawn by `place`, or as for an evaluation."""
+    indices = np.array(clips, np.int64)
+    return collate(reader, indices, voice_prompts(reader.samples[indices], place))

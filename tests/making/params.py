@@ -13,6 +13,7 @@ ParamsFile = dict[str, Any]  # params.yaml as it is written
 TINY_PHASE = PhaseParams(
     epochs=2,
     batch_size=2,
+    batch_tokens=None,
     accumulate=2,
     optim="adamw",
     lr=1e-3,

@@ -17,6 +17,7 @@ from xtts_finetune.training import loss
 from xtts_finetune.training.optim import build_optimizer
 from xtts_finetune.training.packing import MicroBatch, SpecialTokens, pack
 from xtts_finetune.training.step import Step, is_padding_free
+from xtts_finetune.training.team import Team
 
 pytestmark = pytest.mark.gpu
 PHASE = make_params().train_phase1
@@ -54,7 +55,7 @@ def test_nothing_in_a_step_waits(
 ) -> None:
     """Three of a shape: the first warms up, the second is recorded, the third is one launch where there are graphs."""
     phase = PHASE.model_copy(update=changes)
-    step = Step(on_gpu, conditioning_mel, build_optimizer(on_gpu, phase), phase)
+    step = Step(on_gpu, conditioning_mel, build_optimizer(on_gpu, phase), phase, Team.alone())
     padding_free = is_padding_free(torch.device("cuda"), phase)
     micros = [micro_batch(on_gpu, 3, padding_free).pinned() for _ in range(2)]
     for number in range(2):
@@ -93,7 +94,7 @@ def test_a_recorded_step_is_the_step(on_gpu: GPT, conditioning_mel: Any) -> None
     for recorded in (True, False):
         on_gpu.load_state_dict(start)
         on_gpu.zero_grad()
-        step = Step(on_gpu, conditioning_mel, build_optimizer(on_gpu, phase), phase)
+        step = Step(on_gpu, conditioning_mel, build_optimizer(on_gpu, phase), phase, Team.alone())
         for number in range(6):
             if not recorded:
                 step._graphs, step._update = None, step._finish

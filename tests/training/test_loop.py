@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making.batches import collated
 from making.params import make_params
 from torch import Tensor
 from workbench import make_run, outcome, rows_of, stop_of, train
@@ -18,7 +19,7 @@ from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.data.batches import collate, eval_groups
+from xtts_finetune.data.batches import eval_groups, voice_prompts
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.tracking.curve import as_text
 from xtts_finetune.training import loss, step
@@ -45,9 +46,9 @@ def one_step(
     """A step over these batches, with nothing random in it: no dropout, the evaluation's conditioning slices."""
     with monkeypatch.context() as patch:
         patch.setattr("xtts_finetune.data.batches.conditioning_length", lambda *_: 6_000)  # whatever the neighbours
-        patch.setattr("xtts_finetune.training.run.collate", lambda reader, indices, _: collate(reader, indices, None))
+        patch.setattr("xtts_finetune.training.share.voice_prompts", lambda samples, _: voice_prompts(samples, None))
         patch.setattr(
-            "xtts_finetune.training.run.epoch_batches", lambda *_: [np.array(batch, np.int64) for batch in batches]
+            "xtts_finetune.training.plan.epoch_batches", lambda *_: [np.array(batch, np.int64) for batch in batches]
         )
         run = make_run(workspace, make_params(accumulate=len(batches), warmup_steps=0, **changes))
         run.gpt.eval()
@@ -84,7 +85,7 @@ def test_train_figures_are_means_over_tokens(workspace: Workspace, monkeypatch: 
 
     def spy(gpt: Any, mel: Any, micro: MicroBatch, settings: Any) -> Tensor:
         sums = real(gpt, mel, micro, settings)
-        seen.append((sums[0].item(), micro.mel_tokens))
+        seen.append((sums[0].item(), micro.targets.mel))
         return sums
 
     monkeypatch.setattr(step, "losses", spy)
@@ -104,8 +105,8 @@ def test_evaluation_does_not_depend_on_the_batches(workspace: Workspace, size: i
 
     def measured(size: int) -> loss.TokenSums:
         groups = eval_groups(run.inputs.eval, size)
-        clips = (collate(run.inputs.eval, group, None) for group in groups)
-        return loss.evaluate(run.gpt, run.conditioning_mel, clips)
+        clips = (collated(run.inputs.eval, group) for group in groups)
+        return loss.evaluate(run.gpt, run.share.conditioning_mel, clips)
 
     whole, parts = measured(3), measured(size)
     assert (parts.mel_tokens, parts.text_tokens) == (whole.mel_tokens, whole.text_tokens)
@@ -260,7 +261,7 @@ def test_patience(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_last_clips_of_an_epoch_count(workspace: Workspace) -> None:
     """9 clips in batches of 2, 2 a step: the last step of an epoch has a single clip."""
     run = make_run(workspace, make_params(epochs=1))
-    assert run.steps_per_epoch == run.steps == 3
+    assert len(run.share.plan.epoch(0)) == run.steps == 3
     fit(run, None, stop_of(run))
     assert run.position.epoch == 1
 

@@ -45,7 +45,7 @@ def test_padding_free_is_the_padded(
         (sums * micro.weights).sum().backward()
         gradient = torch.cat([p.grad.flatten() for p in mini_gpt.parameters() if p.grad is not None])
         mini_gpt.zero_grad()
-        measured.append((sums.detach(), gradient, micro.mel_tokens, micro.text_tokens))
+        measured.append((sums.detach(), gradient, micro.targets.mel, micro.targets.text))
     (sums, gradient, *tokens), (free_sums, free_gradient, *free_tokens) = measured
     assert tokens == free_tokens
     torch.testing.assert_close(free_sums, sums, rtol=1e-5, atol=0)

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from making.batches import collated
 from torch import Tensor
 from torch.nn import functional as F
 
 from xtts_finetune.core.constants import CODE_STRIDE
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.data.batches import CONDITIONING_MAX, Batch, collate
+from xtts_finetune.data.batches import CONDITIONING_MAX, Batch
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureReader, FeatureWriter
 from xtts_finetune.model import xtts
@@ -154,7 +155,7 @@ def packed(gpt: GPT, batch: Batch, mask_prompt: bool = False) -> MicroBatch:
 
 def own_sums(gpt: GPT, conditioning_mel: Any, micro: MicroBatch) -> TokenSums:
     mel, text = loss.losses(gpt, conditioning_mel, micro, Settings()).tolist()
-    return TokenSums(mel, micro.mel_tokens, text, micro.text_tokens)
+    return TokenSums(mel, micro.targets.mel, text, micro.targets.text)
 
 
 def test_the_weights_are_the_same(coqui: Any, gpt: GPT) -> None:
@@ -167,7 +168,7 @@ def test_the_weights_are_the_same(coqui: Any, gpt: GPT) -> None:
 def test_losses_of_our_batches(
     coqui: Any, ours: FeatureReader, gpt: GPT, conditioning_mel: Any, indices: list[int]
 ) -> None:
-    batch = collate(ours, np.array(indices), None)
+    batch = collated(ours, indices)
     with torch.no_grad():
         theirs = coqui.eval_step(as_coqui_batch(coqui, batch), None)[1]
         sums = own_sums(gpt, conditioning_mel, packed(gpt, batch))
@@ -181,7 +182,7 @@ def test_gradients_of_our_batches(
     coqui: Any, ours: FeatureReader, gpt: GPT, conditioning_mel: Any, indices: list[int]
 ) -> None:
     """Of every weight, relative to that of Coqui's forward, whose losses `eval_step` returns without gradients."""
-    batch = collate(ours, np.array(indices), None)
+    batch = collated(ours, indices)
     micro = packed(gpt, batch)
     clips = as_coqui_batch(coqui, batch)
     names = ("text_inputs", "text_lengths", "audio_codes", "wav_lengths")
@@ -200,7 +201,7 @@ def test_gradients_of_our_batches(
 
 @pytest.mark.parametrize("padding", [False, True], ids=["alone", "with others"])
 def test_conditioning_latents(gpt: GPT, conditioning_mel: Any, ours: FeatureReader, padding: bool) -> None:
-    batch = collate(ours, np.array([0, 3, 4] if padding else [0]), None)
+    batch = collated(ours, [0, 3, 4] if padding else [0])
     with torch.no_grad():
         mels = conditioning_mel(torch.from_numpy(batch.conditioning))
         theirs = gpt.get_style_emb(mels).transpose(1, 2)
@@ -213,7 +214,7 @@ def test_losses_of_coquis_batches(
 ) -> None:
     """From the recording to the loss, each with its own code; clip by clip, since padding changes Coqui's codes."""
     theirs = coqui_batch(coqui, dataset, [index])
-    batch = with_coquis_prompts(ours, collate(ours, np.array([index]), None), [index])
+    batch = with_coquis_prompts(ours, collated(ours, [index]), [index])
     assert theirs["text_inputs"][0].tolist() == batch.text.tolist()
     assert theirs["wav_lengths"].tolist() == ours.samples[[index]].tolist()
     codes = theirs["audio_codes"][0, : len(batch.codes)]
@@ -230,7 +231,7 @@ def test_losses_of_coquis_batches(
 
 def test_coquis_batch_of_several(coqui: Any, dataset: Any, ours: FeatureReader, conditioning_mel: Any) -> None:
     theirs = coqui_batch(coqui, dataset, [0, 2, 4])
-    batch = with_coquis_prompts(ours, collate(ours, np.array([0, 2, 4]), None), [0, 2, 4])
+    batch = with_coquis_prompts(ours, collated(ours, [0, 2, 4]), [0, 2, 4])
     assert torch.equal(theirs["text_inputs"].long(), padded(batch.text, batch.text_lengths))
     assert theirs["text_lengths"].tolist() == batch.text_lengths.tolist()
     assert theirs["cond_idxs"].tolist() == batch.conditioning_spans.tolist()
@@ -241,7 +242,7 @@ def test_coquis_batch_of_several(coqui: Any, dataset: Any, ours: FeatureReader, 
 def test_the_mask_by_hand(coqui: Any, ours: FeatureReader, gpt: GPT, conditioning_mel: Any) -> None:
     """Every row, in code units; Coqui's own mask covers the last row alone, in another unit."""
     indices = np.array([3, 0, 2])
-    batch = collate(ours, indices, ("mask",))
+    batch = collated(ours, indices, ("mask",))
     assert batch.conditioning_spans[:, 0].min() > 0
     theirs = as_coqui_batch(coqui, batch)
     with torch.no_grad():

@@ -14,6 +14,7 @@ from xtts_finetune.training import loss
 from xtts_finetune.training.optim import build_optimizer
 from xtts_finetune.training.packing import SpecialTokens, pack
 from xtts_finetune.training.step import Step
+from xtts_finetune.training.team import Team
 
 TO_THE_HOST = ("tolist", "cpu", "numpy", "item", "__bool__", "__float__", "__int__")  # seen by no operator on a CPU
 OPERATORS = 500  # of a step of `mini` that launch something
@@ -22,7 +23,7 @@ OPERATORS = 500  # of a step of `mini` that launch something
 def step_calls(gpt: GPT, conditioning_mel: TorchMelSpectrogram, count: int, **changes: Any) -> Counter[str]:
     """Of the second step: in the first the optimiser makes its moments."""
     phase = TINY_PHASE.model_copy(update=changes)
-    step = Step(gpt, conditioning_mel, build_optimizer(gpt, phase), phase)
+    step = Step(gpt, conditioning_mel, build_optimizer(gpt, phase), phase, Team.alone())
     micro = pack(random_batch(count), SpecialTokens.of(gpt), phase.mask_prompt, padding_free=False)
     step([micro], 1e-3, 0, lambda: None)
     with pytest.MonkeyPatch.context() as patch:

@@ -33,10 +33,13 @@ SOURCES = (
     "training/optim.py",
     "training/packing.py",
     "training/phases.py",
+    "training/plan.py",
     "training/position.py",
     "training/run.py",
+    "training/share.py",
     "training/snapshot.py",
     "training/step.py",
+    "training/team.py",
 )
 _SINCE_LATER = "base_files"  # which states of before do not tell
 # What states of before do not tell, and what they were then.
@@ -142,6 +145,17 @@ def identity_of(workspace: Workspace, params: Params, phase: PhaseName) -> Ident
     }
     trajectory = {key: value for key, value in everything.items() if not _only_stops(key, everything)}
     return Identity(phase, trajectory, code_digest())
+
+
+def origin_of(workspace: Workspace) -> dict[str, str]:
+    """Digests of what a phase is trained with, whatever it starts from; "" of what is missing."""
+    info, features = workspace.prepared / "base" / BASE_INFO, workspace.prepared / FEATURES
+    base = read_json(info) if info.is_file() else None
+    return {
+        "the prepared clips": _features_digest(read_json(features)) if features.is_file() else "",
+        "the base": sha256_json([base["gpt"]["sha256"], base.get("files")]) if base else "",
+        "the code": code_digest(),
+    }
 
 
 def _features_digest(digests: dict[str, str]) -> str:

@@ -22,7 +22,7 @@ from pydantic import (
 
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import PhaseName
+from xtts_finetune.core.layout import PHASES, PhaseName
 from xtts_finetune.core.yamlfile import read_yaml
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -47,6 +47,13 @@ def _as_an_address(uri: str) -> str:
     if not colon or not rest or scheme.partition("+")[0] not in _TRACKING_SCHEMES:
         raise ValueError("is no address of an MLflow server, as http://127.0.0.1:5000 is one")
     return uri
+
+
+def _as_a_meeting_place(endpoint: str) -> str:
+    host, colon, port = endpoint.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError("is no host:port, as gpu-1:29400 is one")
+    return endpoint
 
 
 # what other trainers call a key, and it is here
@@ -89,7 +96,8 @@ class PhaseParams(Strict):
     """One phase of the training run."""
 
     epochs: PositiveInt
-    batch_size: PositiveInt  # clips per micro-batch
+    batch_size: PositiveInt  # clips per micro-batch, at the most
+    batch_tokens: PositiveInt | None  # text tokens and audio codes per micro-batch, at the most, too
     accumulate: PositiveInt  # micro-batches per optimiser step
     optim: Literal["adamw", "adamw8bit"]  # adamw8bit: its moments in 8 bits, by bitsandbytes
     lr: Positive  # peak
@@ -111,6 +119,14 @@ class CheckpointsParams(Strict):
 
     save_every_steps: PositiveInt
     keep_last: PositiveInt  # resumable states, beside the best
+
+
+class LaunchParams(Strict):
+    """In how many processes a phase trains; changes no result but by rounding, and dropout's draws."""
+
+    processes: PositiveInt  # on each machine: one for each of its GPUs
+    nodes: PositiveInt  # machines at the most; on all but the first: xtts-finetune join
+    rendezvous: Annotated[str, AfterValidator(_as_a_meeting_place)] | None  # host:port of the first machine
 
 
 class EvaluateParams(Strict):
@@ -147,9 +163,19 @@ class Params(Strict):
     train_phase1: PhaseParams
     train_phase2: PhaseParams
     checkpoints: CheckpointsParams
+    launch: LaunchParams
     evaluate: EvaluateParams
     registry: RegistryParams
     tracking: TrackingParams
+
+    @model_validator(mode="after")
+    def _every_process_has_work(self) -> "Params":
+        processes = self.launch.processes * self.launch.nodes
+        for name in PHASES:
+            if self.phase(name).batch_size < processes:
+                batch = f"train_{name}.batch_size {self.phase(name).batch_size}"
+                raise ValueError(f"launch.processes × launch.nodes, {processes}, must not be above {batch}")
+        return self
 
     def phase(self, name: PhaseName) -> PhaseParams:
         return self.train_phase1 if name == "phase1" else self.train_phase2

@@ -31,14 +31,24 @@ def _digest(parts: tuple[str | int, ...]) -> bytes:
     return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
 
 
-def epoch_batches(lengths: Indices, batch_size: int, seed: int, phase: str, epoch: int) -> list[Indices]:
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """How many tokens a batch may have, where it is not to be filled by clips alone."""
+
+    tokens: Indices  # (clips,) of each clip
+    most: int  # a clip that has more is a batch of its own
+
+
+def epoch_batches(
+    lengths: Indices, batch_size: int, seed: int, phase: str, epoch: int, budget: Budget | None = None
+) -> list[Indices]:
     """The batches of one epoch: every clip once, clips of like length together, in random order.
 
     Args:
         lengths: (clips,) in any unit.
 
     Returns:
-        Arrays of at most `batch_size` indices; one may be smaller.
+        Arrays of at most `batch_size` indices; without a budget, one may be smaller.
     """
     generator = rng("batches", seed, phase, epoch)
     order = generator.permutation(len(lengths))
@@ -47,8 +57,21 @@ def epoch_batches(lengths: Indices, batch_size: int, seed: int, phase: str, epoc
     for start in range(0, len(order), window):
         near = order[start : start + window]
         near = near[np.argsort(lengths[near], kind="stable")]
-        batches += [near[at : at + batch_size] for at in range(0, len(near), batch_size)]
+        batches += np.split(near, _cuts(near, batch_size, budget))
     return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def _cuts(clips: Indices, batch_size: int, budget: Budget | None) -> list[int]:
+    """Where batches begin among `clips`, behind the first."""
+    if budget is None:
+        return list(range(batch_size, len(clips), batch_size))
+    cuts, first, held = list[int](), 0, 0
+    for at, count in enumerate(budget.tokens[clips].tolist()):
+        if at > first and (at - first == batch_size or held + count > budget.most):
+            cuts.append(at)
+            first, held = at, 0
+        held += count
+    return cuts
 
 
 def conditioning_length(samples: Indices, generator: np.random.Generator | None) -> int:
@@ -82,26 +105,36 @@ class Batch:
     conditioning_spans: Indices  # (clips, 2) start and end in samples of the clip
 
 
-def collate(reader: FeatureReader, indices: Indices, place: tuple[str | int, ...] | None) -> Batch:
-    """Read these clips as one batch.
+def voice_prompts(samples: Indices, place: tuple[str | int, ...] | None) -> Indices:
+    """Where the voice prompts of a batch start and end: (clips, 2) in samples of each clip.
 
     Args:
-        indices: (clips,) into `reader`.
-        place: in the run, which the voice prompts are drawn by; None for evaluation: from each clip's start.
+        samples: (clips,) of each clip.
+        place: in the run, which they are drawn by; None for evaluation: from each clip's start.
     """
-    samples = reader.samples[indices]
     length = conditioning_length(samples, rng(*place, "length") if place else None)
     starts = [
         int(rng(*place, row).integers(0, n - length, endpoint=True)) if place else 0 for row, n in enumerate(samples)
     ]
-    slices = [reader.audio_slice(int(index), start, length) for index, start in zip(indices, starts, strict=True)]
+    return np.array([[start, start + length] for start in starts], dtype=np.int64)
+
+
+def collate(reader: FeatureReader, indices: Indices, prompts: Indices) -> Batch:
+    """Read these clips as one batch.
+
+    Args:
+        indices: (clips,) into `reader`.
+        prompts: (clips, 2) as `voice_prompts` gives them.
+    """
+    spans = zip(indices.tolist(), prompts.tolist(), strict=True)
+    slices = [reader.audio_slice(index, start, end - start) for index, (start, end) in spans]
     return Batch(
         text=np.concatenate([reader.tokens(int(index)) for index in indices]),
         text_lengths=reader.n_tokens[indices],
         codes=np.concatenate([reader.codes(int(index)) for index in indices]),
         code_lengths=reader.n_codes[indices],
         conditioning=np.stack(slices),
-        conditioning_spans=np.array([[start, start + length] for start in starts]),
+        conditioning_spans=prompts,
     )
 
 

@@ -1,7 +1,5 @@
 """`python -m xtts_finetune.stages check | prepare | train phase1 | train phase2 | evaluate`, by scripts/stage."""
 
-import os
-import signal
 import sys
 
 from xtts_finetune.core.errors import exit_code_of
@@ -9,18 +7,13 @@ from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.preflight import preflight, preflight_evaluate, preflight_prepare
 from xtts_finetune.stages.check import check
-from xtts_finetune.stages.output import speak_on_unheard
+from xtts_finetune.stages.process import begin_process
 from xtts_finetune.stages.stops import explained_stops
-from xtts_finetune.training.interrupts import stop_signals
 
 
 def main() -> None:
     """Run the stage that the arguments name, in the working folder."""
-    # Threads that wait must not spin: on a busy machine steps took four times as long. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    speak_on_unheard()
-    for number in stop_signals():
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: what is half-written is removed
+    begin_process()
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load
     with explained_stops(workspace):
@@ -38,9 +31,13 @@ def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
             prepare(workspace, params)
         case ["train", phase] if phase in PHASES:
             preflight(workspace, params, phase)
-            from xtts_finetune.stages.train import train
+            if params.launch.processes * params.launch.nodes > 1:
+                from xtts_finetune.training.launch import lead
 
-            train(workspace, params, phase)
+                sys.exit(lead(params.launch, phase))
+            from xtts_finetune.stages.train import train_alone
+
+            train_alone(workspace, params, phase)
         case ["evaluate"]:
             preflight_evaluate(workspace, params)
             from xtts_finetune.stages.evaluate import evaluate

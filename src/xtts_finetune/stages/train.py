@@ -1,10 +1,11 @@
 """Train one phase, from wherever it was left."""
 
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.errors import EXIT_DONE
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
-from xtts_finetune.model.device import make_deterministic, pick_device
+from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
@@ -15,15 +16,26 @@ from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, publish_outs, summary
 from xtts_finetune.training.run import Run
+from xtts_finetune.training.share import Share
+from xtts_finetune.training.team import Team
 
 
-def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
+def train_alone(workspace: Workspace, params: Params, name: PhaseName) -> None:
+    """`train`, in this process."""
+    train(workspace, params, name, Team.alone())
+
+
+def train(workspace: Workspace, params: Params, name: PhaseName, team: Team) -> None:
     """Train a phase in work/, then link its outs. Killed anywhere and called again, it ends in the same bytes.
+
+    Args:
+        team: that this process leads.
 
     Raises:
         UserError: base or data are unusable, or another trainer is at work.
         Stopped: a signal asked for it; everything is saved.
         DiskFull: not even the weights of the best, or the reports, have room; what was saved before is whole.
+        PeerLost: another process of the team is gone.
     """
     make_deterministic()
     set_aside(workspace)
@@ -34,22 +46,22 @@ def train(workspace: Workspace, params: Params, name: PhaseName) -> None:
         relink_finished_work(workspace, name)
         claimed = claim(job, store, lambda: is_kept(workspace, name))
         if not store.done:
-            _train(job, store, claimed, stop)
+            _train(job, store, claimed, stop, team)
         publish_outs(job, store)
 
 
-def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest) -> None:
+def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, team: Team) -> None:
     refuse_unspeakable(job.params.evaluate.sentences, job.params.prepare.language, job.base.tokenizer())
     if claimed.state:  # else its curve begins anew, and what waits is longer
         take_back(job.workspace, job.name, claimed.record.identity.key)
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed)) as tracker:
         save_every = job.params.checkpoints.save_every_steps
-        log_every = (
-            job.params.tracking.log_every_steps if pick_device().type == "cuda" else 1
-        )  # a CPU waits for nothing
-        run = Run(job.inputs(), claimed.record, store, curve, tracker, save_every, log_every)
+        share = Share(job.inputs(), team)
+        log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU waits for nothing
+        run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
         end = fit(run, claimed.state, stop)
+        team.end(EXIT_DONE)  # what is left to do, the leader does alone
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
 

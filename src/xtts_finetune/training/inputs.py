@@ -1,5 +1,6 @@
 """What a phase is trained on and from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,3 +23,4 @@ class Inputs:
     train: FeatureReader
     eval: FeatureReader
     start_step: int  # the last step of the phase before
+    origin: Mapping[str, str]  # what all processes that train together must have alike, by name: digests and versions

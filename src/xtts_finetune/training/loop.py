@@ -20,7 +20,7 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
         DiskFull: not even the weights of the best have room; what was saved before is whole.
         UserError: the run cannot be resumed, or diverges.
     """
-    tqdm.write(f"{run.inputs.name} trains {device_in_words()}")
+    tqdm.write(f"{run.inputs.name} trains {device_in_words()}{run.share.team.in_words}")
     if not run.resume(state):
         run.evaluate()
         run.save()

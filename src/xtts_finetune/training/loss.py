@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
-from xtts_finetune.data.batches import Batch, collate, eval_groups
+from xtts_finetune.data.batches import Batch, collate, eval_groups, voice_prompts
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.model.forward import Settings, hidden_states
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
-from xtts_finetune.training.packing import IGNORED, MicroBatch, SpecialTokens, pack
+from xtts_finetune.training.packing import IGNORED, MicroBatch, SpecialTokens, Targets, pack
 
 EVAL_BATCH = 8  # clips; the result does not depend on it
 
@@ -73,10 +73,17 @@ def _summed(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
 
 
-def eval_batches(reader: FeatureReader, label: str, leave: bool) -> Iterator[Batch]:
-    """All clips of the eval split, like lengths together, with a progress bar that may `leave` its last state."""
-    for group in tqdm(eval_groups(reader, EVAL_BATCH), desc=label, unit="batch", leave=leave):
-        yield collate(reader, group, None)
+def eval_batches(reader: FeatureReader, label: str | None, leave: bool, share: slice = slice(None)) -> Iterator[Batch]:
+    """All clips of the eval split, like lengths together.
+
+    Args:
+        label: of a progress bar; None: there is none.
+        leave: whether the bar's last state stays.
+        share: which of the batches.
+    """
+    groups = eval_groups(reader, EVAL_BATCH)[share]
+    for group in tqdm(groups, desc=label, unit="batch", leave=leave, disable=label is None):
+        yield collate(reader, group, voice_prompts(reader.samples[group], None))
 
 
 @torch.no_grad()
@@ -87,12 +94,11 @@ def evaluate(gpt: GPT, conditioning_mel: TorchMelSpectrogram, batches: Iterable[
     """
     was_training, device, special = gpt.training, gpt.mel_head.weight.device, SpecialTokens.of(gpt)
     gpt.eval()
-    sums, mel_tokens, text_tokens = torch.zeros(2, dtype=torch.float64, device=device), 0, 0
+    sums, targets = torch.zeros(2, dtype=torch.float64, device=device), Targets()
     for batch in batches:
-        micro = pack(batch, special, mask_prompt=False, padding_free=False)
-        micro = micro.pinned() if device.type == "cuda" else micro
+        micro = pack(batch, special, mask_prompt=False, padding_free=False).ready_for(device)
         sums += losses(gpt, conditioning_mel, micro.to(device), Settings())
-        mel_tokens, text_tokens = mel_tokens + micro.mel_tokens, text_tokens + micro.text_tokens
+        targets += micro.targets
     gpt.train(was_training)
     mel, text = sums.tolist()
-    return TokenSums(mel, mel_tokens, text, text_tokens)
+    return TokenSums(mel, targets.mel, text, targets.text)

@@ -36,6 +36,25 @@ class SpecialTokens:
         return cls(gpt.start_text_token, gpt.stop_text_token, gpt.start_audio_token, gpt.stop_audio_token)
 
 
+@dataclass(frozen=True)
+class Targets:
+    """How many tokens are to be predicted, and count."""
+
+    mel: int = 0
+    text: int = 0
+
+    def __add__(self, other: "Targets") -> "Targets":
+        return Targets(self.mel + other.mel, self.text + other.text)
+
+    @classmethod
+    def of(cls, code_lengths: Rows, text_lengths: Rows, prompts: Rows, mask_prompt: bool) -> Self:
+        """Of clips: (clips,) codes and tokens each, and (clips, 2) where their voice prompts start and end."""
+        mel = int(code_lengths.sum()) + MEL_STOPS * len(code_lengths)
+        start, end = (prompts // CODE_STRIDE).sum(axis=0).tolist()
+        masked = end - start if mask_prompt else 0
+        return cls(mel - masked, int(text_lengths.sum()) + TEXT_STOPS * len(text_lengths))
+
+
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
     """A batch as the network reads it, and what it is to predict.
@@ -44,15 +63,14 @@ class MicroBatch:
         text_targets: (text rows,) int64, IGNORED where a row only fills up.
         code_targets: (code rows,) int64, also IGNORED where `mask_prompt` leaves a code out.
         weights: (2,) float32, of the summed Mel CE and Text CE in the loss of a step.
-        mel_tokens, text_tokens: how many targets count.
+        targets: its own.
     """
 
     packed: Packed
     text_targets: Tensor
     code_targets: Tensor
     weights: Tensor
-    mel_tokens: int
-    text_tokens: int
+    targets: Targets
 
     def tensors(self) -> dict[str, Tensor]:
         own = {"text_targets": self.text_targets, "code_targets": self.code_targets, "weights": self.weights}
@@ -62,17 +80,25 @@ class MicroBatch:
         """On `device`; from pinned memory without waiting."""
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pinned(self) -> "MicroBatch":
-        return self._mapped(lambda tensor: tensor.pin_memory())
+    def ready_for(self, device: torch.device) -> "MicroBatch":
+        """In pinned memory where `device` is a GPU, which copies from there while the host goes on."""
+        return self._mapped(lambda tensor: tensor.pin_memory()) if device.type == "cuda" else self
+
+    def silenced(self) -> "MicroBatch":
+        """With nothing to predict: its losses and gradients are 0."""
+        text, codes = (torch.full_like(rows, IGNORED) for rows in (self.text_targets, self.code_targets))
+        return replace(self, text_targets=text, code_targets=codes, targets=Targets())
 
     def _mapped(self, function: Any) -> "MicroBatch":
-        tensors = {name: function(tensor) for name, tensor in self.tensors().items()}
+        tensors: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
         own = {name: tensors.pop(name) for name in ("text_targets", "code_targets", "weights")}
         return replace(self, packed=replace(self.packed, **tensors), **own)
 
 
-def pack(batch: Batch, special: SpecialTokens, mask_prompt: bool, padding_free: bool) -> MicroBatch:
-    """Lay a batch out; its weights are those of a step of this one micro-batch.
+def pack(
+    batch: Batch, special: SpecialTokens, mask_prompt: bool, padding_free: bool, step: Targets | None = None
+) -> MicroBatch:
+    """Lay a batch out.
 
     The mask covers every clip, in code units; Coqui's covers the last one alone, in the wrong unit (gpt.py, end of
     GPT.forward).
@@ -81,7 +107,9 @@ def pack(batch: Batch, special: SpecialTokens, mask_prompt: bool, padding_free: 
         mask_prompt: leave out the codes of the clip's own conditioning slice.
         padding_free: clips end to end, all counts rounded up by a last sequence that nobody reads, instead of clips
             padded to the longest.
+        step: all targets of its step, over which the loss is the mean; None: a step of this batch alone.
     """
+    targets = Targets.of(batch.code_lengths, batch.text_lengths, batch.conditioning_spans, mask_prompt)
     text, text_targets = _text(batch, special)
     codes, code_targets = _codes(batch, special, mask_prompt)
     counts = np.array([[LATENTS, len(t), len(c)] for t, c in zip(text, codes, strict=True)])
@@ -98,22 +126,14 @@ def pack(batch: Batch, special: SpecialTokens, mask_prompt: bool, padding_free: 
         bounds=None if bounds is None else torch.from_numpy(bounds),
         longest=longest,
     )
-    micro = MicroBatch(
+    of_step = step or targets
+    return MicroBatch(
         packed=packed,
         text_targets=_filled(text_targets, filling[0], IGNORED),
         code_targets=_filled(code_targets, filling[1], IGNORED),
-        weights=torch.empty(2),
-        mel_tokens=sum(int((rows != IGNORED).sum()) for rows in code_targets),
-        text_tokens=sum(map(len, text_targets)),
+        weights=torch.tensor([MEL_WEIGHT / of_step.mel, TEXT_WEIGHT / of_step.text]),
+        targets=targets,
     )
-    return weighted([micro])[0]
-
-
-def weighted(micros: list[MicroBatch]) -> list[MicroBatch]:
-    """With the weights that make the loss of a step the true mean over the tokens of all its micro-batches."""
-    mel, text = sum(micro.mel_tokens for micro in micros), sum(micro.text_tokens for micro in micros)
-    weights = torch.tensor([MEL_WEIGHT / mel, TEXT_WEIGHT / text])
-    return [replace(micro, weights=weights) for micro in micros]
 
 
 def _text(batch: Batch, special: SpecialTokens) -> tuple[list[Rows], list[Rows]]:

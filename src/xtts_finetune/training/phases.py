@@ -1,12 +1,15 @@
 """A phase as data: what it starts from, what identifies it, and what it leaves behind."""
 
+import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
-from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
+from xtts_finetune.checkpoints.identity import Identity, Record, identity_of, origin_of
 from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.commands import quoted
@@ -17,6 +20,7 @@ from xtts_finetune.core.files import link_or_copy, published_folder, read_json, 
 from xtts_finetune.core.layout import FEATURES, MODEL_CARD, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.core.params import Params, PhaseParams
 from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.model import xtts
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import pick_device
 from xtts_finetune.tracking.curve import as_text, parse_rows, write_csv
@@ -79,6 +83,7 @@ class Job:
             train=FeatureReader(self.workspace.prepared, "train"),
             eval=FeatureReader(self.workspace.prepared, "eval"),
             start_step=self.start_step,
+            origin=_origin(self.workspace),
         )
 
     def _initial_weights(self) -> Path | None:
@@ -90,6 +95,39 @@ class Job:
             changed = Problem(str(weights), "is not what phase1 exported", "bring it back: dvc checkout --force")
             raise UserError(f"{self.name} cannot start", [changed])
         return weights
+
+
+def inputs_to_follow(workspace: Workspace, work: dict[str, Any]) -> Inputs:
+    """What a process that does not lead trains on. Its weights are yet to come from the leader.
+
+    Args:
+        work: as `Share.begin` tells it.
+
+    Raises:
+        UserError: what is here is not what the leader has.
+    """
+    origin, base = _origin(workspace), Base(workspace.prepared / "base", workspace.root)
+    apart = [name for name, value in work["origin"].items() if origin.get(name) != value]
+    if apart:
+        where = f"{workspace.root} on {platform.node()}"
+        remedy = "let all machines have the same checkout, environment and prepared/, on a shared disk or as a copy"
+        differs = Problem(where, f"{', '.join(apart)}: not as where dvc repro runs", remedy)
+        raise UserError("this machine cannot take part", [differs])
+    return Inputs(
+        name=work["name"],
+        phase=PhaseParams(**work["phase"]),
+        seed=work["seed"],
+        gpt=xtts.build_gpt(base.args, base.tokenizer()).to(pick_device()).train(),
+        mel_stats=base.mel_stats(),
+        train=FeatureReader(workspace.prepared, "train"),
+        eval=FeatureReader(workspace.prepared, "eval"),
+        start_step=work["start_step"],
+        origin=origin,
+    )
+
+
+def _origin(workspace: Workspace) -> dict[str, str]:
+    return {**origin_of(workspace), "torch": torch.__version__}
 
 
 def summary(run: Run, record: Record, end: Ending) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Position:
     best_text_ce: float = math.inf
     skipped: int = 0  # steps in a row whose loss or gradient was not finite
     skipped_steps: int = 0  # all of them
+    processes: int = 1  # that trained the last step
     train: TokenSums = field(default_factory=TokenSums)  # since the last evaluation
 
     @classmethod

@@ -1,7 +1,6 @@
-"""A phase under way: the verbs that the loop is written in.
+"""A phase under way: the verbs that the loop is written in, and what its leader alone knows: how far it is.
 
-What is random depends on (seed, phase, step) and (seed, phase, epoch) alone, so that a run stopped anywhere and
-run again ends in the same weights, bit for bit.
+A run stopped anywhere and run again ends in the same weights, bit for bit.
 """
 
 from copy import deepcopy
@@ -14,22 +13,15 @@ from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.stopping import Ending, ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.data.batches import Indices, collate, epoch_batches, torch_seed
-from xtts_finetune.model import xtts
-from xtts_finetune.model.forward import set_dropout
 from xtts_finetune.tracking.curve import Curve, Row, stored_rows
 from xtts_finetune.tracking.outbox import logged
-from xtts_finetune.training import loss
-from xtts_finetune.training.feed import Feed, Place
-from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.loss import TokenSums
 from xtts_finetune.training.meter import Measured, Meter, Taken
-from xtts_finetune.training.optim import build_optimizer, learning_rate
-from xtts_finetune.training.packing import MicroBatch, SpecialTokens, pack, weighted
+from xtts_finetune.training.plan import Place
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.saving import Saver
+from xtts_finetune.training.share import Share
 from xtts_finetune.training.snapshot import Snapshot, load_tensors
-from xtts_finetune.training.step import Step, is_padding_free
 
 MAX_SKIPPED = 5  # steps in a row whose loss or gradient is not finite
 SKIPPED = "train/skipped_steps"  # so far, in the rows of those that are
@@ -46,7 +38,7 @@ class Run:
 
     def __init__(
         self,
-        inputs: Inputs,
+        share: Share,
         record: Record,
         store: CheckpointStore,
         curve: Curve,
@@ -54,30 +46,22 @@ class Run:
         save_every_steps: int,
         log_every_steps: int,
     ) -> None:
-        self.inputs = inputs
-        self.phase = inputs.phase
+        self.share = share
+        self.inputs = share.inputs
+        self.phase = share.inputs.phase
         self.store = store
         self.curve = curve
         self.tracker = tracker
         self.save_every_steps = save_every_steps
-        self.gpt = inputs.gpt
-        self.device = inputs.gpt.mel_head.weight.device
-        set_dropout(self.gpt, self.phase.dropout)
-        self.optimizer = build_optimizer(self.gpt, self.phase)
-        self.conditioning_mel = xtts.build_conditioning_mel(inputs.mel_stats)
-        batches = -(-len(inputs.train) // self.phase.batch_size)
-        self.steps_per_epoch = -(-batches // self.phase.accumulate)
-        self.steps = self.steps_per_epoch * self.phase.epochs
-        self.position = Position(inputs.start_step)
+        self.gpt = share.gpt
+        self.optimizer = share.optimizer
+        self.steps = share.plan.steps
+        self.position = Position(self.inputs.start_step, processes=share.team.size)
         self.end: Ending | None = None  # once an evaluation is the last
         self.last_measured: Row | None = None  # figures of the newest step that were read
-        self._special = SpecialTokens.of(self.gpt)
-        self._step = Step(self.gpt, self.conditioning_mel, self.optimizer, self.phase)
-        self._feed = Feed(self._micro_batches, self._place_after)
-        self._meter = Meter(log_every_steps, self.device)
+        self._meter = Meter(log_every_steps, share.device)
         self._snapshot = Snapshot(self.gpt, self.optimizer)
         self._saver = Saver(store, self._snapshot, record, self._log_at)
-        self._plan: tuple[int, list[list[Indices]]] = (-1, [])
 
     # The verbs of fit().
 
@@ -85,12 +69,18 @@ class Run:
         """Go back to `state`, the newest that verifies; False if there is none and the run starts from its beginning.
 
         Raises:
-            UserError: the state lacks tensors that this code needs, or has others.
+            UserError: the state lacks tensors that this code needs, or has others; or other processes of the team
+                cannot take part.
         """
         if state is None:
             self.store.discard_newer(-1)
             self.store.with_room(lambda: self.curve.resume(-1, []))
-            return False
+        else:
+            self._go_back_to(state)
+        self.share.begin()
+        return state is not None
+
+    def _go_back_to(self, state: Checkpoint) -> None:
         load_tensors(state.folder, self.gpt, self.optimizer, state.state.get("format", 1))
         self.store.discard_newer(state.step)
         self.position = Position.from_json(state.state["position"])
@@ -102,7 +92,12 @@ class Run:
         for row in self.curve.rows:  # what a kill or a dead server kept from it; the rest it knows
             self.tracker.log(row["step"], logged(row))
         tqdm.write(f"resuming {self.inputs.name} after step {state.step}")
-        return True
+        before, self.position.processes = self.position.processes, self.share.team.size
+        if before != self.position.processes:
+            now = self.position.processes
+            tqdm.write(
+                f"trained in {before} processes before, now in {now}: the same steps, up to rounding and dropout"
+            )
 
     def take_step(self) -> None:
         """One optimiser step over `accumulate` micro-batches, whose loss is the true mean over all their tokens.
@@ -110,16 +105,13 @@ class Run:
         On a GPU it is only begun: what came of it is read every `log_every_steps`.
         """
         self._meter.start_step()
-        position, seed = self.position, self.inputs.seed
+        position = self.position
         place = Place(position.epoch, position.epoch_step, position.step)
-        micros = self._feed.take(place)
-        lr = learning_rate(self.phase, position.step - self.inputs.start_step, self.steps)
-        dropout = torch_seed("dropout", seed, self.inputs.name, position.step)
-        figures = self._step(micros, lr, dropout, self._snapshot.before_update)
+        targets, figures = self.share.take_step(place, self._snapshot.before_update)
         position.step += 1
         position.epoch_step += 1
-        mel_tokens, text_tokens = (sum(counts) for counts in zip(*map(_tokens, micros), strict=True))
-        self._meter.add(Taken(position.step, position.epoch, lr, mel_tokens, text_tokens), figures)
+        lr = self.share.learning_rate(place.step)
+        self._meter.add(Taken(position.step, position.epoch, lr, targets.mel, targets.text), figures)
         if self._meter.is_full:
             self.read_figures()
 
@@ -140,15 +132,13 @@ class Run:
         """Mel CE and Text CE of the whole eval split; remembers the best."""
         self.read_figures()
         position, means = self.position, self.position.train
-        result = loss.evaluate(
-            self.gpt, self.conditioning_mel, loss.eval_batches(self.inputs.eval, "evaluating", leave=False)
-        )
+        result = self.share.evaluate()
         row = result.metrics("eval")
         if means.mel_tokens:
             row |= {
                 "mean/mel_ce": means.mel_ce,
                 "mean/text_ce": means.text_ce,
-                "lr": learning_rate(self.phase, position.step - 1 - self.inputs.start_step, self.steps),
+                "lr": self.share.learning_rate(position.step - 1),
             }
         self._log(row)
         position.train = TokenSums()
@@ -181,39 +171,13 @@ class Run:
 
     @property
     def at_epoch_end(self) -> bool:
-        return self.position.epoch_step == self.steps_per_epoch
+        return self.position.epoch_step == len(self.share.plan.epoch(self.position.epoch))
 
     @property
     def should_save(self) -> bool:
         return self.position.step % self.save_every_steps == 0
 
     # Their parts.
-
-    def _micro_batches(self, place: Place) -> list[MicroBatch]:
-        """Of one step; on the feed's thread."""
-        parts = self._epoch(place.epoch)[place.epoch_step]
-        micros = weighted([self._micro_batch(indices, place.step, part) for part, indices in enumerate(parts)])
-        return [micro.pinned() for micro in micros] if self.device.type == "cuda" else micros
-
-    def _micro_batch(self, indices: Indices, step: int, part: int) -> MicroBatch:
-        batch = collate(self.inputs.train, indices, ("slice", self.inputs.seed, self.inputs.name, step, part))
-        return pack(batch, self._special, self.phase.mask_prompt, is_padding_free(self.device, self.phase))
-
-    def _place_after(self, place: Place) -> Place | None:
-        epoch, epoch_step = place.epoch, place.epoch_step + 1
-        if epoch_step == self.steps_per_epoch:
-            epoch, epoch_step = epoch + 1, 0
-        return Place(epoch, epoch_step, place.step + 1) if epoch < self.phase.epochs else None
-
-    def _epoch(self, epoch: int) -> list[list[Indices]]:
-        """The batches of an epoch, `accumulate` of them a step."""
-        planned, plan = self._plan
-        if planned != epoch:
-            size, lengths = self.phase.accumulate, self.inputs.train.samples
-            batches = epoch_batches(lengths, self.phase.batch_size, self.inputs.seed, self.inputs.name, epoch)
-            plan = [batches[at : at + size] for at in range(0, len(batches), size)]
-            self._plan = epoch, plan
-        return plan
 
     def _log_step(self, measured: Measured) -> None:
         position, sums, taken = self.position, measured.sums, measured.taken
@@ -256,7 +220,3 @@ class Run:
             "beginning; what was trained is kept beside it, and goes on when the value is set back"
         )
         raise UserError("training diverged", [Problem(f"train_{self.inputs.name}", what, remedy)])
-
-
-def _tokens(micro: MicroBatch) -> tuple[int, int]:
-    return micro.mel_tokens, micro.text_tokens

@@ -42,7 +42,7 @@ class Snapshot:
             self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             self.weights = _on_host(self._gpt.state_dict(), self.weights)
-            self.state = _on_host(dict(_optimizer_tensors(self._gpt, self._optimizer)), self.state)
+            self.state = _on_host(dict(optimizer_tensors(self._gpt, self._optimizer)), self.state)
             if self._copied:
                 self._copied.record()
 
@@ -91,6 +91,12 @@ def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, numbe
     if number == 1:
         tensors = {_renamed(key, names): value for key, value in tensors.items()}
     _check_complete(tensors, names, optimizer, folder / OPTIMIZER)
+    restore_optimizer(gpt, optimizer, tensors)
+
+
+def restore_optimizer(gpt: GPT, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser what `optimizer_tensors` took of another."""
+    names = _names(gpt, optimizer)
     indices = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Tensor | int]] = {}
     for key, value in tensors.items():
@@ -142,7 +148,7 @@ def _shortened(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def _optimizer_tensors(gpt: GPT, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def optimizer_tensors(gpt: GPT, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     """Its state by key. Plain integers, as bitsandbytes counts its steps, become int64; nothing else is of that type.
 
     Not from its `state_dict()`, in which bitsandbytes nests and renames things.

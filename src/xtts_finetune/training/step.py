@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xtts_finetune.core.params import PhaseParams
 from xtts_finetune.model.device import tf32
@@ -14,28 +14,38 @@ from xtts_finetune.training.half import HalfWeights
 from xtts_finetune.training.loss import losses
 from xtts_finetune.training.optim import set_lr, update
 from xtts_finetune.training.packing import MicroBatch
+from xtts_finetune.training.team import Team
 
 MEL, TEXT, NORM = range(3)  # of a step's figures
+ALIGNED = 64  # numbers: where a gradient may begin in memory, for kernels that read many at once
 
 
 class Step:
     """Forward, backward, clipping and the update, as a function of micro-batches.
 
-    A step whose loss or gradient is not finite changes nothing: it is left out on the device.
+    Each process of a team has its part of the micro-batches; all take the same step. A step whose loss or gradient is
+    not finite changes nothing: it is left out on the device.
     """
 
     def __init__(
-        self, gpt: GPT, conditioning_mel: TorchMelSpectrogram, optimizer: torch.optim.Optimizer, phase: PhaseParams
+        self,
+        gpt: GPT,
+        conditioning_mel: TorchMelSpectrogram,
+        optimizer: torch.optim.Optimizer,
+        phase: PhaseParams,
+        team: Team,
     ) -> None:
         self._gpt = gpt
         self._conditioning_mel = conditioning_mel
         self._optimizer = optimizer
         self._phase = phase
+        self._team = team
         self._parameters = list(gpt.parameters())
         self._device = gpt.mel_head.weight.device
         self._settings = Settings(phase.attention_dropout, phase.gradient_checkpointing)
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         self._figures = torch.zeros(3, dtype=torch.float64, device=self._device)
+        self._gradient = _in_one_piece(self._parameters) if team.size > 1 else None
         self._half = HalfWeights(gpt) if phase.precision == "bf16" else None
         is_recorded = is_padding_free(self._device, phase) and not phase.gradient_checkpointing
         self._graphs = Graphs(self._backward) if is_recorded else None
@@ -50,14 +60,19 @@ class Step:
             may_update: is called before the weights change, when all else of the step has begun.
 
         Returns:
-            (3,) float64 on the device: summed Mel CE and Text CE, norm of the gradient before clipping. Valid until the
-            next call.
+            (3,) float64 on the device: summed Mel CE and Text CE, norm of the gradient before clipping; of the whole
+            step. Valid until the next call.
+
+        Raises:
+            PeerLost: another process of the team takes no part.
         """
         torch.manual_seed(seed)
         self._sums.zero_()
         backward = self._graphs or self._backward
         for number, micro in enumerate(micros):
             self._sums += backward(micro, number == 0)
+        if self._gradient is not None:
+            self._team.add_up(self._gradient, self._sums)
         may_update()
         set_lr(self._optimizer, lr)
         self._update()
@@ -90,7 +105,16 @@ class Step:
         update(self._optimizer, is_finite, norm / self._phase.grad_clip)
         self._figures.copy_(torch.cat([self._sums, norm.double()[None]]))
         if self._half is None:
-            self._optimizer.zero_grad()
+            self._optimizer.zero_grad(set_to_none=self._gradient is None)
+
+
+def _in_one_piece(parameters: list[nn.Parameter]) -> Tensor:
+    """Let all gradients lie in one flat memory, so that processes add them up at once."""
+    sizes = [parameter.numel() + -parameter.numel() % ALIGNED for parameter in parameters]
+    gradient = torch.zeros(sum(sizes), device=parameters[0].device)
+    for parameter, part in zip(parameters, gradient.split(sizes), strict=True):
+        parameter.grad = part[: parameter.numel()].view_as(parameter)
+    return gradient
 
 
 def is_padding_free(device: torch.device, phase: PhaseParams) -> bool:
