@@ -126,8 +126,8 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from xtts_finetune.training.loop import fit
     from xtts_finetune.training.phases import Job, publish_outs, summary
     from xtts_finetune.training.run import Run
-from xtts_finetune.training.share import Share
-from xtts_finetune.training.team import Team
+    from xtts_finetune.training.share import Share
+    from xtts_finetune.training.team import Team
 
     class Silent:
         def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -147,7 +147,8 @@ from xtts_finetune.training.team import Team
     store.save = timed(store.save, written)  # type: ignore[method-assign]
     with polled(arguments.out) as peaks, store.locked():
         claimed = claim(job, store, lambda: False)
-        run = Run(Share(job.inputs(), Team.alone()), claimed.record, store, Curve(workspace.running_curve("phase1")), Silent(), 1, 1)
+        share, curve = Share(job.inputs(), Team.alone()), Curve(workspace.running_curve("phase1"))
+        run = Run(share, claimed.record, store, curve, Silent(), 1, 1)
         run.save = timed(run.save, still)  # type: ignore[method-assign]
         end = fit(run, claimed.state, StopRequest())
         state_bytes = {file.name: file.stat().st_size for file in store.states()[-1].folder.iterdir()}
