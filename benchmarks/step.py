@@ -39,7 +39,7 @@ from xtts_finetune.training.feed import Feed
 from xtts_finetune.training.meter import Meter, Taken
 from xtts_finetune.training.optim import build_optimizer
 from xtts_finetune.training.packing import MicroBatch, SpecialTokens, pack
-from xtts_finetune.training.plan import Place
+from xtts_finetune.training.place import Place
 from xtts_finetune.training.step import Step, is_padding_free
 from xtts_finetune.training.team import Team
 

@@ -230,3 +230,20 @@ def test_an_address_that_is_none(tmp_path: Path, content: dict[str, Any], uri: s
 def test_an_address(tmp_path: Path, content: dict[str, Any], uri: str) -> None:
     content["tracking"]["uri"] = uri
     assert load(tmp_path, content).tracking.uri == uri
+
+
+@pytest.mark.parametrize("endpoint", ["gpu-1", "29400", ":29400", "gpu-1:", "gpu-1:http", "gpu-1:0", "gpu-1:65536"])
+def test_a_meeting_place_that_is_none(tmp_path: Path, content: dict[str, Any], endpoint: str) -> None:
+    content["launch"]["rendezvous"] = endpoint
+    [problem] = refused(tmp_path, content).problems
+    assert problem.where == f"params.yaml: launch.rendezvous = {endpoint!r}"
+    assert problem.what == "is no host:port, as gpu-1:29400 is one"
+
+
+def test_every_process_must_get_a_clip(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["launch"] |= {"processes": 2, "nodes": 2}
+    content["train_phase2"]["batch_size"] = 3
+    [problem] = refused(tmp_path, content).problems
+    assert problem.what == "launch.processes × launch.nodes, 4, must not be above train_phase2.batch_size 3"
+    content["train_phase2"]["batch_size"] = 4
+    assert load(tmp_path, content).launch.nodes == 2

@@ -18,6 +18,7 @@ from xtts_finetune.data.batches import (
     CONDITIONING_MAX,
     CONDITIONING_MIN,
     CONDITIONING_STEP,
+    Budget,
     conditioning_length,
     epoch_batches,
     eval_groups,
@@ -80,6 +81,16 @@ def test_batches_hold_clips_of_like_length() -> None:
 def test_the_order_of_batches_does_not_follow_length() -> None:
     means = [LENGTHS[batch].mean() for batch in epoch_batches(LENGTHS[:48], 3, 42, "phase1", 0)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
+
+
+def test_a_budget_of_tokens_fills_batches_with_short_clips() -> None:
+    """None has more tokens than it may, nor more clips; a clip above the budget is alone; none could take one more."""
+    tokens = LENGTHS * 2
+    batches = epoch_batches(LENGTHS, 16, 42, "phase1", 0, Budget(tokens, 400))
+    assert sorted(flat(batches)) == list(range(len(LENGTHS)))
+    assert all(tokens[batch].sum() <= 400 or len(batch) == 1 for batch in batches)
+    assert max(map(len, batches)) > 5 and min(map(len, batches)) == 1
+    assert max(map(len, epoch_batches(LENGTHS, 3, 42, "phase1", 0, Budget(tokens, 10**6)))) == 3
 
 
 def test_rng_is_fixed_for_ever() -> None:

@@ -33,6 +33,7 @@ SOURCES = (
     "training/optim.py",
     "training/packing.py",
     "training/phases.py",
+    "training/place.py",
     "training/plan.py",
     "training/position.py",
     "training/run.py",

@@ -9,9 +9,10 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 
 from xtts_finetune.core.errors import EXIT_DONE, Stopped
 from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.core.params import load_params
+from xtts_finetune.core.params import LaunchParams, load_params
 from xtts_finetune.stages.process import begin_process
-from xtts_finetune.training.launch import rendezvous_of, serve
+from xtts_finetune.training.launch import Outcome, rendezvous_of, serve
+from xtts_finetune.training.team import host_and_port
 
 
 def join(workspace: Workspace) -> Iterator[str]:
@@ -24,28 +25,21 @@ def join(workspace: Workspace) -> Iterator[str]:
     begin_process()
     launch = load_params(workspace.params).launch
     endpoint = rendezvous_of(launch)
-    while True:
+    phase = None
+    while phase != PHASES[-1]:
         yield f"waiting for dvc repro at {endpoint}"
-        _await(endpoint)
-        yield f"training with {endpoint}"
-        try:
-            outcome = serve(launch)
-        except (RendezvousError, DistError) as error:  # between two phases, too
-            yield f"{endpoint} does not answer any more: {error}"
-            continue
+        outcome = _served(endpoint, launch)
         if outcome.code != EXIT_DONE:
             raise Stopped(f"the training at {endpoint} stopped (exit code {outcome.code}); why is said there")
-        if outcome.phase == PHASES[-1]:
-            yield "done"
-            return
+        phase = outcome.phase
+        yield f"{phase} is trained"
 
 
-def _await(endpoint: str) -> None:
-    """Until somebody listens there."""
-    host, _, port = endpoint.rpartition(":")
+def _served(endpoint: str, launch: LaunchParams) -> Outcome:
+    """What became of the next phase; waits until there is one."""
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-            return
-        except OSError:
+            socket.create_connection(host_and_port(endpoint), timeout=2).close()
+            return serve(launch)
+        except (OSError, RendezvousError, DistError):  # nobody is there yet, or any more; or a phase has just ended
             time.sleep(1)

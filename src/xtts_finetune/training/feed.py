@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from xtts_finetune.training.plan import Place
+from xtts_finetune.training.place import Place
 
 T = TypeVar("T")
 

@@ -35,7 +35,7 @@ from xtts_finetune.core.errors import EXIT_BUG, Problem, Stopped, UserError
 from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.core.params import LaunchParams
 from xtts_finetune.training.interrupts import stop_signals
-from xtts_finetune.training.team import HEAD, ROUND, STORE
+from xtts_finetune.training.team import HEAD, ROUND, STORE, host_and_port
 
 RESTARTS = 3  # after processes that died, before a phase gives up
 RENDEZVOUS = "XTTS_FINETUNE_RENDEZVOUS"  # in place of launch.rendezvous, where a cluster's scheduler gives machines out
@@ -85,7 +85,7 @@ class _Rendezvous(DynamicRendezvousHandler):
 
 
 def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
-    host, port = _split(parameters.endpoint)
+    host, port = host_and_port(parameters.endpoint)
     store = TCPStore(host, port, is_master=False, timeout=_PATIENCE)
     handler = _Rendezvous.from_backend(
         parameters.run_id,
@@ -112,7 +112,7 @@ def lead(launch: LaunchParams, phase: PhaseName) -> int:
         Stopped: processes were killed again and again.
     """
     _refuse_lacking_gpus(launch)
-    host, port = _split(rendezvous_of(launch)) if launch.nodes > 1 else ("127.0.0.1", 0)
+    host, port = host_and_port(rendezvous_of(launch)) if launch.nodes > 1 else ("127.0.0.1", 0)
     store = _opened(host, port)
     with _stop_reaches_the_leader():
         return _run(f"{host}:{store.port}", launch, [phase], is_head=True).code
@@ -134,7 +134,7 @@ def report(outcome: Outcome) -> None:
 
     It then ends with exit code 0, after which nothing is started again.
     """
-    host, port = _split(os.environ[_LAUNCHER])
+    host, port = host_and_port(os.environ[_LAUNCHER])
     store = TCPStore(host, port, is_master=False, timeout=_PATIENCE)
     store.set(_OUTCOME, json.dumps([outcome.phase, outcome.code]))
 
@@ -154,7 +154,7 @@ def rendezvous_of(launch: LaunchParams) -> str:
 
 
 def _run(endpoint: str, launch: LaunchParams, arguments: list[str], is_head: bool) -> Outcome:
-    address, reports = _own_address(*_split(endpoint)), _opened("127.0.0.1", 0)
+    address, reports = _own_address(*host_and_port(endpoint)), _opened("127.0.0.1", 0)
     _set_environment(endpoint, address, launch.processes, is_head)
     os.environ[_LAUNCHER] = f"127.0.0.1:{reports.port}"
     config = LaunchConfig(
@@ -235,11 +235,6 @@ def _own_address(host: str, port: int) -> str:
 def _interface_of(address: str) -> str | None:
     names = psutil.net_if_addrs()
     return next((name for name, places in names.items() if any(place.address == address for place in places)), None)
-
-
-def _split(endpoint: str) -> tuple[str, int]:
-    host, _, port = endpoint.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _refuse_lacking_gpus(launch: LaunchParams) -> None:

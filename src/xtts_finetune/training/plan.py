@@ -1,19 +1,10 @@
 """Which clips every step of a phase trains on."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from xtts_finetune.data.batches import Budget, Indices, epoch_batches
 from xtts_finetune.training.inputs import Inputs
-
-
-@dataclass(frozen=True)
-class Place:
-    """Of an optimiser step in a run."""
-
-    epoch: int  # epochs done
-    epoch_step: int  # steps done of this one
-    step: int  # steps done of all
+from xtts_finetune.training.place import Place
 
 
 class Plan:

@@ -17,7 +17,7 @@ from xtts_finetune.tracking.curve import Curve, Row, stored_rows
 from xtts_finetune.tracking.outbox import logged
 from xtts_finetune.training.loss import TokenSums
 from xtts_finetune.training.meter import Measured, Meter, Taken
-from xtts_finetune.training.plan import Place
+from xtts_finetune.training.place import Place
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.saving import Saver
 from xtts_finetune.training.share import Share

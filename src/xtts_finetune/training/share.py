@@ -16,7 +16,8 @@ from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.loss import TokenSums
 from xtts_finetune.training.optim import build_optimizer, learning_rate
 from xtts_finetune.training.packing import MicroBatch, SpecialTokens, Targets, pack
-from xtts_finetune.training.plan import Place, Plan
+from xtts_finetune.training.place import Place
+from xtts_finetune.training.plan import Plan
 from xtts_finetune.training.snapshot import optimizer_tensors, restore_optimizer
 from xtts_finetune.training.step import Step, is_padding_free
 from xtts_finetune.training.team import Order, Task, Team, described, made_room_for

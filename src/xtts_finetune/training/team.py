@@ -20,7 +20,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.training.plan import Place
+from xtts_finetune.training.place import Place
 
 # How a process finds its team; beside them torch's elastic launcher sets RANK, WORLD_SIZE and others.
 STORE = "XTTS_FINETUNE_STORE"  # host:port of the store at which the processes meet
@@ -80,13 +80,13 @@ class Team:
         Raises:
             PeerLost: not all came.
         """
-        host, _, port = os.environ[STORE].rpartition(":")
+        host, port = host_and_port(os.environ[STORE])
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         with _others_needed():
-            server = TCPStore(host, int(port), is_master=False, timeout=SILENCE)
+            server = TCPStore(host, port, is_master=False, timeout=SILENCE)
             store = PrefixStore(f"round-{os.environ[ROUND]}", server)
             if leads():
                 store.set("leader", str(rank))
@@ -203,6 +203,12 @@ def made_room_for(description: Mapping[str, Any]) -> dict[str, Tensor]:
         name: torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
         for name, (dtype, shape, device) in description.items()
     }
+
+
+def host_and_port(endpoint: str) -> tuple[str, int]:
+    """Of "host:port"; an IPv6 address stands in brackets."""
+    host, _, port = endpoint.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def leads() -> bool:

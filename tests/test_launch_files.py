@@ -1,0 +1,96 @@
+"""launch/: for clusters that are not here. Their syntax, and what they start, with stand-ins for what clusters have."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from making.project import PROJECT
+
+SLURM, SKY = PROJECT / "launch" / "slurm.sbatch", PROJECT / "launch" / "sky.yaml"
+# https://docs.skypilot.co/en/latest/reference/yaml-spec.html
+SKY_KEYS = {"name", "workdir", "num_nodes", "resources", "envs", "secrets", "file_mounts", "setup", "run", "config"}
+STAND_INS = {
+    "scontrol": """
+        case "$1" in
+            show) echo gpu-1; echo gpu-2 ;;
+            requeue) echo "requeued $2" ;;
+        esac""",
+    "srun": 'echo "srun $@ for $XTTS_FINETUNE_RENDEZVOUS"',
+    ".venv/bin/dvc": """
+        echo "dvc $@ at $XTTS_FINETUNE_RENDEZVOUS"
+        trap 'echo "asked to stop"; exit 255' INT
+        [ -z "$LONG" ] || for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 1; done""",
+}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    for name, script in STAND_INS.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"#!/bin/bash\n{script}\n")
+        file.chmod(0o755)
+    return tmp_path
+
+
+def submitted(cluster: Path, **environment: str) -> "subprocess.Popen[str]":
+    of_slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "gpu-[1-2]"}
+    path = f"{cluster}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["bash", str(SLURM)],
+        cwd=cluster,
+        env=os.environ | of_slurm | {"PATH": path} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_slurm_starts_dvc_on_the_first_machine_and_join_on_the_others(cluster: Path) -> None:
+    job = submitted(cluster)
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == 0
+    assert "dvc repro at gpu-1:29400\n" in said
+    join = "srun --nodes=1 --ntasks=1 --exclude=gpu-1 .venv/bin/xtts-finetune join for gpu-1:29400\n"
+    assert join in said and "requeued" not in said
+
+
+def test_slurm_saves_and_comes_back_when_its_time_is_up(cluster: Path) -> None:
+    job = submitted(cluster, LONG="yes")
+    assert job.stdout
+    while "dvc repro" not in job.stdout.readline():
+        pass
+    time.sleep(0.5)  # bash sets its trap after it has started dvc
+    job.send_signal(signal.SIGTERM)
+    said, _ = job.communicate(timeout=60)
+    assert "asked to stop" in said
+    assert "requeued 7" in said
+
+
+def test_what_slurm_is_asked_for() -> None:
+    asked = [line.removeprefix("#SBATCH --") for line in SLURM.read_text().splitlines() if line.startswith("#SBATCH")]
+    options = dict(line.partition("=")[::2] for line in asked)
+    assert options["nodes"] == "2" and options["ntasks-per-node"] == "1" and options["signal"].startswith("B:TERM@")
+
+
+def test_sky_can_be_read() -> None:
+    task = yaml.safe_load(SKY.read_text())
+    assert task.keys() <= SKY_KEYS
+    assert isinstance(task["num_nodes"], int) and task["workdir"] == "."
+    for script in (task["setup"], task["run"]):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(("rank", "expected"), [("0", "dvc repro at a:29400\ndvc push"), ("1", "dvc repro prepare")])
+def test_sky_starts_dvc_on_the_first_machine(cluster: Path, rank: str, expected: str) -> None:
+    (cluster / ".venv" / "bin" / "xtts-finetune").symlink_to(cluster / "srun")
+    given = {"SKYPILOT_NODE_IPS": "a\nb", "SKYPILOT_NODE_RANK": rank}
+    done = subprocess.run(
+        ["bash", "-c", yaml.safe_load(SKY.read_text())["run"]],
+        cwd=cluster, env=os.environ | given, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(expected)
+    assert ("srun join for a:29400" in done.stdout) == (rank == "1")

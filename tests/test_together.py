@@ -1,0 +1,396 @@
+"""Several processes, and several machines, train as one does; killed, stopped or cut off, they go on.
+
+Real processes under torch's elastic launcher, talking over gloo. A machine is a workspace with a launcher of its own,
+or a network namespace.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from making.project import PROJECT
+from safetensors.torch import load_file
+from small_runs import PHASE1, Before, Small
+
+from xtts_finetune.core.files import read_json, sha256_file
+from xtts_finetune.tracking.curve import Curve, as_text, parse_rows
+
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="started as on Linux"), pytest.mark.timeout(900)]
+PATIENCE = 300  # seconds until a process that does not get on has failed
+TRAIN = (sys.executable, "-m", "xtts_finetune.stages", "train", "phase1")
+JOIN = (sys.executable, "-m", "xtts_finetune.cli", "join")
+LONG = 30  # epochs: long enough for something to happen meanwhile
+
+
+def machine(before: Before, root: Path, processes: int = 1, nodes: int = 1, port: int = 0, **phase: Any) -> Small:
+    """A workspace ready for phase 1, without dropout, which keeps every state."""
+    small = before[PHASE1].copy(root)
+
+    def change(params: dict[str, Any]) -> None:
+        params["train_phase1"] |= {"batch_size": 4, "accumulate": 2, "dropout": 0.0, "warmup_steps": 0, **phase}
+        params["checkpoints"] |= {"save_every_steps": 1, "keep_last": 1000}
+        rendezvous = f"127.0.0.1:{port}" if port else None
+        params["launch"] = {"processes": processes, "nodes": nodes, "rendezvous": rendezvous}
+
+    small.change_params(change)
+    return small
+
+
+def start(small: Small, *command: str) -> "subprocess.Popen[str]":
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src"), "OMP_NUM_THREADS": "1"}
+    log = (small.root.parent / f"{small.root.name}.log").open("w")
+    with log:
+        return subprocess.Popen(
+            command, cwd=small.root, env=environment, text=True, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def said(small: Small) -> str:
+    return (small.root.parent / f"{small.root.name}.log").read_text()
+
+
+def finish(small: Small, process: "subprocess.Popen[str]", code: int = 0) -> str:
+    """Wait for its end, which must be this; what it said."""
+    with ended(process):
+        assert process.wait(PATIENCE) == code, said(small)
+    return said(small)
+
+
+@contextmanager
+def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Nothing of it is left behind, whatever happens in the block."""
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(happened: Callable[[], object], process: "subprocess.Popen[str]", small: Small) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert process.poll() is None, said(small)
+        assert time.monotonic() < deadline, f"nothing happens\n{said(small)}"
+        time.sleep(0.02)
+
+
+def steps_saved(small: Small) -> int:
+    return max(small.states("phase1"), default=-1)
+
+
+def worker(launcher: "subprocess.Popen[str]", local_rank: int) -> psutil.Process | None:
+    """A process that the launcher started."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(launcher.pid).children():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if child.environ().get("LOCAL_RANK") == str(local_rank):
+                    return child
+    return None
+
+
+def listening(launcher: "subprocess.Popen[str]") -> set[str]:
+    """The addresses at which it and its workers can be reached."""
+    process = psutil.Process(launcher.pid)
+    places = [at for each in (process, *process.children()) for at in each.net_connections()]
+    return {at.laddr.ip for at in places if at.status == psutil.CONN_LISTEN}
+
+
+def curve(small: Small) -> list[dict[str, Any]]:
+    """Of steps and evaluations."""
+    return list(parse_rows(as_text(Curve(small.root / "work" / "phase1" / "curve.jsonl").rows)))
+
+
+def assert_as_one(small: Small, alone: Small) -> None:
+    """Losses, evaluations, gradients (as the optimiser remembers the first: × 1 − β₁) and the best."""
+    for row, other in zip(curve(small), curve(alone), strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    gradients, expected_gradients = (first_gradients(each) for each in (small, alone))
+    assert gradients.keys() == expected_gradients.keys()
+    whole = max(gradient.norm() for gradient in expected_gradients.values())
+    for name, gradient in gradients.items():
+        expected = expected_gradients[name]
+        apart = (gradient - expected).norm()
+        assert apart <= 1e-5 * expected.norm() + 1e-8 * whole, name  # of some biases it is rounding alone
+    figures, expected_figures = (read_json(each.root / "reports" / "train_phase1.json") for each in (small, alone))
+    assert figures["step"] == expected_figures["step"]
+
+
+def first_gradients(small: Small) -> dict[str, Any]:
+    state = load_file(small.root / "checkpoints" / "phase1" / "step-00000001" / "optimizer.safetensors")
+    return {name: moment for name, moment in state.items() if name.endswith(".exp_avg")}
+
+
+def best(small: Small) -> str:
+    return sha256_file(small.root / "models" / "phase1" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """What one process makes of the same steps."""
+    small = machine(before, tmp_path_factory.mktemp("alone") / "small")
+    finish(small, start(small, *TRAIN))
+    return small
+
+
+@pytest.fixture(scope="module")
+def long_together(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """What two undisturbed processes make of many steps."""
+    small = machine(before, tmp_path_factory.mktemp("long") / "small", processes=2, epochs=LONG)
+    finish(small, start(small, *TRAIN))
+    return small
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+    return number
+
+
+def test_two_processes_train_as_one(before: Before, alone: Small, tmp_path: Path) -> None:
+    """The last batch of an epoch has a single clip: one of the processes has nothing to do there."""
+    small = machine(before, tmp_path / "small", processes=2)
+    process = start(small, *TRAIN)
+    with ended(process):
+        wait_until(lambda: steps_saved(small) >= 1, process, small)
+        assert listening(process) == {"127.0.0.1"}, "nobody else can reach it"
+        assert "in 2 processes" in finish(small, process)
+    assert_as_one(small, alone)
+    assert len(small.states("phase1")) == len(alone.states("phase1"))
+
+
+@pytest.mark.slow
+def test_three_processes_with_batches_by_tokens(before: Before, tmp_path: Path) -> None:
+    budget = {"batch_tokens": 150, "mask_prompt": True, "schedule": "cosine"}
+    small = machine(before, tmp_path / "small", processes=3, **budget)
+    one = machine(before, tmp_path / "one", **budget)
+    finish(one, start(one, *TRAIN))
+    finish(small, start(small, *TRAIN))
+    assert_as_one(small, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("local_rank", [0, 1], ids=["the leader", "a follower"])
+def test_a_killed_process_starts_again(before: Before, long_together: Small, tmp_path: Path, local_rank: int) -> None:
+    """All go on from the last state, and end in the same bytes as if nothing had happened."""
+    small = machine(before, tmp_path / "small", processes=2, epochs=LONG)
+    process = start(small, *TRAIN)
+    with ended(process):
+        wait_until(lambda: steps_saved(small) >= 5, process, small)
+        killed = worker(process, local_rank)
+        assert killed is not None
+        killed.kill()
+        text = finish(small, process)
+    assert "resuming phase1 after step" in text
+    assert best(small) == best(long_together)
+    assert curve(small) == curve(long_together)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_again_and_again(before: Before, tmp_path: Path) -> None:
+    small = machine(before, tmp_path / "small", processes=2, epochs=10 * LONG)
+    process = start(small, *TRAIN)
+    killed = set[int]()
+    with ended(process):
+
+        def kill_one_more() -> bool:
+            follower = worker(process, 1)
+            if follower and follower.pid not in killed and steps_saved(small) >= 2 + len(killed):
+                follower.kill()
+                killed.add(follower.pid)
+            return len(killed) == 4
+
+        wait_until(kill_one_more, process, small)
+        text = finish(small, process, code=75)
+    assert "process 1 died 4 times, the last by SIGKILL" in text
+    assert steps_saved(small) >= 5
+    assert text.count("resuming phase1 after step") >= 2
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_saves_and_one_process_goes_on(before: Before, long_together: Small, tmp_path: Path) -> None:
+    small = machine(before, tmp_path / "small", processes=2, epochs=LONG)
+    process = start(small, *TRAIN)
+    with ended(process):
+        wait_until(lambda: steps_saved(small) >= 5, process, small)
+        process.terminate()
+        text = finish(small, process, code=75)
+    assert f"stopped: phase1 is saved at step {steps_saved(small)}; run" in text
+    assert "Traceback" not in text and "died" not in text
+    small.change_params(lambda params: params["launch"].update(processes=1))
+    text = finish(small, start(small, *TRAIN))
+    assert "trained in 2 processes before, now in 1: the same steps, up to rounding and dropout" in text
+    for row, other in zip(curve(small), curve(long_together), strict=True):
+        assert row == pytest.approx(other, rel=1e-2)  # roundings grow from step to step
+
+
+@pytest.mark.slow
+def test_when_the_launcher_is_killed_the_leader_saves(before: Before, tmp_path: Path) -> None:
+    small = machine(before, tmp_path / "small", processes=2, epochs=10 * LONG)
+    process = start(small, *TRAIN)
+    with ended(process):
+        wait_until(lambda: steps_saved(small) >= 2, process, small)
+        workers = [worker(process, rank) for rank in range(2)]
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs([each for each in workers if each], timeout=60)
+    assert not alive
+    assert "stopped: phase1 is saved at step" in said(small)
+
+
+@pytest.mark.slow
+def test_a_mistake_is_not_tried_again(before: Before, tmp_path: Path) -> None:
+    """The best weights are gone: the leader refuses, once, and all end."""
+    small = machine(before, tmp_path / "small", processes=2)
+    finish(small, start(small, *TRAIN))
+    (small.root / "work" / "phase1" / "DONE").unlink()
+    for folder in (small.root / "work" / "phase1").glob("step-*"):
+        shutil.rmtree(folder)
+    text = finish(small, start(small, *TRAIN), code=2)
+    assert text.count("this run cannot be resumed") == 1
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_another_machine_joins_both_phases(before: Before, alone: Small, tmp_path: Path, port: int) -> None:
+    head, other = (machine(before, tmp_path / name, nodes=2, port=port) for name in ("head", "other"))
+    joined, process = start(other, *JOIN), start(head, *TRAIN)
+    with ended(joined), ended(process):
+        text = finish(head, process)
+        assert_as_one(head, alone)
+        assert "in 2 processes" in text
+        finish(head, start(head, *TRAIN[:-1], "phase2"))
+        assert finish(other, joined).splitlines()[-1] == "phase2 is trained"
+    assert not (other.root / "checkpoints").exists() and not other.states("phase1"), "only the leader writes"
+
+
+@pytest.mark.slow
+def test_a_machine_with_other_clips_is_refused(before: Before, tmp_path: Path, port: int) -> None:
+    head, other = (machine(before, tmp_path / name, nodes=2, port=port) for name in ("head", "other"))
+    features = other.root / "prepared" / "features.json"
+    features.write_text(features.read_text().replace('"train.codes.i16": "', '"train.codes.i16": "0'))
+    joined, process = start(other, *JOIN), start(head, *TRAIN)
+    with ended(joined), ended(process):
+        text = finish(head, process, code=2)
+        assert "the prepared clips: not as where dvc repro runs" in finish(other, joined, code=75)
+    assert f"{other.root} on {socket.gethostname()}" in text
+    assert "let all machines have the same checkout, environment and prepared/" in text
+    assert "Traceback" not in text
+
+
+def test_where_machines_meet_must_be_said(before: Before, tmp_path: Path) -> None:
+    small = machine(before, tmp_path / "small", nodes=2)
+    assert "launch.rendezvous" in finish(small, start(small, *TRAIN), code=2)
+    assert "XTTS_FINETUNE_RENDEZVOUS" in said(small)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> "Iterator[Network]":
+    """Two machines and a cable, as far as the kernel can tell."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("needs root, and ip, for network namespaces")
+    network = Network(f"xtts{os.getpid()}")
+    try:
+        network.build()
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this kernel lets nobody make network namespaces: {error}")
+    try:
+        yield network
+    finally:
+        network.remove()
+
+
+class Network:
+    def __init__(self, name: str) -> None:
+        self.names = [f"{name}{end}" for end in "ab"]  # of the namespaces, and of the ends of the cable in them
+        self.addresses = ["10.77.41.1", "10.77.41.2"]
+
+    def build(self) -> None:
+        one, other = self.names
+        for name in self.names:
+            _ip("netns", "add", name)
+        _ip("link", "add", one, "netns", one, "type", "veth", "peer", "name", other, "netns", other)
+        for name, address in zip(self.names, self.addresses, strict=True):
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", name)
+            for device in ("lo", name):
+                _ip("-n", name, "link", "set", device, "up")
+
+    def remove(self) -> None:
+        for name in self.names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+    def cut(self) -> None:
+        _ip("-n", self.names[1], "link", "set", self.names[1], "down")
+
+    def mend(self) -> None:
+        _ip("-n", self.names[1], "link", "set", self.names[1], "up")
+
+    def on(self, number: int, *command: str) -> tuple[str, ...]:
+        """The command, on one of the two machines."""
+        return ("ip", "netns", "exec", self.names[number], *command)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def apart(before: Before, tmp_path: Path, network: Network) -> list[Small]:
+    """A head and another machine, which meet over the cable."""
+    machines = [machine(before, tmp_path / name, nodes=2, epochs=LONG) for name in ("head", "other")]
+    for each in machines:
+        each.change_params(lambda params: params["launch"].update(rendezvous=f"{network.addresses[0]}:29400"))
+    return machines
+
+
+@pytest.mark.slow
+def test_a_machine_cut_off_and_back(long_together: Small, apart: list[Small], network: Network) -> None:
+    """For longer than the launchers wait for each other's sign of life: the step that was under way is finished."""
+    head, other = apart
+    joined, process = start(other, *network.on(1, *JOIN)), start(head, *network.on(0, *TRAIN))
+    with ended(joined), ended(process):
+        wait_until(lambda: steps_saved(head) >= 5, process, head)
+        network.cut()
+        time.sleep(20)
+        cut_at = steps_saved(head)
+        time.sleep(2)
+        assert steps_saved(head) == cut_at, "nothing goes on without the other machine's share"
+        network.mend()
+        text = finish(head, process)
+    assert "resuming" not in text and "in 2 processes" in text
+    assert best(head) == best(long_together)
+
+
+@pytest.mark.slow
+def test_a_machine_lost_and_another_in_its_place(apart: list[Small], network: Network) -> None:
+    """The head goes on alone; when another joins, all go on from the last state together."""
+    head, other = apart
+    for each in apart:
+        each.change_params(lambda params: params["train_phase1"].update(epochs=20 * LONG))
+    joined, process = start(other, *network.on(1, *JOIN)), start(head, *network.on(0, *TRAIN))
+    with ended(process):
+        with ended(joined):
+            wait_until(lambda: steps_saved(head) >= 5, process, head)
+        wait_until(lambda: "trained in 2 processes before, now in 1" in said(head), process, head)
+        lost_at = steps_saved(head)
+        wait_until(lambda: steps_saved(head) > lost_at + 5, process, head)
+        joined = start(other, *network.on(1, *JOIN))
+        with ended(joined):
+            wait_until(lambda: "trained in 1 processes before, now in 2" in said(head), process, head)
+            joined_at = steps_saved(head)
+            wait_until(lambda: steps_saved(head) > joined_at + 5, process, head)
+            process.terminate()
+            finish(head, process, code=75)
+            assert "stopped (exit code 75); why is said there" in finish(other, joined, code=75)
