@@ -55,7 +55,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     if claimed.state:  # else its curve begins anew, and what waits is longer
         take_back(job.workspace, job.name, claimed.record.identity.key)
     curve = Curve(job.workspace.running_curve(job.name))
-    with store.with_room(lambda: _tracker(job, curve, claimed)) as tracker:
+    with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps
         share = Share(job.inputs(), team)
         log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU waits for nothing
@@ -71,11 +71,12 @@ def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
     tracker.finish()
 
 
-def _tracker(job: Job, curve: Curve, claimed: Claim) -> RunTracker:
+def _tracker(job: Job, curve: Curve, claimed: Claim, team: Team) -> RunTracker:
     workspace, params, record = job.workspace, job.params, claimed.record
     settings = {"seed": params.seed, "base": params.base, **job.phase.model_dump()}
     tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: record.identity.code}
     tags |= {from_step(CODE, step): code for step, code in record.newer_code}
+    tags |= {"processes": str(team.size)}
     connect = connection(workspace, params.tracking)
     tracker = track(
         connect,

@@ -48,8 +48,8 @@ def _progress(run: Run) -> "tqdm[Any]":
 
 def _show(bar: "tqdm[Any]", run: Run) -> None:
     """The bar moves on; an evaluation leaves a line for good, also in a log."""
-    last = next(row for row in reversed(run.curve.rows) if "eval/mel_ce" in row)
-    if last["step"] == run.position.step:
+    last = run.last_evaluated
+    if last and last["step"] == run.position.step:
         tqdm.write(
             f"{run.inputs.name}: epoch {run.position.epoch} of {run.phase.epochs}, step {last['step']}: "
             f"eval Mel CE {last['eval/mel_ce']:.3f}, Text CE {last['eval/text_ce']:.3f}"

@@ -59,6 +59,7 @@ class Run:
         self.position = Position(self.inputs.start_step, processes=share.team.size)
         self.end: Ending | None = None  # once an evaluation is the last
         self.last_measured: Row | None = None  # figures of the newest step that were read
+        self.last_evaluated: Row | None = None  # those of the newest evaluation in this process
         self._meter = Meter(log_every_steps, share.device)
         self._snapshot = Snapshot(self.gpt, self.optimizer)
         self._saver = Saver(store, self._snapshot, record, self._log_at)
@@ -140,6 +141,7 @@ class Run:
                 "mean/text_ce": means.text_ce,
                 "lr": self.share.learning_rate(position.step - 1),
             }
+        self.last_evaluated = {"step": position.step, "epoch": position.epoch, **row}
         self._log(row)
         position.train = TokenSums()
         if result.mel_ce < position.best_mel_ce:
