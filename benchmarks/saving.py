@@ -4,9 +4,11 @@
     python benchmarks/saving.py peer --size full --peer PEER --data DATA --out FOLDER
 
 Each prints one JSON line. `ours` trains a phase as `dvc repro` does, from random weights: of XTTS v2's true shapes with
-`--size full`, of `mini` otherwise. `peer` runs Coqui's trainer on the same clips, batch and number of steps, by
-run_peer.py of the folder PEER. The peak is polled every 20 ms: of the bytes that files hold, each inode once, and of
-what the file system has less; give FOLDER a file system of its own for the second to mean something.
+`--size full`, of `mini` otherwise; with `--apart` a save begins when the one before is on the disk. In `still_s` of a
+save training waits: as it begins, and before the update after it, which is part of `step_s`, the whole of that step.
+`peer` runs Coqui's trainer on the same clips, batch and number of steps, by run_peer.py of the folder PEER. The peak is
+polled every 20 ms: of the bytes that files hold, each inode once, and of what the file system has less; give FOLDER a
+file system of its own for the second to mean something.
 """
 
 import argparse
@@ -142,14 +144,26 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
     job = Job(workspace, params, "phase1")
     store = CheckpointStore(workspace.work("phase1"), keep_last=arguments.keep_last)
     before = held_bytes(files_below(arguments.out))
-    still: list[float] = []
+    begun: list[float] = []
+    waited: list[float] = []
+    stepped: list[float] = []
     written: list[float] = []
     store.save = timed(store.save, written)  # type: ignore[method-assign]
     with polled(arguments.out) as peaks, store.locked():
         claimed = claim(job, store, lambda: False)
         share, curve = Share(job.inputs(), Team.alone()), Curve(workspace.running_curve("phase1"))
         run = Run(share, claimed.record, store, curve, Silent(), 1, 1)
-        run.save = timed(run.save, still)  # type: ignore[method-assign]
+        begin_saving = timed(run.save, begun)
+
+        def save() -> None:
+            if arguments.apart:
+                run.finish_saving()
+            begin_saving()
+
+        run.save = save  # type: ignore[method-assign]
+        run.take_step = timed(run.take_step, stepped)  # type: ignore[method-assign]
+        snapshot = run._snapshot
+        snapshot.before_update = timed(snapshot.before_update, waited)  # type: ignore[method-assign]
         end = fit(run, claimed.state, StopRequest())
         state_bytes = {file.name: file.stat().st_size for file in store.states()[-1].folder.iterdir()}
         store.mark_done(summary(run, claimed.record, end))
@@ -163,7 +177,8 @@ def ours(arguments: argparse.Namespace) -> dict[str, Any]:
         "peak_disk_bytes": peaks.disk,
         "left_bytes": held_bytes(files_below(arguments.out)) - before,
         "left_files": sum(1 for _ in files_below(workspace.work("phase1"))),
-        "still_s": still,
+        "still_s": [round(save + wait, 3) for save, wait in zip(begun, [*waited, 0.0], strict=True)],
+        "step_s": stepped,
         "written_s": written,
         "eval_mel_ce": evaluated,
         "bests": 1 + sum(now < min(evaluated[:at]) for at, now in enumerate(evaluated) if at),
@@ -197,6 +212,7 @@ def main() -> None:
     parser.add_argument("--size", choices=("mini", "full"), default="mini")
     parser.add_argument("--optim", choices=("adamw", "adamw8bit"), default="adamw")
     parser.add_argument("--keep-last", type=int, default=1)
+    parser.add_argument("--apart", action="store_true", help="no save waits for another; of ours")
     parser.add_argument("--data", type=Path, required=True, help="a folder with wavs/ and metadata.csv, as LJSpeech's")
     parser.add_argument("--vocab", type=Path, help="a vocab.json; XTTS v2's own for its true number of parameters")
     parser.add_argument("--peer", type=Path, help="the folder of make_base.py and run_peer.py")

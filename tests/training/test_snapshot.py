@@ -1,6 +1,9 @@
 """Snapshots of weights and optimiser: of one moment, in the same memory, and back bit for bit."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -23,6 +26,12 @@ MAPS = Path("/proc/self/maps")
 both = pytest.mark.parametrize("optim", ["adamw", "adamw8bit"])
 
 
+@pytest.fixture
+def worker() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        yield executor
+
+
 def make_optimizer(gpt: GPT, optim: str) -> torch.optim.Optimizer:
     return build_optimizer(gpt, TINY_PHASE.model_copy(update={"optim": optim}))
 
@@ -39,6 +48,10 @@ def tiny(workspace: Workspace, optim: str) -> tuple[GPT, torch.optim.Optimizer]:
     return run.gpt, run.optimizer
 
 
+def take(snapshot: Snapshot, worker: ThreadPoolExecutor) -> None:
+    snapshot.refresh(worker).result()
+
+
 def written(snapshot: Snapshot, folder: Path) -> dict[str, bytes]:
     folder.mkdir(exist_ok=True)
     snapshot.write_weights(folder)
@@ -51,44 +64,75 @@ def addresses(snapshot: Snapshot) -> dict[str, int]:
 
 
 @both
-def test_a_snapshot_is_of_its_moment(workspace: Workspace, tmp_path: Path, optim: str) -> None:
+def test_a_snapshot_is_of_its_moment(
+    workspace: Workspace, tmp_path: Path, optim: str, worker: ThreadPoolExecutor
+) -> None:
     gpt, optimizer = tiny(workspace, optim)
     snapshot = Snapshot(gpt, optimizer)
     step(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     before = written(snapshot, tmp_path / "before")
     step(gpt, optimizer)
     assert written(snapshot, tmp_path / "later") == before
-    snapshot.refresh()
+    take(snapshot, worker)
     after = written(snapshot, tmp_path / "after")
     assert after[WEIGHTS] != before[WEIGHTS]
     assert after[OPTIMIZER] != before[OPTIMIZER]
 
 
 @both
-def test_later_snapshots_take_no_further_memory(workspace: Workspace, optim: str) -> None:
+def test_it_is_of_its_moment_however_late_it_is_copied(
+    workspace: Workspace, tmp_path: Path, optim: str, worker: ThreadPoolExecutor
+) -> None:
+    """What would change the weights waits; on a GPU with room it need not, as they are copied there."""
     gpt, optimizer = tiny(workspace, optim)
     snapshot = Snapshot(gpt, optimizer)
-    snapshot.refresh()
+    step(gpt, optimizer)
+    take(snapshot, worker)
+    before = written(snapshot, tmp_path / "before")
+    is_idle = Event()
+    worker.submit(is_idle.wait)
+    copied = snapshot.refresh(worker)
+
+    def train_on() -> None:
+        snapshot.before_update()
+        step(gpt, optimizer)
+
+    training = Thread(target=train_on)
+    training.start()
+    training.join(0.5)
+    is_idle.set()
+    training.join()
+    copied.result()
+    assert written(snapshot, tmp_path / "late") == before
+
+
+@both
+def test_later_snapshots_take_no_further_memory(workspace: Workspace, optim: str, worker: ThreadPoolExecutor) -> None:
+    gpt, optimizer = tiny(workspace, optim)
+    snapshot = Snapshot(gpt, optimizer)
+    take(snapshot, worker)
     assert not snapshot.state
     weights = addresses(snapshot)
     step(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     whole = addresses(snapshot)
     assert snapshot.state
     assert weights.items() < whole.items()
     step(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     assert addresses(snapshot) == whole
 
 
-def test_what_an_optimiser_no_longer_holds_is_not_written(workspace: Workspace, tmp_path: Path) -> None:
+def test_what_an_optimiser_no_longer_holds_is_not_written(
+    workspace: Workspace, tmp_path: Path, worker: ThreadPoolExecutor
+) -> None:
     gpt, optimizer = tiny(workspace, "adamw")
     snapshot = Snapshot(gpt, optimizer)
     step(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     optimizer.state.clear()
-    snapshot.refresh()
+    take(snapshot, worker)
     written(snapshot, tmp_path / "state")
     assert load_file(tmp_path / "state" / OPTIMIZER) == {}
 
@@ -104,12 +148,14 @@ def held(optimizer: torch.optim.Optimizer) -> list[dict[str, tuple[type, object]
 
 
 @both
-def test_what_is_written_comes_back(workspace: Workspace, tmp_path: Path, optim: str) -> None:
+def test_what_is_written_comes_back(
+    workspace: Workspace, tmp_path: Path, optim: str, worker: ThreadPoolExecutor
+) -> None:
     gpt, optimizer = tiny(workspace, optim)
     step(gpt, optimizer)
     step(gpt, optimizer)
     snapshot = Snapshot(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     written(snapshot, tmp_path / "state")
     other, fresh = tiny(workspace, optim)
     groups = [{**group, "params": len(group["params"])} for group in fresh.param_groups]
@@ -121,28 +167,32 @@ def test_what_is_written_comes_back(workspace: Workspace, tmp_path: Path, optim:
 
 @pytest.mark.skipif(not MAPS.exists(), reason="needs Linux")
 @both
-def test_a_state_gone_on_from_is_not_held_open(workspace: Workspace, tmp_path: Path, optim: str) -> None:
+def test_a_state_gone_on_from_is_not_held_open(
+    workspace: Workspace, tmp_path: Path, optim: str, worker: ThreadPoolExecutor
+) -> None:
     """So that its room on disk is free once it is deleted."""
     gpt, optimizer = tiny(workspace, optim)
     step(gpt, optimizer)
     snapshot = Snapshot(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     written(snapshot, tmp_path / "state")
     load_tensors(tmp_path / "state", gpt, optimizer, FORMAT)
     assert str(tmp_path) not in MAPS.read_text()
 
 
-def test_before_the_first_step_there_is_nothing_to_remember(workspace: Workspace, tmp_path: Path) -> None:
+def test_before_the_first_step_there_is_nothing_to_remember(
+    workspace: Workspace, tmp_path: Path, worker: ThreadPoolExecutor
+) -> None:
     gpt, optimizer = tiny(workspace, "adamw8bit")
     snapshot = Snapshot(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     written(snapshot, tmp_path / "state")
     step(gpt, optimizer)
     load_tensors(tmp_path / "state", gpt, optimizer, FORMAT)
     assert not optimizer.state
 
 
-def test_sizes_of_mini(tmp_path: Path) -> None:
+def test_sizes_of_mini(tmp_path: Path, worker: ThreadPoolExecutor) -> None:
     """What the disk is planned by."""
     mini.train_vocabulary([(TEXT, "en")], tmp_path / "vocab.json")
     gpt = xtts.build_gpt(xtts.default_args(**mini.GPT_SHAPE), xtts.build_tokenizer(tmp_path / "vocab.json"))
@@ -151,7 +201,7 @@ def test_sizes_of_mini(tmp_path: Path) -> None:
         optimizer = make_optimizer(gpt, optim)
         step(gpt, optimizer)
         snapshot = Snapshot(gpt, optimizer)
-        snapshot.refresh()
+        take(snapshot, worker)
         sizes[optim] = len(written(snapshot, tmp_path / optim)[OPTIMIZER])
         assert sizes[optim] / xtts.count_parameters(gpt) == pytest.approx(expected, rel=0.02)
     assert sizes["adamw8bit"] < 0.3 * sizes["adamw"]
@@ -159,17 +209,17 @@ def test_sizes_of_mini(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @both
-def test_from_a_gpu_and_back(workspace: Workspace, tmp_path: Path, optim: str) -> None:
+def test_from_a_gpu_and_back(workspace: Workspace, tmp_path: Path, optim: str, worker: ThreadPoolExecutor) -> None:
     gpt, optimizer = tiny(workspace, optim)
     assert gpt.mel_head.weight.is_cuda
     snapshot = Snapshot(gpt, optimizer)
     step(gpt, optimizer)
-    snapshot.refresh()
+    take(snapshot, worker)
     assert all(tensor.is_pinned() for tensor in snapshot.weights.values())
     before = written(snapshot, tmp_path / "state")
     other, fresh = tiny(workspace, optim)
     load_tensors(tmp_path / "state", other, fresh, FORMAT)
     assert held(fresh) == held(optimizer)
     again = Snapshot(other, fresh)
-    again.refresh()
+    take(again, worker)
     assert written(again, tmp_path / "again") == before

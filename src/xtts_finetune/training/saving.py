@@ -1,5 +1,6 @@
 """States are written while training goes on: a snapshot is taken at once and published on another thread."""
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,7 +26,12 @@ class _Flight:
 
 
 class Saver:
-    """One save in flight. What became of it is heard when the next begins, and at the end."""
+    """Saves, one after the other on a thread of their own. What became of one is heard at a later one, and at the end.
+
+    A save that is due while the one before is written takes its turn behind it: it copies when that is done, and
+    training goes on until it would change what is to be copied (`Snapshot`). None is left out for being late, so
+    states are where `save_every_steps` puts them, and a kill never costs more than it says.
+    """
 
     def __init__(
         self,
@@ -39,19 +45,20 @@ class Saver:
         self._record = record
         self._log = log
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="save")
-        self._flight: _Flight | None = None
+        self._flights: deque[_Flight] = deque()  # at most two that are not over
         self._skipped = 0  # states that the disk had no room for
 
     def start(self, position: Position, rows: list[Row]) -> None:
         """Take a snapshot and publish it, with the `rows` of the curve up to it, while training goes on.
 
         Raises:
-            DiskFull: in the save before this one not even the weights of a best had room.
+            DiskFull: in a save before this one not even the weights of a best had room.
             UserError: its disk did not hold what was written to it.
             OSError: it failed for another reason.
         """
-        self.finish()
-        self._snapshot.refresh()
+        while self._flights and self._flights[0].saved.done():
+            self._hear()
+        copied = self._snapshot.refresh(self._worker)
 
         def write_rest(folder: Path) -> None:
             self._snapshot.write_optimizer(folder)
@@ -60,13 +67,25 @@ class Saver:
         state = {**self._record.to_json(), "position": asdict(position)}
         contents = Contents(self._snapshot.write_weights, write_rest, self._snapshot.size, state)
         is_best = position.best_step == position.step
-        self._flight = _Flight(position, self._worker.submit(self._store.save, position.step, contents, is_best))
+
+        before = self._flights[-1].saved if self._flights else None
+
+        def save() -> bool:
+            copied.result()
+            if before:
+                before.result()  # the store stays as one that failed has left it
+            return self._store.save(position.step, contents, is_best)
+
+        self._flights.append(_Flight(position, self._worker.submit(save)))
 
     def finish(self) -> None:
-        """Wait for the save in flight; raises as `start`."""
-        flight, self._flight = self._flight, None
-        if flight is None:
-            return
+        """Wait for all saves; raises as `start`."""
+        while self._flights:
+            self._hear()
+
+    def _hear(self) -> None:
+        """Wait for the first of the saves."""
+        flight = self._flights.popleft()
         if not flight.saved.result():
             if not self._skipped:
                 self._tell(flight.position.step)
