@@ -208,18 +208,31 @@ def test_sizes_of_mini(tmp_path: Path, worker: ThreadPoolExecutor) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("free", [0, 1 << 40], ids=["no room for a copy there", "room"])
 @both
-def test_from_a_gpu_and_back(workspace: Workspace, tmp_path: Path, optim: str, worker: ThreadPoolExecutor) -> None:
+def test_from_a_gpu_and_back(
+    workspace: Workspace,
+    tmp_path: Path,
+    optim: str,
+    worker: ThreadPoolExecutor,
+    free: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
     gpt, optimizer = tiny(workspace, optim)
     assert gpt.mel_head.weight.is_cuda
     snapshot = Snapshot(gpt, optimizer)
     step(gpt, optimizer)
-    take(snapshot, worker)
+    moment = held(optimizer)
+    copied = snapshot.refresh(worker)
+    snapshot.before_update()
+    step(gpt, optimizer)
+    copied.result()
     assert all(tensor.is_pinned() for tensor in snapshot.weights.values())
     before = written(snapshot, tmp_path / "state")
     other, fresh = tiny(workspace, optim)
     load_tensors(tmp_path / "state", other, fresh, FORMAT)
-    assert held(fresh) == held(optimizer)
+    assert held(fresh) == moment
     again = Snapshot(other, fresh)
     take(again, worker)
     assert written(again, tmp_path / "again") == before

@@ -23,13 +23,13 @@ Tensors = dict[str, Tensor]  # by name
 class Snapshot:
     """Weights and optimiser state of one moment, copied to the host: they can be written while training goes on.
 
-    Every moment is copied into the same memory, 5.3 GB for XTTS v2 with AdamW, on the thread that writes: when the
-    moment before is written, and while the next step's gradients are computed. Weights must not change before
-    `before_update`, which waits for the copy. On a GPU with room for a copy of its own, the moment is first copied
-    there, within milliseconds, and nothing waits for its way to the host.
+    Every moment is copied into the same memory, 5.3 GB for XTTS v2 with AdamW, by the thread that writes it, when the
+    one before is written. Training computes the next gradients meanwhile; weights must not change before
+    `before_update`, which waits for the copy. A GPU with room first copies the moment in its own memory, within
+    milliseconds: then nothing waits for its way to the host.
 
-    There is no second piece of memory on the host. It would cost another 5.3 GB, and save time only where a moment
-    follows another closely, once: a disk that is slower than saves are due holds training up whatever lies between.
+    There is no second piece of memory on the host. Where saves fall due faster than the disk takes them, it would put
+    off the wait once, for another 5.3 GB.
 
     Attributes:
         size: bytes of all tensors of the moment.
