@@ -25,10 +25,12 @@ from making.project import PROJECT
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.core.commands import as_typed
+from xtts_finetune.core.errors import Stopped
 from xtts_finetune.core.files import write_json
-from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.layout import DONE, PHASES, Workspace
 from xtts_finetune.diskspace.plan import Request
 from xtts_finetune.diskspace.survey import make_plan
+from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import new_tracked_run
@@ -268,3 +270,17 @@ def test_what_mlflow_lacks_of_a_phase_that_goes_is_kept(own: Checkout) -> None:
     clean(own, "--intermediates", "--yes")
     assert not work.exists()
     assert [run.points for run in waiting(workspace)] == [1]
+
+
+def test_the_page_of_a_stop_goes_with_what_it_promises(untrained: Checkout, finished: Checkout) -> None:
+    """Not while there is a state to resume from."""
+    workspace = Workspace(untrained.root)
+    shutil.copytree(Workspace(finished.root).checkpoints("phase1"), workspace.work("phase1"))
+    (workspace.work("phase1") / DONE).unlink()
+    stop = "phase1 is saved at step 6"
+    with pytest.raises(Stopped), explained_stops(workspace):
+        raise Stopped(f"{stop}; run dvc repro again to resume")
+    clean(untrained, "--best-only", "--yes")
+    assert stop in untrained.run("xtts-finetune", "status").stdout
+    clean(untrained, "--best-only", "--force", "--yes")
+    assert stop not in untrained.run("xtts-finetune", "status").stdout

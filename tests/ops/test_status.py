@@ -86,6 +86,7 @@ def test_a_parked_run_is_listed_with_its_bytes(copied: Checkout) -> None:
 
 def test_a_run_that_lost_its_states_cannot_go_on(fresh: Checkout) -> None:
     work = fresh.root / "work" / "phase1"
+    (work / "step-00000006").mkdir(parents=True)  # half-deleted: without its manifest
     curve = Curve(work / "curve.jsonl")
     for step in (0, 12):
         write_json(work / f"best-{step:08d}" / "manifest.json", {"files": {}})

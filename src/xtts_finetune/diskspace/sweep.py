@@ -12,6 +12,7 @@ from typing import Protocol
 import yaml
 
 from xtts_finetune.checkpoints.lock import trainers_kept_out
+from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.disk import Reserve, file_system, free_bytes, is_disk_full, shown
 from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
@@ -114,6 +115,8 @@ def _delete(workspace: Workspace, going: Plan) -> None:
     works = [workspace.work(phase) for phase in PHASES]
     for path in (path for item in going.items for path in item.paths):
         if path in works:
+            if not CheckpointReader(path).done:
+                remove(workspace.stop_page)  # which says that dvc repro resumes there
             set_aside_run(workspace, path)
             discard(path)
             continue

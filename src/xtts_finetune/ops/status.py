@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.lock import trained_now
+from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.disk import free_bytes, shown
-from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, checkpoint_step
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
@@ -153,20 +153,18 @@ def _under_way(workspace: Workspace, phase: PhaseName, parked: list[ParkedRun]) 
     figures = f"at step {rows[-1]['step']}; eval Mel CE {last['eval/mel_ce']:.3f} at step {last['step']}{left_out}"
     if phase in trained_now(workspace):
         return f"{figures}; runs now"
-    return f"{figures}; {_resumes(workspace.work(phase), rows[0]['step'])}"
+    return f"{figures}; {_resumes(CheckpointReader(workspace.work(phase)), rows[0]['step'])}"
 
 
-def _resumes(work: Path, start: int) -> str:
+def _resumes(store: CheckpointReader, start: int) -> str:
     """Where a phase that nobody trains now, and that began at step `start`, goes on."""
-    if summary_of(work):
+    if store.done:
         return "trained, not published yet: dvc repro"
-    names = [path.name for path in work.iterdir()]
-    steps = [step for name in names if (step := checkpoint_step(name, "step")) is not None]
-    if steps:
-        return f"stopped: dvc repro goes on from step {max(steps)}"
-    bests = [step for name in names if (step := checkpoint_step(name, "best")) is not None]
-    if max(bests, default=start) > start:
-        return f"stopped: only the best weights are left, of step {max(bests)}: dvc repro says how to start over"
+    states, best = store.states(), store.best()
+    if states:
+        return f"stopped: dvc repro goes on from step {states[-1].step}"
+    if best and best.step > start:
+        return f"stopped: only the best weights are left, of step {best.step}: dvc repro says how to start over"
     return "stopped: dvc repro starts over"
 
 
