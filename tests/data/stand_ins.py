@@ -26,4 +26,4 @@ def accepted_clip(
 ) -> Accepted:
     """An accepted clip without a recording."""
     clip = Clip(name, Path(f"/nowhere/{name}.wav"), text, language, speaker, line)
-    return Accepted(clip, round(seconds * SAMPLE_RATE), np.arange(5, dtype=np.int32), SAMPLE_RATE, 1)
+    return Accepted(clip, round(seconds * SAMPLE_RATE), np.arange(5, dtype=np.int32), SAMPLE_RATE, 1, b"")

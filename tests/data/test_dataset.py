@@ -137,14 +137,20 @@ def test_features_are_those_of_the_recordings(recordings: Recordings, params: Pr
         assert (example.entry.id, example.entry.text) == (item.clip.id, item.clip.text)
 
 
-def test_a_recording_that_changes_meanwhile_is_noticed(
-    recordings: Recordings, params: PrepareParams, tmp_path: Path
+@pytest.mark.parametrize("change", ["longer", "of the same length", "broken", "gone"])
+def test_a_recording_that_changes_meanwhile_is_refused(
+    recordings: Recordings, params: PrepareParams, tmp_path: Path, change: str
 ) -> None:
     recordings.clips([1.0])
     accepted, _ = accept(recordings.root, params, encode_text)
-    recordings.write("c0000.wav", noise(9, 1.5))
-    with pytest.raises(AssertionError, match="changed while it was being prepared"):
+    path = recordings.write("c0000.wav", noise(9, 1.5 if change == "longer" else 1.0))
+    if change == "broken":
+        path.write_bytes(b"RIFF")
+    elif change == "gone":
+        path.unlink()
+    with pytest.raises(UserError, match="changed while it was being prepared") as caught:
         write_features(tmp_path, "train", accepted, encode_audio)
+    assert caught.value.problems[0].where == "wavs/c0000.wav"
 
 
 def test_memory_does_not_grow_with_the_number_of_clips(params: PrepareParams, tmp_path: Path) -> None:
@@ -166,4 +172,4 @@ def test_memory_does_not_grow_with_the_number_of_clips(params: PrepareParams, tm
     peak(5)  # what is imported or cached at first use
     few, many = peak(50), peak(400)
     print(f"peak of 50 clips {few / 1e6:.2f} MB, of 400 clips {many / 1e6:.2f} MB")
-    assert many < 1.5 * few  # all 400 decoded would be 176 MB
+    assert many - few < 10e6  # more may be decoded ahead of their turn; all 350 decoded would be 154 MB

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from making.prepared import TEXT
+from making.recordings import noise
 
 from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.model import mini, xtts
+from xtts_finetune.model.base import PUBLISHED_CODEC
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
 
 
@@ -68,3 +70,14 @@ def test_the_published_size() -> None:
     with torch.device("meta"):
         gpt = xtts.build_gpt(xtts.default_args(), Published())
     assert sum(value.numel() for value in gpt.parameters()) == 441_018_563
+
+
+@pytest.mark.parametrize("shape", [mini.CODEC_SHAPE, PUBLISHED_CODEC], ids=["mini", "published"])
+def test_codes_are_those_that_coquis_own_function_gives(shape: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    dvae = xtts.build_dvae(**shape).eval()
+    mel = xtts.build_codec_mel(torch.full((xtts.MEL_CHANNELS,), 5.0))
+    with torch.inference_mode():
+        for seconds in (0.1, 0.5, 1.013, 3.7):
+            mels = mel(torch.from_numpy(noise(1, seconds))[None])
+            assert torch.equal(xtts.encode_mel(dvae, mels), dvae.get_codebook_indices(mels))

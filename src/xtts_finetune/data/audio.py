@@ -1,5 +1,6 @@
 """Decoded sound: mono float32 at the model's rate, and its 16-bit form on disk."""
 
+import hashlib
 import io
 import os
 import re
@@ -86,6 +87,11 @@ def quantise(samples: Samples) -> npt.NDArray[np.int16]:
         samples: (samples,) in [-1, 1].
     """
     return np.clip(np.rint(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2")
+
+
+def digest(samples: Samples) -> bytes:
+    """SHA-256 of the samples as `quantise` writes them: equal for the same sound in another lossless format."""
+    return hashlib.sha256(quantise(samples).data).digest()
 
 
 def dequantise(pcm: npt.NDArray[np.int16]) -> Samples:

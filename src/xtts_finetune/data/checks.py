@@ -36,7 +36,7 @@ class Rejection:
         return self.reason.split(":")[0]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Accepted:
     """A clip that passed every check, and what was measured on the way."""
 
@@ -45,6 +45,7 @@ class Accepted:
     tokens: npt.NDArray[np.int32]  # (tokens,)
     rate: int  # Hz, of the recording
     channels: int  # of the recording
+    digest: bytes  # SHA-256 of its 16-bit samples: `audio.digest`
 
     @property
     def seconds(self) -> float:

@@ -20,7 +20,7 @@ _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}
 LAYOUT = "metadata.csv has a line id|text|normalised text per clip, and wavs/<id>.wav is its recording"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One recording and its transcript, as metadata.csv names them; neither has been looked at yet."""
 

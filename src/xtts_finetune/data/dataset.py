@@ -1,8 +1,9 @@
 """From recordings to a data set: check every clip, write the features, report what came of it."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, TypeVar
@@ -15,17 +16,21 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import sha256_json
 from xtts_finetune.core.layout import SplitName
 from xtts_finetune.core.params import PrepareParams
-from xtts_finetune.data.audio import Samples, load_audio, quantise
+from xtts_finetune.data.ahead import work_ahead
+from xtts_finetune.data.audio import Samples, digest, load_audio
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText, Rejection, check_audio, check_text
 from xtts_finetune.data.clips import METADATA, Clip, read_metadata
 from xtts_finetune.data.features import FeatureWriter
 
 T = TypeVar("T")
+R = TypeVar("R")
 EncodeAudio = Callable[[Samples], npt.NDArray[np.integer]]  # (samples,) at SAMPLE_RATE → (codes,)
 
 
 def accept(data: Path, params: PrepareParams, encode_text: EncodeText) -> tuple[list[Accepted], list[Rejection]]:
     """Decode and check every clip of `data`, with a progress bar; both lists are in the order of metadata.csv.
+
+    No sound is kept: of a clip stays what metadata.csv says, its tokens and its digest.
 
     Args:
         encode_text: (text, language) → token ids; raises ClipRejected for text that the vocabulary lacks.
@@ -35,10 +40,15 @@ def accept(data: Path, params: PrepareParams, encode_text: EncodeText) -> tuple[
     """
     accepted: list[Accepted] = []
     rejected: list[Rejection] = []
-    seen: dict[tuple[str, str], int] = {}  # (kind, value) → line of metadata.csv
-    for clip in _progress(read_metadata(data, params.language), "checking clips"):
+    seen = _Seen()
+    clips = read_metadata(data, params.language)
+    for clip, sound in _progress(lambda clip: _hear(clip, params), clips, "checking clips"):
         try:
-            accepted.append(_examined(clip, params, encode_text, seen))
+            seen.refuse_id(clip)
+            tokens = check_text(clip, encode_text, params)
+            heard = sound.result()
+            seen.add(clip, heard.digest)
+            accepted.append(Accepted(clip, heard.samples, tokens, heard.rate, heard.channels, heard.digest))
         except ClipRejected as rejection:
             rejected.append(Rejection(clip, rejection.reason))
     return accepted, rejected
@@ -60,16 +70,20 @@ def write_features(
 ) -> dict[str, str]:
     """Write a split's features into the folder `prepared`, with a progress bar.
 
+    The recordings are decoded a second time, ahead of the encoder: to keep them from `accept` on takes memory or disk.
+
     Args:
         encode_audio: (samples,) float32 at SAMPLE_RATE → (ceil(samples / CODE_STRIDE),) codes or more.
 
     Returns:
         SHA-256 of every file, by its name.
+
+    Raises:
+        UserError: a recording is not the one that was accepted any more.
     """
     with FeatureWriter(prepared, split) as writer:
-        for item in _progress(accepted, f"encoding {split}"):
-            samples = load_audio(item.clip.audio).samples
-            assert len(samples) == item.samples, f"{item.clip.audio} changed while it was being prepared"
+        for item, sound in _progress(_hear_again, accepted, f"encoding {split}"):
+            samples = sound.result()
             writer.add(item.clip, samples, encode_audio(samples), item.tokens)
     return writer.digests
 
@@ -100,26 +114,56 @@ def dataset_report(
     }
 
 
-def _progress(items: Sequence[T], what: str) -> Iterable[T]:
-    bar: Iterable[T] = tqdm(items, desc=what, unit="clip", mininterval=0.5)
-    return bar
+def _progress(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[tuple[T, Future[R]]]:
+    """Each clip and what `function` made of it, ahead of its turn."""
+    bar = tqdm(items, desc=what, unit="clip", mininterval=0.5)
+    yield from zip(bar, work_ahead(function, items), strict=True)
 
 
-def _examined(clip: Clip, params: PrepareParams, encode_text: EncodeText, seen: dict[tuple[str, str], int]) -> Accepted:
-    """The clip with its measures, noted in `seen`; raises ClipRejected."""
-    _refuse_repeat(seen, "repeated id", clip.id)
-    tokens = check_text(clip, encode_text, params)
+@dataclass(frozen=True)
+class _Heard:
+    """What is kept of a recording's sound."""
+
+    samples: int
+    rate: int
+    channels: int
+    digest: bytes
+
+
+def _hear(clip: Clip, params: PrepareParams) -> _Heard:
     audio = load_audio(clip.audio)
     check_audio(audio.samples, params)
-    digest = hashlib.sha256(quantise(audio.samples).tobytes()).hexdigest()
-    _refuse_repeat(seen, "repeated audio", digest)
-    seen["repeated id", clip.id] = seen["repeated audio", digest] = clip.line
-    return Accepted(clip, len(audio.samples), tokens, audio.rate, audio.channels)
+    return _Heard(len(audio.samples), audio.rate, audio.channels, digest(audio.samples))
 
 
-def _refuse_repeat(seen: dict[tuple[str, str], int], kind: str, value: str) -> None:
-    if (kind, value) in seen:
-        raise ClipRejected(f"{kind}: the same as in line {seen[kind, value]}")
+def _hear_again(item: Accepted) -> Samples:
+    try:
+        samples = load_audio(item.clip.audio).samples
+        what = "" if digest(samples) == item.digest else "holds another sound"
+    except ClipRejected as rejection:
+        what = rejection.reason
+    if what:
+        where = f"{item.clip.audio.parent.name}/{item.clip.audio.name}"
+        remedy = "leave data/ alone while `prepare` runs, and run: dvc repro"
+        raise UserError("a recording changed while it was being prepared", [Problem(where, what, remedy)])
+    return samples
+
+
+@dataclass
+class _Seen:
+    """Ids and sounds of accepted clips, with their lines of metadata.csv."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    sounds: dict[bytes, int] = field(default_factory=dict)
+
+    def refuse_id(self, clip: Clip) -> None:
+        if line := self.ids.get(clip.id):
+            raise ClipRejected(f"repeated id: the same as in line {line}")
+
+    def add(self, clip: Clip, sound: bytes) -> None:
+        if line := self.sounds.get(sound):
+            raise ClipRejected(f"repeated audio: the same as in line {line}")
+        self.ids[clip.id] = self.sounds[sound] = clip.line
 
 
 def _rejection_report(data: Path, rejection: Rejection) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class _Codec:
 
         @torch.no_grad()
         def quantised(mel: Tensor) -> Tensor:
-            codes = self.dvae.get_codebook_indices(mel)
+            codes = xtts.encode_mel(self.dvae, mel)
             embedded: Tensor = self.dvae.codebook.embed_code(codes).transpose(1, 2)
             return embedded
 
@@ -141,7 +141,7 @@ class _Codec:
     def _minimise(
         self, parameters: list[nn.Parameter], steps: int, label: str, encode: Callable[[Tensor], Tensor]
     ) -> float:
-        optimiser = torch.optim.AdamW(parameters, lr=1e-3)
+        optimiser = torch.optim.AdamW(parameters, lr=1e-3, foreach=True)  # the same sums with fewer calls
         errors: list[float] = []
         self.dvae.train()
         for _ in tqdm(range(steps), desc=label, unit="step"):
@@ -159,7 +159,8 @@ class _Codec:
         crops = []
         for i in self.random.integers(len(self.mels), size=CODEC_BATCH):
             mel = self.mels[i]
-            mel = mel.repeat(1, -(-CROP_FRAMES // mel.shape[1]))
+            if mel.shape[1] < CROP_FRAMES:
+                mel = mel.repeat(1, -(-CROP_FRAMES // mel.shape[1]))
             start = int(self.random.integers(mel.shape[1] - CROP_FRAMES + 1))
             crops.append(mel[:, start : start + CROP_FRAMES])
         return torch.stack(crops)

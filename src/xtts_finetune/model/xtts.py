@@ -150,6 +150,20 @@ def build_dvae(codes: int, hidden_dim: int, resnet_blocks: int, codebook_dim: in
     return dvae
 
 
+def encode_mel(dvae: DiscreteVAE, mel: Tensor) -> Tensor:
+    """(b, ⌈frames / 4⌉) codes of a mel (b, 80, frames): those of DiscreteVAE.get_codebook_indices, bit for bit.
+
+    Without what that computes beside them: one-hot codes, the quantised vectors and their error. Rows of a batch must
+    not be filled up: the filling would change the codes near a clip's end.
+    """
+    vectors = dvae.encoder(mel).transpose(1, 2).flatten(0, 1)  # (b × codes, codebook_dim)
+    centres = dvae.codebook.embed  # (codebook_dim, codes)
+    # In the order of Quantize.forward: another one rounds differently, and of two centres as near takes the other.
+    distances = vectors.pow(2).sum(1, keepdim=True) - 2 * vectors @ centres + centres.pow(2).sum(0, keepdim=True)
+    codes: Tensor = distances.argmin(1).view(len(mel), -1)
+    return codes
+
+
 def build_vocoder(args: dict[str, Any]) -> HifiDecoder:
     """XTTS v2's vocoder, from GPT latents to a waveform at 24 kHz. Settings as in Xtts.init_models."""
     return HifiDecoder(

@@ -22,7 +22,7 @@ from xtts_finetune.data.dataset import accept, dataset_report, refuse_without_cl
 from xtts_finetune.data.split import split
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import Base, import_published
-from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
 from xtts_finetune.speech.speaker import refuse_unspeakable
@@ -99,30 +99,30 @@ def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
 
 
 class _Codec:
-    """Encodes clips one by one, unpadded (padding would change the codes near a clip's end), and counts the codes."""
+    """Encodes clips one by one, unpadded, on the GPU if there is one, and counts the codes."""
 
     def __init__(self, base: Base) -> None:
-        self.dvae = base.codec()
-        self.mel = xtts.build_codec_mel(base.mel_stats())
-        self.counts: Counter[int] = Counter()
+        self.device = pick_device()
+        self.dvae = base.codec().to(self.device)
+        self.mel = xtts.build_codec_mel(base.mel_stats().to(self.device)).to(self.device)
+        self.counts: npt.NDArray[np.int64] = np.zeros(self.dvae.num_tokens, np.int64)
 
     @torch.inference_mode()
     def __call__(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        mel = self.mel(torch.from_numpy(samples)[None])
-        codes: npt.NDArray[np.int64] = self.dvae.get_codebook_indices(mel)[0].numpy()
-        self.counts.update(codes.tolist())
+        mel = self.mel(torch.from_numpy(samples)[None].to(self.device))
+        codes: npt.NDArray[np.int64] = xtts.encode_mel(self.dvae, mel)[0].cpu().numpy()
+        self.counts += np.bincount(codes, minlength=len(self.counts))
         return codes
 
     @property
     def perplexity(self) -> float:
         """exp of the entropy of code use: 1024 when all are used alike, near 1 when the codebook has collapsed."""
-        shares = np.array(list(self.counts.values()), dtype=float)
-        shares /= shares.sum()
+        shares = self.counts[self.counts > 0] / self.counts.sum()
         return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def _base_report(info: dict[str, Any], codec: _Codec) -> dict[str, Any]:
-    used = {"codes_used": len(codec.counts), "codebook_perplexity": round(codec.perplexity, 1)}
+    used = {"codes_used": int((codec.counts > 0).sum()), "codebook_perplexity": round(codec.perplexity, 1)}
     return used | {key: info[key] for key in ("codec_mse",) if key in info}
 
 

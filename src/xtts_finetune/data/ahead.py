@@ -1,0 +1,36 @@
+"""Work on other threads, a few items ahead of whoever uses the results."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Each may hold one decoded recording: more would use up memory that `audio.MAX_VALUES` is there to bound.
+THREADS = min(4, os.cpu_count() or 1)
+
+
+def work_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:
+    """`function` of each item, done or failed, in the order of `items`; at most 2 × THREADS results wait unused.
+
+    Decoding and hashing let go of Python's lock, so that they do run beside each other and beside a network.
+    """
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ahead")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * THREADS:
+                yield _done(waiting.popleft())
+        while waiting:
+            yield _done(waiting.popleft())
+    finally:  # also where the user stops early: what has not begun never will
+        pool.shutdown(cancel_futures=True)
+
+
+def _done(future: Future[R]) -> Future[R]:
+    future.exception()  # waits; what it is, the user learns from result()
+    return future
