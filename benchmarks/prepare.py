@@ -7,10 +7,11 @@
 
 Prints one JSON line. DATA is a folder of the shape of LJSpeech's.
 
-codec: seconds of audio per second ("times real time"), from decoded clips to codes, clip by clip and in turn: ours as
-`prepare` does it, Coqui's as GPTTrainer does (no_grad, DiscreteVAE.get_codebook_indices). The median of the rounds, in
-brackets the least and the most. `floor` is what is left when the codec's multiplications alone count, at the rate of
-a large product of matrices in the same round: no way that multiplies as often as the convolutions say is quicker.
+codec: seconds of audio per second ("times real time"), from decoded clips to codes, in turn: ours as `prepare` does it,
+clips beside each other; Coqui's as GPTTrainer does, clip by clip with as many threads. Both must give the same codes.
+Of the rounds come the median, least and most. `floor` is the rate if the codec's multiplications alone took time,
+as fast as in a large product of matrices in the same round: what multiplies as often as the convolutions say is no
+quicker.
 stage: seconds of the process, its imports included, and its peak of memory.
 memory: that peak for data sets of so many clips of 0.1 s, and what a clip adds from the smallest to the largest.
 """
@@ -33,10 +34,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from xtts_finetune.core.constants import SAMPLE_RATE
-from xtts_finetune.data.audio import Samples, load_audio
+from xtts_finetune.data.ahead import work_ahead
+from xtts_finetune.data.audio import load_audio
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import PUBLISHED_CODEC
 from xtts_finetune.model.device import make_deterministic, pick_device
+from xtts_finetune.stages.prepare import Codec, single_threaded
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 SQUARE = 2048  # rows of the matrices that the floor is measured with
@@ -47,28 +50,31 @@ def codec(arguments: argparse.Namespace) -> dict[str, Any]:
     device = pick_device()
     torch.manual_seed(0)
     dvae = xtts.build_dvae(**(PUBLISHED_CODEC if arguments.size == "full" else mini.CODEC_SHAPE)).eval().to(device)
-    mel = xtts.build_codec_mel(torch.full((xtts.MEL_CHANNELS,), 5.0, device=device)).to(device)
+    stats = torch.full((xtts.MEL_CHANNELS,), 5.0)
+    mel = xtts.build_codec_mel(stats.to(device)).to(device)
+    encode = Codec(dvae, stats)
     files = sorted((arguments.data / "wavs").iterdir())[: arguments.clips or None]
     sounds = [load_audio(file).samples for file in files]
     seconds = sum(map(len, sounds)) / SAMPLE_RATE
 
-    @torch.inference_mode()
-    def ours(sound: Samples) -> Any:
-        return xtts.encode_mel(dvae, mel(torch.from_numpy(sound)[None].to(device))).cpu()
+    def ours() -> list[Any]:
+        with single_threaded():
+            return [future.result() for future in work_ahead(encode, sounds)]
 
     @torch.no_grad()
-    def coquis(sound: Samples) -> Any:
-        return dvae.get_codebook_indices(mel(torch.from_numpy(sound)[None].to(device))).cpu()
+    def coquis() -> list[Any]:
+        batches = (torch.from_numpy(sound)[None].to(device) for sound in sounds)
+        return [dvae.get_codebook_indices(mel(batch))[0].cpu().numpy() for batch in batches]
 
-    def rate(encode: Callable[[Samples], Any]) -> float:
+    def rate(encode_all: Callable[[], list[Any]]) -> float:
         started = time.perf_counter()
-        for sound in sounds:
-            encode(sound)
+        encode_all()
         return seconds / (time.perf_counter() - started)
 
     with FlopCounterMode(display=False) as counter:
-        assert all(torch.equal(ours(sound), coquis(sound)) for sound in sounds), "the codes are not Coqui's"
-    flops = counter.get_total_flops() / 2 / seconds  # of both
+        theirs = coquis()
+    flops = counter.get_total_flops() / seconds
+    assert all(map(np.array_equal, ours(), theirs)), "the codes are not Coqui's"
     rounds = [(rate(ours), rate(coquis), matmul_rate(device)) for _ in range(arguments.rounds)]
     if arguments.profile:
         with torch.profiler.profile() as profile:

@@ -9,14 +9,14 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Each may hold one decoded recording: more would use up memory that `audio.MAX_VALUES` is there to bound.
-THREADS = min(4, os.cpu_count() or 1)
+# Each may be decoding a recording of `audio.MAX_VALUES` samples: more would take that bound's sense away.
+THREADS = min(8, os.cpu_count() or 1)
 
 
 def work_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:
     """`function` of each item, done or failed, in the order of `items`; at most 2 × THREADS results wait unused.
 
-    Decoding and hashing let go of Python's lock, so that they do run beside each other and beside a network.
+    Decoding, hashing and a network's products let go of Python's lock, so that they do run beside each other.
     """
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ahead")
     waiting: deque[Future[R]] = deque()

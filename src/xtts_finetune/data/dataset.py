@@ -70,10 +70,11 @@ def write_features(
 ) -> dict[str, str]:
     """Write a split's features into the folder `prepared`, with a progress bar.
 
-    The recordings are decoded a second time, ahead of the encoder: to keep them from `accept` on takes memory or disk.
+    The recordings are decoded a second time: to keep them from `accept` on takes memory or disk.
 
     Args:
-        encode_audio: (samples,) float32 at SAMPLE_RATE → (ceil(samples / CODE_STRIDE),) codes or more.
+        encode_audio: (samples,) float32 at SAMPLE_RATE → (ceil(samples / CODE_STRIDE),) codes or more; is called
+            from several threads at once.
 
     Returns:
         SHA-256 of every file, by its name.
@@ -81,10 +82,14 @@ def write_features(
     Raises:
         UserError: a recording is not the one that was accepted any more.
     """
+
+    def encode(item: Accepted) -> tuple[Samples, npt.NDArray[np.integer]]:
+        samples = _hear_again(item)
+        return samples, encode_audio(samples)
+
     with FeatureWriter(prepared, split) as writer:
-        for item, sound in _progress(_hear_again, accepted, f"encoding {split}"):
-            samples = sound.result()
-            writer.add(item.clip, samples, encode_audio(samples), item.tokens)
+        for item, encoded in _progress(encode, accepted, f"encoding {split}"):
+            writer.add(item.clip, *encoded.result(), item.tokens)
     return writer.digests
 
 

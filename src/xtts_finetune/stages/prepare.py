@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.errors import UserError
@@ -24,7 +26,7 @@ from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import Base, import_published
 from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.published import base_folder, is_pinned
-from xtts_finetune.model.xtts import VoiceBpeTokenizer
+from xtts_finetune.model.xtts import DiscreteVAE, VoiceBpeTokenizer
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.figures import draw_lengths
 
@@ -54,8 +56,11 @@ def prepare(workspace: Workspace, params: Params) -> None:
             info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
         info["files"] = {name: sha256_file(base / name) for name in (CONFIG, MEL_STATS)}
         write_json(base / BASE_INFO, info)
-        codec = _Codec(Base(base, workspace.root))
-        digests = write_features(prepared, "train", train, codec) | write_features(prepared, "eval", evaluation, codec)
+        opened = Base(base, workspace.root)
+        codec = Codec(opened.codec(), opened.mel_stats())
+        with single_threaded():
+            digests = write_features(prepared, "train", train, codec)
+            digests |= write_features(prepared, "eval", evaluation, codec)
         write_json(prepared / FEATURES, digests)
         _write_reference(prepared / REFERENCE, train)
     report = dataset_report(workspace.data, train, evaluation, rejected)
@@ -98,20 +103,38 @@ def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
     return encode
 
 
-class _Codec:
-    """Encodes clips one by one, unpadded, on the GPU if there is one, and counts the codes."""
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Threads started meanwhile multiply by themselves: clips beside each other need not wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    def __init__(self, base: Base) -> None:
+
+class Codec:
+    """Encodes clips one by one, unpadded, on the GPU if there is one, and counts the codes.
+
+    Attributes:
+        counts: (codes,) how often each was given.
+    """
+
+    def __init__(self, dvae: DiscreteVAE, mel_stats: Tensor) -> None:
         self.device = pick_device()
-        self.dvae = base.codec().to(self.device)
-        self.mel = xtts.build_codec_mel(base.mel_stats().to(self.device)).to(self.device)
+        self.dvae = dvae.to(self.device)
+        self.mel = xtts.build_codec_mel(mel_stats.to(self.device)).to(self.device)
         self.counts: npt.NDArray[np.int64] = np.zeros(self.dvae.num_tokens, np.int64)
+        self._counting = Lock()
 
     @torch.inference_mode()
     def __call__(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """(samples,) in [-1, 1] at SAMPLE_RATE → (codes,); from any thread."""
         mel = self.mel(torch.from_numpy(samples)[None].to(self.device))
         codes: npt.NDArray[np.int64] = xtts.encode_mel(self.dvae, mel)[0].cpu().numpy()
-        self.counts += np.bincount(codes, minlength=len(self.counts))
+        with self._counting:
+            self.counts += np.bincount(codes, minlength=len(self.counts))
         return codes
 
     @property
@@ -121,7 +144,7 @@ class _Codec:
         return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _base_report(info: dict[str, Any], codec: _Codec) -> dict[str, Any]:
+def _base_report(info: dict[str, Any], codec: Codec) -> dict[str, Any]:
     used = {"codes_used": int((codec.counts > 0).sum()), "codebook_perplexity": round(codec.perplexity, 1)}
     return used | {key: info[key] for key in ("codec_mse",) if key in info}
 
