@@ -26,13 +26,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def measured(name: str, data: Path, *arguments: str) -> dict[str, object]:
+def printed(name: str, *arguments: str) -> dict[str, object]:
     command = [sys.executable, str(PROJECT / "benchmarks" / name), *arguments]
-    command += ["--size", "mini", "--data", str(data), "--vocab", str(data / "vocab.json")]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     figures: dict[str, object] = json.loads(run.stdout.splitlines()[-1])
     return figures
+
+
+def measured(name: str, data: Path, *arguments: str) -> dict[str, object]:
+    return printed(name, *arguments, "--size", "mini", "--data", str(data), "--vocab", str(data / "vocab.json"))
 
 
 def test_saving(data: Path, tmp_path: Path) -> None:
@@ -44,3 +47,13 @@ def test_a_step_beside_coquis(data: Path) -> None:
     few = ("--steps", "1", "--rounds", "1", "--warm-up", "1", "--clips", "6", "--profile")
     figures = measured("step.py", data, "--variants", "coqui,coqui+threads,fp32,bf16+8bit+checkpointing", *few)
     assert set(figures["variants"]) == {"coqui", "coqui+threads", "fp32", "bf16+8bit+checkpointing"}  # type: ignore[call-overload]
+
+
+def test_the_codec_beside_coquis(data: Path) -> None:
+    run_it = ("codec", "--size", "mini", "--data", str(data), "--rounds", "1", "--profile")
+    assert printed("prepare.py", *run_it)["codec"]["times_coqui"][0] > 0  # type: ignore[index]
+
+
+def test_prepare_and_its_memory(data: Path) -> None:
+    assert printed("prepare.py", "stage", "--data", str(data))["stage"]["peak_mb"] > 0  # type: ignore[index]
+    assert set(printed("prepare.py", "memory", "--clips", "4,8")["memory"]["clips"]) == {"4", "8"}  # type: ignore[index]
