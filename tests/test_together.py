@@ -6,7 +6,6 @@ or a network namespace.
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from making.project import PROJECT
 from safetensors.torch import load_file
 from small_runs import PHASE1, Before, Small
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import read_json, sha256_file
 from xtts_finetune.tracking.curve import Curve, as_text, parse_rows
 
@@ -72,8 +72,10 @@ def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            for each in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
 
 
 def wait_until(happened: Callable[[], object], process: "subprocess.Popen[str]", small: Small) -> None:
@@ -284,7 +286,7 @@ def test_a_machine_with_other_clips_is_refused(before: Before, tmp_path: Path, p
     joined, process = start(other, *JOIN), start(head, *TRAIN)
     with ended(joined), ended(process):
         text = finish(head, process, code=2)
-        assert "the prepared clips: not as where dvc repro runs" in finish(other, joined, code=75)
+        assert as_typed("the prepared clips: not as where dvc repro runs") in finish(other, joined, code=75)
     assert f"{other.root} on {socket.gethostname()}" in text
     assert "let all machines have the same checkout, environment and prepared/" in text
     assert "Traceback" not in text

@@ -19,7 +19,7 @@ from xtts_finetune.training.interrupts import stop_signals
 from xtts_finetune.training.launch import Outcome, report
 from xtts_finetune.training.phases import inputs_to_follow
 from xtts_finetune.training.share import Share
-from xtts_finetune.training.team import PeerLost, Team, leads
+from xtts_finetune.training.team import HEAD, PeerLost, Team, leads
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -27,9 +27,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main() -> None:
     """Take part in the training of the phase that the arguments name, or that the leader tells."""
     begin_process()
-    if leads():
-        _end_with_the_launcher()
-    else:
+    launcher = os.getppid()
+    _heed_the_launcher()
+    if not leads():
         for number in stop_signals():  # meant for the leader, which saves, and then lets the others go
             signal.signal(number, signal.SIG_IGN)
     workspace = Workspace.here()
@@ -39,6 +39,8 @@ def main() -> None:
     except PeerLost as lost:
         print(f"process {os.environ['RANK']} has lost another: {lost}", file=sys.stderr)
         sys.exit(EXIT_BUG)
+    if os.getppid() != launcher:  # which is dead: nobody is there to report to
+        sys.exit(outcome.code)
     if os.environ["LOCAL_RANK"] == "0":
         report(outcome)
 
@@ -70,10 +72,14 @@ def _follow(team: Team, workspace: Workspace) -> Outcome:
     return Outcome(work["name"], share.follow(work))
 
 
-def _end_with_the_launcher() -> None:
-    """Have a killed launcher's leader stop as if it was asked to: nobody would start it again."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _heed_the_launcher() -> None:
+    """Do not outlive a killed launcher, which would have started this process again when it dies.
+
+    The leader stops as if it was asked to; it lets those beside it go when it has saved. On another machine nobody
+    waits for a process whose launcher is gone: the others go on without it.
+    """
+    if sys.platform == "linux" and (leads() or HEAD not in os.environ):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM if leads() else signal.SIGKILL)
 
 
 if __name__ == "__main__":

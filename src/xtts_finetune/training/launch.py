@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -114,7 +114,7 @@ def lead(launch: LaunchParams, phase: PhaseName) -> int:
     _refuse_lacking_gpus(launch)
     host, port = host_and_port(rendezvous_of(launch)) if launch.nodes > 1 else ("127.0.0.1", 0)
     store = _opened(host, port)
-    with _stop_reaches_the_leader():
+    with _on_stop(_ask_the_leader):
         return _run(f"{host}:{store.port}", launch, [phase], is_head=True).code
 
 
@@ -126,7 +126,8 @@ def serve(launch: LaunchParams) -> Outcome:
         RendezvousError: the head is gone, or its phase at an end.
     """
     _refuse_lacking_gpus(launch)
-    return _run(rendezvous_of(launch), launch, [], is_head=False)
+    with _on_stop(_leave):
+        return _run(rendezvous_of(launch), launch, [], is_head=False)
 
 
 def report(outcome: Outcome) -> None:
@@ -246,16 +247,14 @@ def _refuse_lacking_gpus(launch: LaunchParams) -> None:
 
 
 @contextmanager
-def _stop_reaches_the_leader() -> Iterator[None]:
-    """Pass signals that ask to stop on to the leader, which saves; the launcher ends when it has."""
+def _on_stop(act: Callable[[list[psutil.Process]], None]) -> Iterator[None]:
+    """Let signals that ask to stop do this with the processes that were started; without any, they just interrupt."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        leaders = [child for child in psutil.Process().children() if child.environ().get("LOCAL_RANK") == "0"]
-        if not leaders:
+        started = [child for child in psutil.Process().children() if "LOCAL_RANK" in child.environ()]
+        if not started:
             raise KeyboardInterrupt
-        if sys.platform != "win32":  # there Ctrl-C reaches every process of the console by itself
-            for leader in leaders:
-                leader.send_signal(signal.SIGTERM)
+        act(started)
 
     previous = {number: signal.signal(number, on_signal) for number in stop_signals()}
     try:
@@ -263,3 +262,18 @@ def _stop_reaches_the_leader() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _ask_the_leader(started: list[psutil.Process]) -> None:
+    """It saves, and ends all; then the launcher ends, too."""
+    if sys.platform != "win32":  # there Ctrl-C reaches every process of the console by itself
+        for process in started:
+            if process.environ()["LOCAL_RANK"] == "0":
+                process.terminate()
+
+
+def _leave(started: list[psutil.Process]) -> None:
+    """The others go on without them."""
+    for process in started:
+        process.kill()
+    raise KeyboardInterrupt
