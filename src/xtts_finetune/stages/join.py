@@ -11,7 +11,8 @@ from xtts_finetune.core.errors import EXIT_DONE, Stopped
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import LaunchParams, load_params
 from xtts_finetune.stages.process import begin_process
-from xtts_finetune.training.launch import Outcome, rendezvous_of, serve
+from xtts_finetune.training.launch import Outcome, serve
+from xtts_finetune.training.meeting import rendezvous_of
 from xtts_finetune.training.team import host_and_port
 
 

@@ -3,12 +3,15 @@
 The leader does what the stage does where there is one process alone; all others follow it.
 """
 
-import ctypes
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, UserError, exit_code_of
+from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, UserError, exit_code_of
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.model.device import make_deterministic
@@ -21,14 +24,11 @@ from xtts_finetune.training.phases import inputs_to_follow
 from xtts_finetune.training.share import Share
 from xtts_finetune.training.team import HEAD, PeerLost, Team, leads
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 def main() -> None:
     """Take part in the training of the phase that the arguments name, or that the leader tells."""
     begin_process()
-    launcher = os.getppid()
-    _heed_the_launcher()
+    launcher_lives = _heed_the_launcher()
     if not leads():
         for number in stop_signals():  # meant for the leader, which saves, and then lets the others go
             signal.signal(number, signal.SIG_IGN)
@@ -39,9 +39,7 @@ def main() -> None:
     except PeerLost as lost:
         print(f"process {os.environ['RANK']} has lost another: {lost}", file=sys.stderr)
         sys.exit(EXIT_BUG)
-    if os.getppid() != launcher:  # which is dead: nobody is there to report to
-        sys.exit(outcome.code)
-    if os.environ["LOCAL_RANK"] == "0":
+    if os.environ["LOCAL_RANK"] == "0" and launcher_lives():
         report(outcome)
 
 
@@ -49,12 +47,21 @@ def _lead(team: Team, workspace: Workspace, name: str) -> Outcome:
     phase: PhaseName = next(phase for phase in PHASES if phase == name)
 
     def lead() -> None:
-        with explained_stops(workspace):
+        with explained_stops(workspace), _ends_at_once_when_interrupted():
             train(workspace, load_params(workspace.params), phase, team)
 
     code = exit_code_of(lead)
     team.end(code)
     return Outcome(phase, code)
+
+
+@contextmanager
+def _ends_at_once_when_interrupted() -> Iterator[None]:
+    """In the middle of anything the others cannot be told: they learn it from the connection, and the launcher ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(EXIT_RESUMABLE)
 
 
 def _follow(team: Team, workspace: Workspace) -> Outcome:
@@ -72,14 +79,25 @@ def _follow(team: Team, workspace: Workspace) -> Outcome:
     return Outcome(work["name"], share.follow(work))
 
 
-def _heed_the_launcher() -> None:
-    """Do not outlive a killed launcher, which would have started this process again when it dies.
+def _heed_the_launcher() -> Callable[[], bool]:
+    """Do not outlive a killed launcher, which would have started this process again; returns whether it lives.
 
-    The leader stops as if it was asked to; it lets those beside it go when it has saved. On another machine nobody
+    The leader stops as if it was asked to, and lets those beside it go when it has saved. On another machine nobody
     waits for a process whose launcher is gone: the others go on without it.
     """
-    if sys.platform == "linux" and (leads() or HEAD not in os.environ):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM if leads() else signal.SIGKILL)
+    launcher = os.getppid()
+
+    def lives() -> bool:
+        return os.getppid() == launcher
+
+    def watch() -> None:
+        while lives():
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM if leads() else signal.SIGKILL)
+
+    if leads() or HEAD not in os.environ:
+        threading.Thread(target=watch, daemon=True).start()
+    return lives
 
 
 if __name__ == "__main__":
