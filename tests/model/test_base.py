@@ -250,6 +250,14 @@ def test_a_config_with_a_wrong_type_names_it(source: Path, tmp_path: Path) -> No
     assert "lacks usable model_args: gpt_n_heads, gpt_code_stride_len" in str(refused(source, tmp_path))
 
 
+def test_a_model_without_a_perceiver(source: Path, tmp_path: Path) -> None:
+    config = read_json(source / "config.json")
+    config["model_args"]["gpt_use_perceiver_resampler"] = False
+    (source / "config.json").unlink()
+    write_json(source / "config.json", config)
+    assert "without gpt_use_perceiver_resampler" in str(refused(source, tmp_path))
+
+
 @pytest.mark.parametrize("content", ["", "not json", "[]", '{"model": {"type": "BPE", "vocab": [1]}}'])
 def test_bad_vocabulary(source: Path, tmp_path: Path, content: str) -> None:
     (source / "vocab.json").unlink()

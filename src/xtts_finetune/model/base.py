@@ -156,6 +156,8 @@ def _read_args(config: Path) -> dict[str, Any]:
         sizes = {name: value for name, value in xtts.default_args().items() if isinstance(value, int)}
         lacking = [name for name, value in sizes.items() if type(args.get(name)) is not type(value)]
         what = f"lacks usable model_args: {', '.join(lacking)}" if lacking else ""
+        if not what and not args.get("gpt_use_perceiver_resampler"):
+            what = "is of a model without gpt_use_perceiver_resampler, which XTTS v2 has: it cannot be trained here"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"is not the config.json of an XTTS model: {error!r}"
     if what:
