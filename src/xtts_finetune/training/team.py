@@ -26,7 +26,8 @@ from xtts_finetune.training.place import Place
 STORE = "XTTS_FINETUNE_STORE"  # host:port of the store at which the processes meet
 ROUND = "XTTS_FINETUNE_ROUND"  # how often they met there before
 HEAD = "XTTS_FINETUNE_HEAD"  # set on the machine whose first process leads
-SILENCE = timedelta(minutes=10)  # without a word from the others, before they count as lost
+# Without a word from the others, before they count as lost. A leader says nothing while a slow disk keeps it waiting.
+SILENCE = timedelta(minutes=30)
 
 
 class Task(IntEnum):
