@@ -39,6 +39,7 @@ def cluster(tmp_path: Path) -> Path:
 
 def submitted(cluster: Path, **environment: str) -> "subprocess.Popen[str]":
     of_slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "gpu-[1-2]"}
+    of_slurm["SLURM_CPUS_PER_TASK"] = "8"
     path = f"{cluster}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
         ["bash", str(SLURM)],
@@ -54,7 +55,8 @@ def test_slurm_starts_dvc_on_the_first_machine_and_join_on_the_others(cluster: P
     said, _ = job.communicate(timeout=60)
     assert job.returncode == 0
     assert "dvc repro at gpu-1:29400\n" in said
-    join = "srun --nodes=1 --ntasks=1 --exclude=gpu-1 .venv/bin/xtts-finetune join for gpu-1:29400\n"
+    options = "--nodes=1 --ntasks=1 --exclude=gpu-1 --cpus-per-task=8"
+    join = f"srun {options} .venv/bin/xtts-finetune join for gpu-1:29400\n"
     assert join in said and "requeued" not in said
 
 

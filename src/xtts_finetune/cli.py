@@ -153,9 +153,9 @@ def join() -> None:
     """Let this machine take part in a training that runs on another one.
 
     There `dvc repro` runs, with `launch.nodes` and `launch.rendezvous` in params.yaml; here the same checkout,
-    environment and prepared/ must lie, on a shared disk or as a copy. Where to meet is read from params.yaml, or from
-    the environment's XTTS_FINETUNE_RENDEZVOUS. Each phase begins with the machines that are there half a minute after
-    it could; who comes later is taken in, from the last saved state on. When a machine is lost, the others go on.
+    environment and prepared/ must lie, on a shared disk or as a copy: else it is refused. Where to meet is read from
+    params.yaml, or from the environment's XTTS_FINETUNE_RENDEZVOUS. A phase begins with the machines that come within
+    half a minute; one that comes later is taken in when the leader has saved. When one is lost, the others go on.
 
     Nothing is written here. It ends when phase 2 is trained, or the training stops. The machines trust each other, and
     everybody who can reach them: use a network of your own.

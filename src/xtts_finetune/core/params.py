@@ -50,8 +50,8 @@ def _as_an_address(uri: str) -> str:
 
 
 def _as_a_meeting_place(endpoint: str) -> str:
-    host, colon, port = endpoint.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    host_and_port = re.fullmatch(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d+)", endpoint)
+    if not host_and_port or not 0 < int(host_and_port[1]) < 2**16:
         raise ValueError("is no host:port, as gpu-1:29400 is one")
     return endpoint
 

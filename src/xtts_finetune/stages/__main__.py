@@ -34,7 +34,7 @@ def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
             if params.launch.processes * params.launch.nodes > 1:
                 from xtts_finetune.training.launch import lead
 
-                sys.exit(lead(params.launch, phase))
+                sys.exit(lead(workspace, params.launch, phase))
             from xtts_finetune.stages.train import train_alone
 
             train_alone(workspace, params, phase)

@@ -11,8 +11,8 @@ from xtts_finetune.core.errors import EXIT_DONE, Stopped
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import LaunchParams, load_params
 from xtts_finetune.stages.process import begin_process
-from xtts_finetune.training.launch import Outcome, serve
-from xtts_finetune.training.meeting import rendezvous_of
+from xtts_finetune.training.launch import Outcome, refuse_what_is_lacking, serve
+from xtts_finetune.training.meeting import refuse_unknown_host, rendezvous_of
 from xtts_finetune.training.team import host_and_port
 
 
@@ -26,21 +26,23 @@ def join(workspace: Workspace) -> Iterator[str]:
     begin_process()
     launch = load_params(workspace.params).launch
     endpoint = rendezvous_of(launch)
+    refuse_what_is_lacking(launch)
+    refuse_unknown_host(endpoint)
     phase = None
     while phase != PHASES[-1]:
         yield f"waiting for dvc repro at {endpoint}"
-        outcome = _served(endpoint, launch)
+        outcome = _served(workspace, endpoint, launch)
         if outcome.code != EXIT_DONE:
             raise Stopped(f"the training at {endpoint} stopped (exit code {outcome.code}); why is said there")
         phase = outcome.phase
         yield f"{phase} is trained"
 
 
-def _served(endpoint: str, launch: LaunchParams) -> Outcome:
+def _served(workspace: Workspace, endpoint: str, launch: LaunchParams) -> Outcome:
     """What became of the next phase; waits until there is one."""
     while True:
         try:
             socket.create_connection(host_and_port(endpoint), timeout=2).close()
-            return serve(launch)
+            return serve(workspace, launch)
         except (OSError, RendezvousError, DistError):  # nobody is there yet, or any more; or a phase has just ended
             time.sleep(1)

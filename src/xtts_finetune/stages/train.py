@@ -42,7 +42,7 @@ def train(workspace: Workspace, params: Params, name: PhaseName, team: Team) -> 
     remove_finished_work(workspace)
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
-    with store.locked(), stop_on_signals() as stop:
+    with store.locked(), stop_on_signals(is_patient=team.is_launched) as stop:
         relink_finished_work(workspace, name)
         claimed = claim(job, store, lambda: is_kept(workspace, name))
         if not store.done:
@@ -61,7 +61,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
         log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU waits for nothing
         run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
         end = fit(run, claimed.state, stop)
-        team.end(EXIT_DONE)  # what is left to do, the leader does alone
+        team.end(job.name, EXIT_DONE)  # what is left to do, the leader does alone
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
 

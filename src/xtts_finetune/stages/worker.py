@@ -8,10 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import NoReturn
 
-from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, UserError, exit_code_of
+from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, EXIT_USER, UserError, exit_code_of
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.model.device import make_deterministic
@@ -32,6 +32,7 @@ def main() -> None:
     if not leads():
         for number in stop_signals():  # meant for the leader, which saves, and then lets the others go
             signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by the launcher itself
     workspace = Workspace.here()
     try:
         team = Team.join()
@@ -39,6 +40,8 @@ def main() -> None:
     except PeerLost as lost:
         print(f"process {os.environ['RANK']} has lost another: {lost}", file=sys.stderr)
         sys.exit(EXIT_BUG)
+    except KeyboardInterrupt:
+        _end_at_once()
     if os.environ["LOCAL_RANK"] == "0" and launcher_lives():
         report(outcome)
 
@@ -47,36 +50,35 @@ def _lead(team: Team, workspace: Workspace, name: str) -> Outcome:
     phase: PhaseName = next(phase for phase in PHASES if phase == name)
 
     def lead() -> None:
-        with explained_stops(workspace), _ends_at_once_when_interrupted():
-            train(workspace, load_params(workspace.params), phase, team)
+        with explained_stops(workspace):
+            try:
+                train(workspace, load_params(workspace.params), phase, team)
+            except KeyboardInterrupt:
+                _end_at_once()
 
     code = exit_code_of(lead)
-    team.end(code)
+    team.end(phase, code)
     return Outcome(phase, code)
-
-
-@contextmanager
-def _ends_at_once_when_interrupted() -> Iterator[None]:
-    """In the middle of anything the others cannot be told: they learn it from the connection, and the launcher ends."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        os._exit(EXIT_RESUMABLE)
 
 
 def _follow(team: Team, workspace: Workspace) -> Outcome:
     work = team.hear_work()
     if "code" in work:
-        return Outcome(None, work["code"])
+        return Outcome(work["name"], work["code"])
     make_deterministic()
     try:
         share = Share(inputs_to_follow(workspace, work), team)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        team.answer(error.problems[0])
-        return Outcome(work["name"], [order.code for order in team.orders()][-1])
-    team.answer(None)
+        sys.exit(EXIT_USER)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader may need this process to get to where it can save
     return Outcome(work["name"], share.follow(work))
+
+
+def _end_at_once() -> NoReturn:
+    """In the middle of anything the others cannot be told: they learn it from the connection."""
+    sys.stdout.flush()
+    os._exit(EXIT_RESUMABLE)
 
 
 def _heed_the_launcher() -> Callable[[], bool]:

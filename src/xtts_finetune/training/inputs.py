@@ -1,6 +1,5 @@
 """What a phase is trained on and from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,4 +22,3 @@ class Inputs:
     train: FeatureReader
     eval: FeatureReader
     start_step: int  # the last step of the phase before
-    origin: Mapping[str, str]  # what all processes that train together must have alike, by name: digests and versions

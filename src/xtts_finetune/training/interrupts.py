@@ -26,13 +26,20 @@ def stop_signals() -> list[signal.Signals]:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch `stop_signals` while the block runs; a second one acts as it would have without us."""
+def stop_on_signals(is_patient: bool = False) -> Iterator[StopRequest]:
+    """Catch `stop_signals` while the block runs; a second one acts as it would have without us.
+
+    Args:
+        is_patient: a second one is no more than the first. Where a launcher passes a signal on, that is sent to all
+            processes, too.
+    """
     request = StopRequest()
     previous = {number: signal.getsignal(number) for number in stop_signals()}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         request.signal = signal.Signals(number)
+        if is_patient:
+            return
         signal.signal(number, previous[signal.Signals(number)])
 
     for number in previous:

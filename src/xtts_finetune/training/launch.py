@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,19 +18,31 @@ from typing import Self
 
 import psutil
 import torch
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from xtts_finetune.core.errors import EXIT_BUG, Problem, Stopped, UserError
-from xtts_finetune.core.layout import PhaseName
+from xtts_finetune.checkpoints.identity import origin_of
+from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.core.errors import Problem, Stopped, UserError
+from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import LaunchParams
 from xtts_finetune.training.interrupts import stop_signals
-from xtts_finetune.training.meeting import BACKEND, PATIENCE, interface_of, opened, own_address, rendezvous_of
+from xtts_finetune.training.meeting import (
+    BACKEND,
+    PATIENCE,
+    Ground,
+    ground_of,
+    interface_of,
+    open_meeting,
+    open_store,
+    own_address,
+    rendezvous_of,
+)
 from xtts_finetune.training.team import HEAD, STORE, host_and_port
 
-RESTARTS = 3  # after processes that died, before a phase gives up
+RESTARTS = 3  # in a row, of processes that died before they saved anything new; then a phase gives up
 _OUTCOME = "outcome"
 _LAUNCHER = "XTTS_FINETUNE_LAUNCHER"  # host:port at which this machine's first process reports to its launcher
 _WORKER = ["-m", "xtts_finetune.stages.worker"]
@@ -68,30 +81,93 @@ class _Stop:
         _leave(started)
 
 
-def lead(launch: LaunchParams, phase: PhaseName) -> int:
+class _Head:
+    """Rounds as the head wants them: none after a stop, and none in vain."""
+
+    def __init__(self, stop: _Stop, states: CheckpointReader) -> None:
+        self._stop = stop
+        self._states = states
+        self._newest = -1
+        self._in_vain = -1  # rounds, since the newest state was saved
+        self._is_change = False
+
+    def before_round(self) -> None:
+        """Count the round.
+
+        Raises:
+            KeyboardInterrupt: the leader was asked to stop, and died of it.
+            Stopped: nothing new was saved in the rounds before this one.
+        """
+        if self._stop.is_asked:
+            raise KeyboardInterrupt
+        newest = max((state.step for state in self._states.states()), default=-1)
+        if newest > self._newest:
+            self._newest, self._in_vain = newest, 0
+        elif not self._is_change:
+            self._in_vain += 1
+        self._is_change = False
+        if self._in_vain > RESTARTS:
+            what = "processes ended too early again and again (why, they said above), with no new state between"
+            raise Stopped(f"{what}. What was saved is kept; dvc repro goes on there")
+
+    def before_change(self) -> None:
+        """Let the leader save first, however long it takes: torch would kill it after half a minute."""
+        self._is_change = True
+        leader = _started().get("0")
+        if leader:
+            leader.terminate()
+            with suppress(psutil.NoSuchProcess):
+                while leader.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.1)
+
+
+def lead(workspace: Workspace, launch: LaunchParams, phase: PhaseName) -> int:
     """Train a phase in the processes of this machine and of those that join it; returns the leader's exit code.
 
     Raises:
         UserError: launch asks for what is not here.
-        Stopped: processes were killed again and again.
+        Stopped: processes died again and again.
     """
-    _refuse_what_is_lacking(launch)
-    host, port = host_and_port(rendezvous_of(launch)) if launch.nodes > 1 else ("127.0.0.1", 0)
-    store = opened(host, port)
+    refuse_what_is_lacking(launch)
+    if launch.nodes > 1:
+        endpoint = rendezvous_of(launch)
+        store = open_meeting(endpoint, Ground(launch.nodes, _origin(workspace)))
+    else:
+        store = open_store("127.0.0.1", 0)
+        endpoint = f"127.0.0.1:{store.port}"
     with _Stop(_ask_the_leader) as stop:
-        return _run(f"{host}:{store.port}", launch, [phase], stop).code
+        head = _Head(stop, CheckpointReader(workspace.work(phase)))
+        while True:
+            try:
+                return _run(endpoint, launch, [phase], head).code
+            except (RendezvousError, DistError) as error:  # a machine left while a round was formed: another round
+                print(f"machines did not come together: {error}", file=sys.stderr)
+                head.before_round()
 
 
-def serve(launch: LaunchParams) -> Outcome:
+def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
     """Work for the head, for one phase.
 
     Raises:
-        UserError, Stopped: as `lead`.
-        RendezvousError: the head is gone, or its phase at an end.
+        UserError: this machine does not fit the head.
+        Stopped: as `lead`.
+        RendezvousError, DistError: the head is gone, or its phase at an end.
     """
-    _refuse_what_is_lacking(launch)
+    endpoint = rendezvous_of(launch)
+    ground = ground_of(endpoint)
+    origin = _origin(workspace)
+    apart = [name for name, value in ground.origin.items() if origin.get(name) != value]
+    if apart:
+        remedy = "let all machines have the same checkout, environment, prepared/ and kind of device; then join again"
+        differs = Problem(str(workspace.root), f"{', '.join(apart)}: not as at {endpoint}", remedy)
+        raise UserError("this machine cannot take part", [differs])
     with _Stop(_leave):
-        return _run(rendezvous_of(launch), launch, [], None)
+        return _run(endpoint, launch.model_copy(update={"nodes": ground.nodes}), [], None)
+
+
+def _origin(workspace: Workspace) -> dict[str, str]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {**origin_of(workspace), "the version of PyTorch": torch.__version__, "the kind of device": device}
 
 
 def report(outcome: Outcome) -> None:
@@ -104,41 +180,26 @@ def report(outcome: Outcome) -> None:
     store.set(_OUTCOME, json.dumps([outcome.phase, outcome.code]))
 
 
-def _run(endpoint: str, launch: LaunchParams, arguments: list[str], head: _Stop | None) -> Outcome:
+def _run(endpoint: str, launch: LaunchParams, arguments: list[str], head: _Head | None) -> Outcome:
     """`head`: on the head alone."""
-    address, reports = own_address(*host_and_port(endpoint)), opened("127.0.0.1", 0)
+    address, reports = own_address(*host_and_port(endpoint)), open_store("127.0.0.1", 0)
     _set_environment(endpoint, address, launch.processes, head is not None)
     os.environ[_LAUNCHER] = f"127.0.0.1:{reports.port}"
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=launch.nodes,
         nproc_per_node=launch.processes,
-        logs_specs=DefaultLogsSpecs(),
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
         run_id=BACKEND,
         rdzv_backend=BACKEND,
         rdzv_endpoint=endpoint,
-        rdzv_configs={"is_over": None if head is None else lambda: head.is_asked},
-        max_restarts=RESTARTS,
+        rdzv_configs={"head": head},
+        max_restarts=1_000_000,  # the head says when it is enough
         local_addr=address,
         signals_to_handle="SIGABRT",  # none of those that a stage handles itself
     )
-    try:
-        elastic_launch(config, sys.executable)(*_WORKER, *arguments)
-    except ChildFailedError as error:
-        _explain(error)
+    elastic_launch(config, sys.executable)(*_WORKER, *arguments)
     return Outcome(*json.loads(reports.get(_OUTCOME)))
-
-
-def _explain(error: ChildFailedError) -> None:
-    """What became of processes that died once too often: those that raised something have said it themselves."""
-    killed = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode < 0]
-    if not killed:
-        sys.exit(EXIT_BUG)
-    rank, failure = killed[0]
-    times = f"{RESTARTS + 1} times, the last by {failure.signal_name()}"
-    raise Stopped(
-        f"process {rank} died {times}: perhaps the memory is full. What was saved is kept; dvc repro goes on there"
-    ) from error
 
 
 def _set_environment(endpoint: str, address: str, processes: int, is_head: bool) -> None:
@@ -146,7 +207,8 @@ def _set_environment(endpoint: str, address: str, processes: int, is_head: bool)
     os.environ[STORE] = endpoint
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
     interface = interface_of(address)
     if interface:  # else gloo looks up the host's name, which may lead to another network
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
@@ -156,7 +218,13 @@ def _set_environment(endpoint: str, address: str, processes: int, is_head: bool)
         os.environ[HEAD] = "1"
 
 
-def _refuse_what_is_lacking(launch: LaunchParams) -> None:
+def _cores() -> int:
+    """How many this process may use: a scheduler may have given it a part of the machine."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def refuse_what_is_lacking(launch: LaunchParams) -> None:
+    """Raise UserError where this machine cannot run so many processes."""
     where, count = f"params.yaml: launch.processes = {launch.processes}", torch.cuda.device_count()
     if sys.platform == "win32":
         remedy = "write processes: 1 and nodes: 1, or train under WSL"

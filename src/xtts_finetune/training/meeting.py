@@ -3,21 +3,29 @@
 Torch's elastic launcher forms the rounds there: which machines take part, and which rank each process has.
 """
 
+import json
 import os
 import socket
-from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 import psutil
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous import (
+    RendezvousError,
     RendezvousHandler,
     RendezvousInfo,
     RendezvousParameters,
     rendezvous_handler_registry,
 )
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
-from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, RendezvousTimeout
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
+    DynamicRendezvousHandler,
+    RendezvousTimeout,
+    _RendezvousExitOp,
+)
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.params import LaunchParams
@@ -27,6 +35,15 @@ BACKEND = "xtts-finetune"  # its name in torch's launcher
 RENDEZVOUS = "XTTS_FINETUNE_RENDEZVOUS"  # in place of launch.rendezvous, where a cluster's scheduler gives machines out
 LATECOMERS = timedelta(seconds=30)  # how long a round waits for further machines
 PATIENCE = timedelta(seconds=60)  # with a store that does not answer
+_GROUND = "ground"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all machines of a training must have in common."""
+
+    nodes: int  # how many there may be
+    origin: dict[str, str]  # digests and versions by name
 
 
 def rendezvous_of(launch: LaunchParams) -> str:
@@ -43,7 +60,16 @@ def rendezvous_of(launch: LaunchParams) -> str:
     raise UserError("machines cannot meet", [Problem("params.yaml: launch.rendezvous", what, remedy)])
 
 
-def opened(host: str, port: int) -> TCPStore:
+def refuse_unknown_host(endpoint: str) -> None:
+    """Raise UserError where nobody knows the address: waiting for it would have no end."""
+    try:
+        socket.getaddrinfo(*host_and_port(endpoint))
+    except socket.gaierror as error:
+        problem = Problem(f"launch.rendezvous = {endpoint}", f"is not known here: {error.strerror}", "correct it")
+        raise UserError("machines cannot meet", [problem]) from None
+
+
+def open_store(host: str, port: int) -> TCPStore:
     """The store, listening at this address alone: what lies in it is as trusted as code.
 
     Raises:
@@ -61,6 +87,30 @@ def opened(host: str, port: int) -> TCPStore:
         raise UserError("machines cannot meet", [problem]) from None
     port = listening.getsockname()[1]
     return TCPStore(host, port, is_master=True, master_listen_fd=listening.detach(), wait_for_workers=False)
+
+
+def open_meeting(endpoint: str, ground: Ground) -> TCPStore:
+    """The store at which other machines meet this one, and find what they must have alike.
+
+    Raises:
+        UserError: it cannot listen there, or nobody else could reach it.
+    """
+    host, port = host_and_port(endpoint)
+    with suppress(OSError):  # of which the store tells
+        address = socket.gethostbyname(host)
+        if address.startswith("127.") and host not in (address, "localhost"):
+            what = f"is {address} here (by /etc/hosts?), where no other machine can reach it"
+            remedy = "give this machine's address in numbers, as the others reach it"
+            raise UserError("machines cannot meet", [Problem(f"launch.rendezvous = {endpoint}", what, remedy)])
+    store = open_store(host, port)
+    store.set(_GROUND, json.dumps([ground.nodes, ground.origin]))
+    return store
+
+
+def ground_of(endpoint: str) -> Ground:
+    """What the head at this address says of its training; raises DistError where there is none."""
+    host, port = host_and_port(endpoint)
+    return Ground(*json.loads(TCPStore(host, port, is_master=False, timeout=PATIENCE).get(_GROUND)))
 
 
 def own_address(host: str, port: int) -> str:
@@ -84,7 +134,7 @@ class Rendezvous(DynamicRendezvousHandler):
     next round (pytorch/pytorch issues 135712 and 182221). Ours meet at the head's, under the number of the round.
     """
 
-    is_over: Callable[[], bool] | None = None  # whether no further round is wanted; on the head alone
+    head: "Head | None" = None  # on the head alone
 
     @property
     def use_agent_store(self) -> bool:
@@ -94,18 +144,35 @@ class Rendezvous(DynamicRendezvousHandler):
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        if self.is_over and self.is_over():
-            raise KeyboardInterrupt
+        if self.head:
+            self.head.before_round()
         info = super().next_rendezvous()
         os.environ[ROUND] = str(self._state_holder.state.round)
         return info
 
+    def num_nodes_waiting(self) -> int:
+        """How many machines want to take part; where there are any, all processes are ended, and a round begins."""
+        waiting = super().num_nodes_waiting()
+        if waiting and self.head:
+            self.head.before_change()
+        return waiting
+
     def shutdown(self) -> bool:
-        """End this machine's part. The head alone closes the rendezvous: others may go before the work is done."""
-        if self.is_over:
-            return super().shutdown()
+        """Leave, so that no round counts on this machine. The others may go on: nobody closes it for them."""
         self._stop_heartbeats()
+        with suppress(RendezvousError):  # the head is gone
+            self._op_executor.run(_RendezvousExitOp(), self._get_deadline(self._settings.timeout.close))
         return True
+
+
+class Head(Protocol):
+    """What the head does about rounds."""
+
+    def before_round(self) -> None:
+        """May refuse it by raising."""
+
+    def before_change(self) -> None:
+        """Processes that work are about to be ended, as another machine came."""
 
 
 def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
@@ -121,7 +188,7 @@ def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
         RendezvousTimeout(last_call=LATECOMERS),
     )
     assert isinstance(handler, Rendezvous)
-    handler.is_over = parameters.config["is_over"]
+    handler.head = parameters.config["head"]
     return handler
 
 

@@ -1,15 +1,12 @@
 """A phase as data: what it starts from, what identifies it, and what it leaves behind."""
 
-import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
-from xtts_finetune.checkpoints.identity import Identity, Record, identity_of, origin_of
+from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
 from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.commands import quoted
@@ -83,7 +80,6 @@ class Job:
             train=FeatureReader(self.workspace.prepared, "train"),
             eval=FeatureReader(self.workspace.prepared, "eval"),
             start_step=self.start_step,
-            origin=_origin(self.workspace),
         )
 
     def _initial_weights(self) -> Path | None:
@@ -102,17 +98,8 @@ def inputs_to_follow(workspace: Workspace, work: dict[str, Any]) -> Inputs:
 
     Args:
         work: as `Share.begin` tells it.
-
-    Raises:
-        UserError: what is here is not what the leader has.
     """
-    origin, base = _origin(workspace), Base(workspace.prepared / "base", workspace.root)
-    apart = [name for name, value in work["origin"].items() if origin.get(name) != value]
-    if apart:
-        where = f"{workspace.root} on {platform.node()}"
-        remedy = "let all machines have the same checkout, environment and prepared/, on a shared disk or as a copy"
-        differs = Problem(where, f"{', '.join(apart)}: not as where dvc repro runs", remedy)
-        raise UserError("this machine cannot take part", [differs])
+    base = Base(workspace.prepared / "base", workspace.root)
     return Inputs(
         name=work["name"],
         phase=PhaseParams(**work["phase"]),
@@ -122,12 +109,7 @@ def inputs_to_follow(workspace: Workspace, work: dict[str, Any]) -> Inputs:
         train=FeatureReader(workspace.prepared, "train"),
         eval=FeatureReader(workspace.prepared, "eval"),
         start_step=work["start_step"],
-        origin=origin,
     )
-
-
-def _origin(workspace: Workspace) -> dict[str, str]:
-    return {**origin_of(workspace), "torch": torch.__version__}
 
 
 def summary(run: Run, record: Record, end: Ending) -> dict[str, Any]:

@@ -70,8 +70,7 @@ class Run:
         """Go back to `state`, the newest that verifies; False if there is none and the run starts from its beginning.
 
         Raises:
-            UserError: the state lacks tensors that this code needs, or has others; or other processes of the team
-                cannot take part.
+            UserError: the state lacks tensors that this code needs, or has others.
         """
         if state is None:
             self.store.discard_newer(-1)

@@ -46,11 +46,7 @@ class Share:
     # For the leader: all processes take part.
 
     def begin(self) -> None:
-        """Have the others start where this process stands, with the same weights and moments.
-
-        Raises:
-            UserError: one of them cannot take part.
-        """
+        """Have the others start where this process stands, with the same weights and moments."""
         inputs = self.inputs
         moments = dict(optimizer_tensors(self.gpt, self.optimizer))
         work = {
@@ -58,7 +54,6 @@ class Share:
             "phase": inputs.phase.model_dump(),
             "seed": inputs.seed,
             "start_step": inputs.start_step,
-            "origin": dict(inputs.origin),
             "moments": described(moments),
         }
         self.team.begin(work)

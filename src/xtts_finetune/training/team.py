@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.training.place import Place
 
 # How a process finds its team; beside them torch's elastic launcher sets RANK, WORLD_SIZE and others.
@@ -96,6 +96,11 @@ class Team:
         return cls(rank, size, leader, store)
 
     @property
+    def is_launched(self) -> bool:
+        """Whether a launcher started this process, and others may come."""
+        return self._store is not None
+
+    @property
     def in_words(self) -> str:
         """For behind the device's name; nothing of a team of one."""
         return f", in {self.size} processes" if self.size > 1 else ""
@@ -121,23 +126,16 @@ class Team:
     # What the leader says.
 
     def begin(self, work: dict[str, Any]) -> None:
-        """Tell the others what the work is, and have them begin when all are prepared.
+        """Tell the others what the work is, and have them begin.
 
         Raises:
-            UserError: one of them cannot take part, for the reason that it gave.
-            PeerLost: one of them does not answer.
+            PeerLost: one of them does not come.
         """
         if self.size == 1:
             return
         assert self._store
         self._store.set("work", json.dumps(work))
         self._is_led = True
-        with _others_needed():
-            others = [rank for rank in range(self.size) if rank != self.rank]
-            answers = [self._store.get(f"answer/{rank}").decode() for rank in others]
-        problems = [Problem(*json.loads(answer)) for answer in answers if answer]
-        if problems:
-            raise UserError("the machines do not fit together", problems)
         self.order(Order(Task.BEGIN))
 
     def order(self, order: Order) -> None:
@@ -146,8 +144,8 @@ class Team:
             with _others_needed():
                 dist.broadcast(_as_tensor(order), self._leader)
 
-    def end(self, code: int) -> None:
-        """Let the others go, as far as they still are there. Once is enough."""
+    def end(self, name: PhaseName, code: int) -> None:
+        """Let the others go, as far as they still are there; the phase `name` ended so. Once is enough."""
         if self.size == 1 or self._has_ended:
             return
         self._has_ended = True
@@ -155,14 +153,14 @@ class Team:
             if self._is_led:
                 self.order(Order(Task.END, code=code))
             elif self._store:
-                self._store.set("work", json.dumps({"code": code}))
+                self._store.set("work", json.dumps({"name": name, "code": code}))
         except PeerLost:
             pass  # gone already
 
     # What the others hear.
 
     def hear_work(self) -> dict[str, Any]:
-        """What the leader told; {"code": …} where it ended without.
+        """What the leader told; {"name": …, "code": …} where it ended without.
 
         Raises:
             PeerLost: the leader says nothing.
@@ -171,12 +169,6 @@ class Team:
         with _others_needed():
             content: dict[str, Any] = json.loads(self._store.get("work"))
         return content
-
-    def answer(self, problem: Problem | None) -> None:
-        """Say that this process is prepared, or why it cannot take part."""
-        assert self._store
-        text = json.dumps([problem.where, problem.what, problem.remedy]) if problem else ""
-        self._store.set(f"answer/{self.rank}", text)
 
     def orders(self) -> Iterator[Order]:
         """Every order up to the end, which comes, too; raises as `hear_work`."""
