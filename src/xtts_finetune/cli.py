@@ -160,6 +160,9 @@ def join() -> None:
     Nothing is written here. It ends when phase 2 is trained, or the training stops. The machines trust each other, and
     everybody who can reach them: use a network of your own.
     """
+    from xtts_finetune.stages.process import begin_process
+
+    begin_process()
     from xtts_finetune.stages.join import join as joined
 
     for line in joined(Workspace.here()):

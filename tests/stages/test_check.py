@@ -52,6 +52,19 @@ def test_a_language_is_refused_once(copied: Checkout) -> None:
     assert said.count("remedy: ") == 1
 
 
+@pytest.mark.parametrize(
+    ("rendezvous", "said"),
+    [
+        (None, "is null, and there is no XTTS_FINETUNE_RENDEZVOUS in the environment"),
+        ("203.0.113.1:29400", "launch.rendezvous = 203.0.113.1:29400\n      cannot be listened at"),
+        ("no-such-host.invalid:29400", "launch.rendezvous = no-such-host.invalid:29400\n      cannot be listened at"),
+    ],
+)
+def test_machines_that_cannot_meet_cost_no_out(copied: Checkout, rendezvous: str | None, said: str) -> None:
+    copied.change_params(lambda params: params["launch"].update(nodes=2, rendezvous=rendezvous))
+    assert said in refused(copied)
+
+
 def test_the_base_and_the_list_of_recordings_are_refused_together(copied: Checkout) -> None:
     copied.change_params(lambda params: params.update(base="xtts_v2"))
     metadata = copied.root / "data" / "metadata.csv"

@@ -49,7 +49,8 @@ def _as_an_address(uri: str) -> str:
     return uri
 
 
-def _as_a_meeting_place(endpoint: str) -> str:
+def as_a_meeting_place(endpoint: str) -> str:
+    """The endpoint; raises ValueError where it is no host:port."""
     host_and_port = re.fullmatch(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d+)", endpoint)
     if not host_and_port or not 0 < int(host_and_port[1]) < 2**16:
         raise ValueError("is no host:port, as gpu-1:29400 is one")
@@ -126,7 +127,7 @@ class LaunchParams(Strict):
 
     processes: PositiveInt  # on each machine: one for each of its GPUs
     nodes: PositiveInt  # machines at the most; on all but the first: xtts-finetune join
-    rendezvous: Annotated[str, AfterValidator(_as_a_meeting_place)] | None  # host:port of the first machine
+    rendezvous: Annotated[str, AfterValidator(as_a_meeting_place)] | None  # host:port of the first machine
 
 
 class EvaluateParams(Strict):

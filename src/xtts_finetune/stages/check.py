@@ -6,6 +6,7 @@ from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.meeting_place import listening_to_others, rendezvous_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.model.published import PUBLISHED, base_folder, check_published, is_pinned
@@ -15,9 +16,11 @@ def check(workspace: Workspace, params: Params) -> None:
     """Write base/checked.json: the base's files by their SHA-256. Whatever else was checked changes nothing in it.
 
     Raises:
-        UserError: metadata.csv or the base cannot be used; every problem is named.
+        UserError: metadata.csv or the base cannot be used, or other machines not met; every problem is named.
     """
     problems = _problems(lambda: read_metadata(workspace.data, params.prepare.language))
+    if params.launch.nodes > 1:
+        problems += _problems(lambda: listening_to_others(rendezvous_of(params.launch)).close())
     digests: dict[str, str] = {}  # of mini, which prepare builds, there are none
     if params.base != "mini":
         source, pinned = base_folder(workspace, params.base), is_pinned(params.base)

@@ -9,11 +9,9 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 
 from xtts_finetune.core.errors import EXIT_DONE, Stopped
 from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.meeting_place import host_and_port, refuse_unknown_host, rendezvous_of
 from xtts_finetune.core.params import LaunchParams, load_params
-from xtts_finetune.stages.process import begin_process
 from xtts_finetune.training.launch import Outcome, refuse_what_is_lacking, serve
-from xtts_finetune.training.meeting import refuse_unknown_host, rendezvous_of
-from xtts_finetune.training.team import host_and_port
 
 
 def join(workspace: Workspace) -> Iterator[str]:
@@ -23,14 +21,13 @@ def join(workspace: Workspace) -> Iterator[str]:
         UserError: params.yaml does not say where to meet, or asks for what is not here.
         Stopped: the training ended before.
     """
-    begin_process()
     launch = load_params(workspace.params).launch
     endpoint = rendezvous_of(launch)
     refuse_what_is_lacking(launch)
     refuse_unknown_host(endpoint)
     phase = None
     while phase != PHASES[-1]:
-        yield f"waiting for dvc repro at {endpoint}"
+        yield f"waiting for dvc repro at {endpoint} (Ctrl-C ends it)"
         outcome = _served(workspace, endpoint, launch)
         if outcome.code != EXIT_DONE:
             raise Stopped(f"the training at {endpoint} stopped (exit code {outcome.code}); why is said there")

@@ -11,6 +11,7 @@ def begin_process() -> None:
     """Go on whoever listens, and end by signals as by Ctrl-C, which removes what is half-written."""
     # Threads that wait must not spin: on a busy machine steps took four times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the stacks of connections that end
     speak_on_unheard()
     for number in stop_signals():
         signal.signal(number, signal.default_int_handler)

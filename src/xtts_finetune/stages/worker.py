@@ -14,7 +14,7 @@ from typing import NoReturn
 from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, EXIT_USER, UserError, exit_code_of
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import load_params
-from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.device import device_in_words, make_deterministic
 from xtts_finetune.stages.process import begin_process
 from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.stages.train import train
@@ -37,8 +37,8 @@ def main() -> None:
     try:
         team = Team.join()
         outcome = _lead(team, workspace, sys.argv[1]) if team.is_leader else _follow(team, workspace)
-    except PeerLost as lost:
-        print(f"process {os.environ['RANK']} has lost another: {lost}", file=sys.stderr)
+    except PeerLost:
+        print(f"process {os.environ['RANK']} ends: another one is gone", file=sys.stderr)
         sys.exit(EXIT_BUG)
     except KeyboardInterrupt:
         _end_at_once()
@@ -71,6 +71,8 @@ def _follow(team: Team, workspace: Workspace) -> Outcome:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER)
+    if os.environ["LOCAL_RANK"] == "0":
+        print(f"{work['name']} trains {device_in_words()}, too{team.in_words}", flush=True)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader may need this process to get to where it can save
     return Outcome(work["name"], share.follow(work))
 

@@ -6,6 +6,7 @@ where `dvc repro` runs.
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -26,11 +27,14 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from xtts_finetune.checkpoints.identity import origin_of
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.errors import Problem, Stopped, UserError
-from xtts_finetune.core.layout import PhaseName, Workspace
+from xtts_finetune.core.files import read_json, sha256_file
+from xtts_finetune.core.layout import FEATURES, PhaseName, Workspace
+from xtts_finetune.core.meeting_place import host_and_port, listening, rendezvous_of
 from xtts_finetune.core.params import LaunchParams
 from xtts_finetune.training.interrupts import stop_signals
 from xtts_finetune.training.meeting import (
     BACKEND,
+    LATECOMERS,
     PATIENCE,
     Ground,
     ground_of,
@@ -38,9 +42,8 @@ from xtts_finetune.training.meeting import (
     open_meeting,
     open_store,
     own_address,
-    rendezvous_of,
 )
-from xtts_finetune.training.team import HEAD, STORE, host_and_port
+from xtts_finetune.training.team import HEAD, STORE
 
 RESTARTS = 3  # in a row, of processes that died before they saved anything new; then a phase gives up
 _OUTCOME = "outcome"
@@ -105,6 +108,8 @@ class _Head:
             self._newest, self._in_vain = newest, 0
         elif not self._is_change:
             self._in_vain += 1
+        if self._in_vain > 0 and not self._is_change:
+            print(f"processes ended too early: all begin again ({self._in_vain} of {RESTARTS} in vain)", flush=True)
         self._is_change = False
         if self._in_vain > RESTARTS:
             what = "processes ended too early again and again (why, they said above), with no new state between"
@@ -112,6 +117,8 @@ class _Head:
 
     def before_change(self) -> None:
         """Let the leader save first, however long it takes: torch would kill it after half a minute."""
+        if not self._is_change:
+            print("another machine has come: the leader saves, and all go on together", flush=True)
         self._is_change = True
         leader = _started().get("0")
         if leader:
@@ -132,8 +139,10 @@ def lead(workspace: Workspace, launch: LaunchParams, phase: PhaseName) -> int:
     if launch.nodes > 1:
         endpoint = rendezvous_of(launch)
         store = open_meeting(endpoint, Ground(launch.nodes, _origin(workspace)))
+        seconds = LATECOMERS.total_seconds()
+        print(f"waiting {seconds:.0f} s for other machines: they type xtts-finetune join", flush=True)
     else:
-        store = open_store("127.0.0.1", 0)
+        store = open_store(listening("127.0.0.1:0"))
         endpoint = f"127.0.0.1:{store.port}"
     with _Stop(_ask_the_leader) as stop:
         head = _Head(stop, CheckpointReader(workspace.work(phase)))
@@ -156,6 +165,7 @@ def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
     endpoint = rendezvous_of(launch)
     ground = ground_of(endpoint)
     origin = _origin(workspace)
+    _refuse_damaged_features(workspace)
     apart = [name for name, value in ground.origin.items() if origin.get(name) != value]
     if apart:
         remedy = "let all machines have the same checkout, environment, prepared/ and kind of device; then join again"
@@ -163,6 +173,21 @@ def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
         raise UserError("this machine cannot take part", [differs])
     with _Stop(_leave):
         return _run(endpoint, launch.model_copy(update={"nodes": ground.nodes}), [], None)
+
+
+def _refuse_damaged_features(workspace: Workspace) -> None:
+    """A copy of prepared/ must be what its own list says: nothing else would notice."""
+    place, file = workspace.prepared, workspace.prepared / FEATURES
+    listed = read_json(file) if file.is_file() else {}
+
+    def is_whole(name: str) -> bool:
+        return (place / name).is_file() and sha256_file(place / name) == listed[name]
+
+    differ = [name for name in listed if not is_whole(name)]
+    if differ or not listed:
+        what = f"{', '.join(differ)}: not as {FEATURES} says" if differ else f"{FEATURES} is not there"
+        remedy = "copy prepared/ from where dvc repro runs"
+        raise UserError("this machine cannot take part", [Problem(str(place), what, remedy)])
 
 
 def _origin(workspace: Workspace) -> dict[str, str]:
@@ -182,7 +207,7 @@ def report(outcome: Outcome) -> None:
 
 def _run(endpoint: str, launch: LaunchParams, arguments: list[str], head: _Head | None) -> Outcome:
     """`head`: on the head alone."""
-    address, reports = own_address(*host_and_port(endpoint)), open_store("127.0.0.1", 0)
+    address, reports = own_address(*host_and_port(endpoint)), open_store(listening("127.0.0.1:0"))
     _set_environment(endpoint, address, launch.processes, head is not None)
     os.environ[_LAUNCHER] = f"127.0.0.1:{reports.port}"
     config = LaunchConfig(
@@ -198,6 +223,7 @@ def _run(endpoint: str, launch: LaunchParams, arguments: list[str], head: _Head 
         local_addr=address,
         signals_to_handle="SIGABRT",  # none of those that a stage handles itself
     )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
     elastic_launch(config, sys.executable)(*_WORKER, *arguments)
     return Outcome(*json.loads(reports.get(_OUTCOME)))
 
@@ -206,8 +232,6 @@ def _set_environment(endpoint: str, address: str, processes: int, is_head: bool)
     """For the processes to be started, which inherit it."""
     os.environ[STORE] = endpoint
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
     interface = interface_of(address)
     if interface:  # else gloo looks up the host's name, which may lead to another network
@@ -246,6 +270,7 @@ def _started() -> dict[str, psutil.Process]:
 
 def _ask_the_leader(started: dict[str, psutil.Process]) -> None:
     """It saves, and ends all; then the launcher ends, too."""
+    print("stopping, when all is saved; once more ends it at once", file=sys.stderr, flush=True)
     if "0" in started:
         started["0"].terminate()
 

@@ -27,12 +27,10 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     _RendezvousExitOp,
 )
 
-from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.params import LaunchParams
-from xtts_finetune.training.team import ROUND, host_and_port
+from xtts_finetune.core.meeting_place import host_and_port, listening_to_others
+from xtts_finetune.training.team import ROUND
 
 BACKEND = "xtts-finetune"  # its name in torch's launcher
-RENDEZVOUS = "XTTS_FINETUNE_RENDEZVOUS"  # in place of launch.rendezvous, where a cluster's scheduler gives machines out
 LATECOMERS = timedelta(seconds=30)  # how long a round waits for further machines
 PATIENCE = timedelta(seconds=60)  # with a store that does not answer
 _GROUND = "ground"
@@ -46,63 +44,15 @@ class Ground:
     origin: dict[str, str]  # digests and versions by name
 
 
-def rendezvous_of(launch: LaunchParams) -> str:
-    """host:port at which machines meet.
-
-    Raises:
-        UserError: neither params.yaml nor the environment says.
-    """
-    endpoint = launch.rendezvous or os.environ.get(RENDEZVOUS)
-    if endpoint:
-        return endpoint
-    what = f"is null, and there is no {RENDEZVOUS} in the environment"
-    remedy = "give the first machine's address, as the others reach it, and a free port, as gpu-1:29400"
-    raise UserError("machines cannot meet", [Problem("params.yaml: launch.rendezvous", what, remedy)])
-
-
-def refuse_unknown_host(endpoint: str) -> None:
-    """Raise UserError where nobody knows the address: waiting for it would have no end."""
-    try:
-        socket.getaddrinfo(*host_and_port(endpoint))
-    except socket.gaierror as error:
-        problem = Problem(f"launch.rendezvous = {endpoint}", f"is not known here: {error.strerror}", "correct it")
-        raise UserError("machines cannot meet", [problem]) from None
-
-
-def open_store(host: str, port: int) -> TCPStore:
-    """The store, listening at this address alone: what lies in it is as trusted as code.
-
-    Raises:
-        UserError: it cannot listen there.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
-    except OSError as error:
-        remedy = "give an address of this machine, as the others reach it, and a port that is free"
-        problem = Problem(f"launch.rendezvous = {host}:{port}", f"cannot be listened at: {error.strerror}", remedy)
-        raise UserError("machines cannot meet", [problem]) from None
-    port = listening.getsockname()[1]
-    return TCPStore(host, port, is_master=True, master_listen_fd=listening.detach(), wait_for_workers=False)
+def open_store(listening_at: socket.socket) -> TCPStore:
+    """A store behind this socket alone: what lies in it is as trusted as code."""
+    host, port = listening_at.getsockname()[:2]
+    return TCPStore(host, port, is_master=True, master_listen_fd=listening_at.detach(), wait_for_workers=False)
 
 
 def open_meeting(endpoint: str, ground: Ground) -> TCPStore:
-    """The store at which other machines meet this one, and find what they must have alike.
-
-    Raises:
-        UserError: it cannot listen there, or nobody else could reach it.
-    """
-    host, port = host_and_port(endpoint)
-    with suppress(OSError):  # of which the store tells
-        address = socket.gethostbyname(host)
-        if address.startswith("127.") and host not in (address, "localhost"):
-            what = f"is {address} here (by /etc/hosts?), where no other machine can reach it"
-            remedy = "give this machine's address in numbers, as the others reach it"
-            raise UserError("machines cannot meet", [Problem(f"launch.rendezvous = {endpoint}", what, remedy)])
-    store = open_store(host, port)
+    """The store at which other machines meet this one, and find what they must have alike; raises UserError."""
+    store = open_store(listening_to_others(endpoint))
     store.set(_GROUND, json.dumps([ground.nodes, ground.origin]))
     return store
 

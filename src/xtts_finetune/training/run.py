@@ -95,9 +95,7 @@ class Run:
         before, self.position.processes = self.position.processes, self.share.team.size
         if before != self.position.processes:
             now = self.position.processes
-            tqdm.write(
-                f"trained in {before} processes before, now in {now}: the same steps, up to rounding and dropout"
-            )
+            tqdm.write(f"processes before: {before}, now: {now}; the steps are the same, up to rounding and dropout")
 
     def take_step(self) -> None:
         """One optimiser step over `accumulate` micro-batches, whose loss is the true mean over all their tokens.

@@ -20,6 +20,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from xtts_finetune.core.layout import PhaseName
+from xtts_finetune.core.meeting_place import host_and_port
 from xtts_finetune.training.place import Place
 
 # How a process finds its team; beside them torch's elastic launcher sets RANK, WORLD_SIZE and others.
@@ -196,12 +197,6 @@ def made_room_for(description: Mapping[str, Any]) -> dict[str, Tensor]:
         name: torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
         for name, (dtype, shape, device) in description.items()
     }
-
-
-def host_and_port(endpoint: str) -> tuple[str, int]:
-    """Of "host:port"; an IPv6 address stands in brackets."""
-    host, _, port = endpoint.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def leads() -> bool:
