@@ -108,12 +108,12 @@ class _Head:
             self._newest, self._in_vain = newest, 0
         elif not self._is_change:
             self._in_vain += 1
-        if self._in_vain > 0 and not self._is_change:
-            print(f"processes ended too early: all begin again ({self._in_vain} of {RESTARTS} in vain)", flush=True)
-        self._is_change = False
         if self._in_vain > RESTARTS:
             what = "processes ended too early again and again (why, they said above), with no new state between"
             raise Stopped(f"{what}. What was saved is kept; dvc repro goes on there")
+        if self._in_vain > 0 and not self._is_change:
+            print(f"processes ended too early: all begin again ({self._in_vain} of {RESTARTS} in vain)", flush=True)
+        self._is_change = False
 
     def before_change(self) -> None:
         """Let the leader save first, however long it takes: torch would kill it after half a minute."""
@@ -151,7 +151,6 @@ def lead(workspace: Workspace, launch: LaunchParams, phase: PhaseName) -> int:
                 return _run(endpoint, launch, [phase], head).code
             except (RendezvousError, DistError) as error:  # a machine left while a round was formed: another round
                 print(f"machines did not come together: {error}", file=sys.stderr)
-                head.before_round()
 
 
 def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
