@@ -57,7 +57,7 @@ def test_nothing_in_a_step_waits(
     phase = PHASE.model_copy(update=changes)
     step = Step(on_gpu, conditioning_mel, build_optimizer(on_gpu, phase), phase, Team.alone())
     padding_free = is_padding_free(torch.device("cuda"), phase)
-    micros = [micro_batch(on_gpu, 3, padding_free).pinned() for _ in range(2)]
+    micros = [micro_batch(on_gpu, 3, padding_free).ready_for(torch.device("cuda")) for _ in range(2)]
     for number in range(2):
         step(micros, 1e-3, number, lambda: None)
     torch.cuda.synchronize()
