@@ -42,6 +42,14 @@ def test_the_second_acts() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_under_a_launcher_the_second_is_no_more_than_the_first() -> None:
+    with stop_on_signals(is_patient=True) as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is signal.SIGINT
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
