@@ -185,18 +185,20 @@ def test_three_processes_with_batches_by_tokens(before: Before, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("local_rank", [0, 1], ids=["the leader", "a follower"])
-def test_a_killed_process_starts_again(before: Before, long_together: Small, tmp_path: Path, local_rank: int) -> None:
-    """All go on from the last state, and end in the same bytes as if nothing had happened."""
+def test_a_killed_process_starts_again(before: Before, long_together: Small, tmp_path: Path) -> None:
+    """A follower, and then the leader: all go on from the last state, to the same bytes as if nothing had happened."""
     small = machine(before, tmp_path / "small", processes=2, epochs=LONG)
     process = start(small, *TRAIN)
     with ended(process):
-        wait_until(lambda: steps_saved(small) >= 5, process, small)
-        killed = worker(process, local_rank)
-        assert killed is not None
-        killed.kill()
+        for local_rank in (1, 0):
+            least = steps_saved(small) + 5
+            wait_until(lambda least=least: steps_saved(small) >= least, process, small)
+            killed = worker(process, local_rank)
+            assert killed is not None
+            killed.kill()
+            killed.wait(PATIENCE)
         text = finish(small, process)
-    assert "resuming phase1 after step" in text
+    assert text.count("resuming phase1 after step") == 2
     assert best(small) == best(long_together)
     assert curve(small) == curve(long_together)
 
@@ -294,7 +296,6 @@ def test_a_machine_with_other_clips_is_refused(
     )
     assert expected in text
     assert "Traceback" not in text
-    assert best(head) == best(alone)
 
 
 @pytest.mark.slow
