@@ -59,6 +59,15 @@ def written(snapshot: Snapshot, folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in (WEIGHTS, OPTIMIZER)}
 
 
+def first_moment(
+    gpt: GPT, optimizer: torch.optim.Optimizer, snapshot: Snapshot, worker: ThreadPoolExecutor, folder: Path
+) -> dict[str, bytes]:
+    """What a snapshot of the first step writes."""
+    step(gpt, optimizer)
+    take(snapshot, worker)
+    return written(snapshot, folder)
+
+
 def addresses(snapshot: Snapshot) -> dict[str, int]:
     return {name: tensor.data_ptr() for name, tensor in (snapshot.weights | snapshot.state).items()}
 
@@ -69,9 +78,7 @@ def test_a_snapshot_is_of_its_moment(
 ) -> None:
     gpt, optimizer = tiny(workspace, optim)
     snapshot = Snapshot(gpt, optimizer)
-    step(gpt, optimizer)
-    take(snapshot, worker)
-    before = written(snapshot, tmp_path / "before")
+    before = first_moment(gpt, optimizer, snapshot, worker, tmp_path / "before")
     step(gpt, optimizer)
     assert written(snapshot, tmp_path / "later") == before
     take(snapshot, worker)
@@ -87,9 +94,7 @@ def test_it_is_of_its_moment_however_late_it_is_copied(
     """What would change the weights waits; on a GPU with room it need not, as they are copied there."""
     gpt, optimizer = tiny(workspace, optim)
     snapshot = Snapshot(gpt, optimizer)
-    step(gpt, optimizer)
-    take(snapshot, worker)
-    before = written(snapshot, tmp_path / "before")
+    before = first_moment(gpt, optimizer, snapshot, worker, tmp_path / "before")
     is_idle = Event()
     worker.submit(is_idle.wait)
     copied = snapshot.refresh(worker)

@@ -19,7 +19,7 @@ from typing import Self
 
 import psutil
 import torch
-from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -35,13 +35,13 @@ from xtts_finetune.training.interrupts import stop_signals
 from xtts_finetune.training.meeting import (
     BACKEND,
     LATECOMERS,
-    PATIENCE,
     Ground,
     ground_of,
     interface_of,
     open_meeting,
     open_store,
     own_address,
+    reached_store,
 )
 from xtts_finetune.training.team import HEAD, STORE
 
@@ -55,7 +55,7 @@ _WORKER = ["-m", "xtts_finetune.stages.worker"]
 class Outcome:
     """How the leader ended."""
 
-    phase: PhaseName | None  # None: before it said what is to be done
+    phase: PhaseName
     code: int  # its exit code
 
 
@@ -158,7 +158,6 @@ def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
 
     Raises:
         UserError: this machine does not fit the head.
-        Stopped: as `lead`.
         RendezvousError, DistError: the head is gone, or its phase at an end.
     """
     endpoint = rendezvous_of(launch)
@@ -199,8 +198,7 @@ def report(outcome: Outcome) -> None:
 
     It then ends with exit code 0, after which nothing is started again.
     """
-    host, port = host_and_port(os.environ[_LAUNCHER])
-    store = TCPStore(host, port, is_master=False, timeout=PATIENCE)
+    store = reached_store(os.environ[_LAUNCHER])
     store.set(_OUTCOME, json.dumps([outcome.phase, outcome.code]))
 
 

@@ -57,10 +57,15 @@ def open_meeting(endpoint: str, ground: Ground) -> TCPStore:
     return store
 
 
+def reached_store(endpoint: str) -> TCPStore:
+    """The store that another process opened there; raises DistError where none answers within PATIENCE."""
+    host, port = host_and_port(endpoint)
+    return TCPStore(host, port, is_master=False, timeout=PATIENCE)
+
+
 def ground_of(endpoint: str) -> Ground:
     """What the head at this address says of its training; raises DistError where there is none."""
-    host, port = host_and_port(endpoint)
-    return Ground(*json.loads(TCPStore(host, port, is_master=False, timeout=PATIENCE).get(_GROUND)))
+    return Ground(*json.loads(reached_store(endpoint).get(_GROUND)))
 
 
 def own_address(host: str, port: int) -> str:
@@ -126,8 +131,7 @@ class Head(Protocol):
 
 
 def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
-    host, port = host_and_port(parameters.endpoint)
-    store = TCPStore(host, port, is_master=False, timeout=PATIENCE)
+    store = reached_store(parameters.endpoint)
     handler = Rendezvous.from_backend(
         parameters.run_id,
         store,
