@@ -87,6 +87,15 @@ def wait_until(happened: Callable[[], object], process: "subprocess.Popen[str]",
         time.sleep(0.02)
 
 
+@contextmanager
+def under_way(small: Small, step: int) -> "Iterator[subprocess.Popen[str]]":
+    """Phase 1, with the state of `step` saved."""
+    process = start(small, *TRAIN)
+    with ended(process):
+        wait_until(lambda: steps_saved(small) >= step, process, small)
+        yield process
+
+
 def steps_saved(small: Small) -> int:
     return max(small.states("phase1"), default=-1)
 
@@ -206,9 +215,7 @@ def test_a_killed_process_starts_again(before: Before, long_together: Small, tmp
 @pytest.mark.slow
 def test_a_process_that_dies_again_and_again(before: Before, tmp_path: Path) -> None:
     small = machine(before, tmp_path / "small", processes=2, epochs=10 * LONG)
-    process = start(small, *TRAIN)
-    with ended(process):
-        wait_until(lambda: steps_saved(small) >= 2, process, small)
+    with under_way(small, 2) as process:
         while process.poll() is None:  # before it can take part
             if follower := worker(process, 1):
                 with suppress(psutil.NoSuchProcess):
@@ -222,9 +229,7 @@ def test_a_process_that_dies_again_and_again(before: Before, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_asked_to_stop_it_saves_and_one_process_goes_on(before: Before, long_together: Small, tmp_path: Path) -> None:
     small = machine(before, tmp_path / "small", processes=2, epochs=LONG)
-    process = start(small, *TRAIN)
-    with ended(process):
-        wait_until(lambda: steps_saved(small) >= 5, process, small)
+    with under_way(small, 5) as process:
         process.terminate()
         text = finish(small, process, code=75)
     assert f"stopped: phase1 is saved at step {steps_saved(small)}; run" in text
@@ -239,9 +244,7 @@ def test_asked_to_stop_it_saves_and_one_process_goes_on(before: Before, long_tog
 @pytest.mark.slow
 def test_when_the_launcher_is_killed_the_leader_saves(before: Before, tmp_path: Path) -> None:
     small = machine(before, tmp_path / "small", processes=2, epochs=10 * LONG)
-    process = start(small, *TRAIN)
-    with ended(process):
-        wait_until(lambda: steps_saved(small) >= 2, process, small)
+    with under_way(small, 2) as process:
         workers = [worker(process, rank) for rank in range(2)]
         process.kill()
         process.wait()
