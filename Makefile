@@ -18,6 +18,9 @@ endif
 # for recipes whose commands start others by name
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
+# two workers: each may need 8 GB
+PYTEST := python -m pytest --numprocesses 2 --dist worksteal
+
 .PHONY: help setup repro test test-slow test-gpu faults lint format ui lock FORCE
 
 help:  ## show this list
@@ -32,10 +35,10 @@ repro: setup  ## run every stage that is not up to date, bring MLflow what it la
 	@.venv/bin/xtts-finetune status
 
 test: setup  ## run the quick tests
-	@$(IN_VENV) python -m pytest -m "not slow and not gpu"
+	@$(IN_VENV) $(PYTEST) -m "not slow and not gpu"
 
 test-slow: setup  ## run the slow tests
-	@$(IN_VENV) python -m pytest -m "slow and not gpu"
+	@$(IN_VENV) $(PYTEST) -m "slow and not gpu"
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	@$(IN_VENV) python -m pytest -m gpu

@@ -1,17 +1,26 @@
 """Workspaces that tests of more than one room take: `making.workspaces` makes them, here they are made once."""
 
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout
+from filelock import FileLock
 from making import workspaces
 from small_runs import STAGES, Before, Reference, a_server
 
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.processes import cores
 
 pytest_plugins = ["model_fixtures"]
+
+
+def pytest_configure() -> None:
+    """What runs at once (pytest -n) shares the cores: threads that wait for each other's cores made all slower."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
 
 
 @pytest.fixture
@@ -28,9 +37,15 @@ def fresh(tmp_path: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which `dvc repro` ran through. Read it, or change a copy."""
-    checkout = workspaces.quick(tmp_path_factory.mktemp("finished") / "checkout")
-    checkout.repro()
+    """A checkout in which `dvc repro` ran through, one for all workers of pytest -n. Read it, or change a copy."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    checkout, is_made = Checkout(root / "finished" / "checkout"), root / "finished" / "made"
+    with FileLock(root / "finished.lock"):
+        if not is_made.exists():
+            workspaces.quick(checkout.root).repro()
+            is_made.touch()
     return checkout
 
 
