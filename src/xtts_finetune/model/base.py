@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -35,6 +35,10 @@ class Base:
 
     folder: Path
     root: Path
+
+    @classmethod
+    def prepared(cls, workspace: Workspace) -> Self:
+        return cls(workspace.prepared / "base", workspace.root)
 
     @property
     def info(self) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Evaluation:
 
     @property
     def base(self) -> Base:
-        return Base(self.workspace.prepared / "base", self.workspace.root)
+        return Base.prepared(self.workspace)
 
     def weights(self, model: str) -> Path | None:
         """Of `base` (None: its own) or a phase."""

@@ -39,7 +39,7 @@ class Job:
 
     @property
     def base(self) -> Base:
-        return Base(self.workspace.prepared / "base", self.workspace.root)
+        return Base.prepared(self.workspace)
 
     @property
     def warm_start(self) -> Path | None:
@@ -71,16 +71,8 @@ class Job:
         Raises:
             UserError: the weights are not those that the stage before recorded.
         """
-        return Inputs(
-            name=self.name,
-            phase=self.phase,
-            seed=self.params.seed,
-            gpt=self.base.gpt(self._initial_weights()).to(pick_device()).train(),
-            mel_stats=self.base.mel_stats(),
-            train=FeatureReader(self.workspace.prepared, "train"),
-            eval=FeatureReader(self.workspace.prepared, "eval"),
-            start_step=self.start_step,
-        )
+        gpt = self.base.gpt(self._initial_weights())
+        return _inputs(self.workspace, gpt, self.name, self.phase, self.params.seed, self.start_step)
 
     def _initial_weights(self) -> Path | None:
         """Of the warm start; None: the base's own, which it checks itself."""
@@ -99,16 +91,23 @@ def inputs_to_follow(workspace: Workspace, work: dict[str, Any]) -> Inputs:
     Args:
         work: as `Share.begin` tells it.
     """
-    base = Base(workspace.prepared / "base", workspace.root)
+    base = Base.prepared(workspace)
+    gpt = xtts.build_gpt(base.args, base.tokenizer())
+    return _inputs(workspace, gpt, work["name"], PhaseParams(**work["phase"]), work["seed"], work["start_step"])
+
+
+def _inputs(
+    workspace: Workspace, gpt: xtts.GPT, name: PhaseName, phase: PhaseParams, seed: int, start_step: int
+) -> Inputs:
     return Inputs(
-        name=work["name"],
-        phase=PhaseParams(**work["phase"]),
-        seed=work["seed"],
-        gpt=xtts.build_gpt(base.args, base.tokenizer()).to(pick_device()).train(),
-        mel_stats=base.mel_stats(),
+        name=name,
+        phase=phase,
+        seed=seed,
+        gpt=gpt.to(pick_device()).train(),
+        mel_stats=Base.prepared(workspace).mel_stats(),
         train=FeatureReader(workspace.prepared, "train"),
         eval=FeatureReader(workspace.prepared, "eval"),
-        start_step=work["start_step"],
+        start_step=start_step,
     )
 
 
