@@ -1,4 +1,4 @@
-"""Which process did something, written down so that another one can tell later whether it still lives."""
+"""Which process did something, written down so that another one can tell later whether it still lives; its cores."""
 
 import os
 import platform
@@ -74,3 +74,8 @@ def _start_of(pid: int) -> int | None:
         return None
     except psutil.AccessDenied:
         return _HIDDEN
+
+
+def cores() -> int:
+    """How many processors this process may use: a scheduler may have given it a part of the machine."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

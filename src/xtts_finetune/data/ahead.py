@@ -1,16 +1,17 @@
 """Work on other threads, a few items ahead of whoever uses the results."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from xtts_finetune.core.processes import cores
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 # Each may be decoding a recording of `audio.MAX_VALUES` samples: more would take that bound's sense away.
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, cores())
 
 
 def work_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:

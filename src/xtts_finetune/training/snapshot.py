@@ -25,8 +25,8 @@ class Snapshot:
 
     Every moment is copied into the same memory, 5.3 GB for XTTS v2 with AdamW, by the thread that writes it, when the
     one before is written. Training computes the next gradients meanwhile; weights must not change before
-    `before_update`, which waits for the copy. A GPU with room for two more first copies the moment in its own memory,
-    of which it keeps as much for that: then nothing waits for the way to the host.
+    `before_update`, which waits for the copy. A GPU with room for two more first copies the moment in its own memory
+    until it is on the host: then nothing waits for the way there.
 
     There is no second piece of memory on the host. Where saves fall due faster than the disk takes them, it would put
     off the wait once, for another 5.3 GB.
@@ -45,7 +45,6 @@ class Snapshot:
         self._gpt = gpt
         self._optimizer = optimizer
         self._host = [_Memory({}), _Memory({})]  # of weights and state
-        self._on_gpu: list[_Memory] = []
         self._copied: Future[None] = Future()
         self._copied.set_result(None)
         self._may_change = True  # what is copied from
@@ -89,18 +88,19 @@ class Snapshot:
     def _copied_on_gpu(self, moment: list[Tensors]) -> "list[_Memory]":
         """Copies on the GPU; none where they would take more than half of what is free, which steps may need.
 
-        Their memory is held from then on: given back, it would be torch's, and not count as free the next time.
+        They last until they are on the host, as longer clips may need their memory later.
         """
         if self._stream is None:
             return []
-        is_held = len(self._on_gpu) == len(moment) and all(map(_Memory.is_like, self._on_gpu, moment))
-        if not is_held:
-            self._on_gpu = []
-            if 2 * self.size > torch.cuda.mem_get_info()[0]:
-                return []
-            self._on_gpu = [_Memory(tensors, self._gpt.mel_head.weight.device) for tensors in moment]
-        torch._foreach_copy_(_all(copy.tensors for copy in self._on_gpu), _all(moment))
-        return self._on_gpu
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, of what was given back to it
+        if 2 * self.size > torch.cuda.mem_get_info()[0] + held:
+            return []
+        try:
+            copies = [_Memory(tensors, self._gpt.mel_head.weight.device) for tensors in moment]
+        except torch.OutOfMemoryError:  # what torch holds is in pieces, or a graph's
+            return []
+        torch._foreach_copy_(_all(copy.tensors for copy in copies), _all(moment))
+        return copies
 
     def _copy(self, moment: list[Tensors], on_gpu: "list[_Memory]", ready: torch.cuda.Event | None) -> None:
         """Copy to the host, on the worker: as a whole from copies `on_gpu`, else from where training has it."""
