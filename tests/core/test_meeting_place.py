@@ -61,3 +61,11 @@ def test_a_host_that_nobody_knows() -> None:
     with pytest.raises(UserError, match="is not known here"):
         refuse_unknown_host("no-such-host.invalid:80")
     refuse_unknown_host("127.0.0.1:80")
+
+
+def test_who_cannot_be_asked_now_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unanswered(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    refuse_unknown_host("gpu-1:80")

@@ -234,7 +234,10 @@ def test_an_address(tmp_path: Path, content: dict[str, Any], uri: str) -> None:
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["gpu-1", "29400", ":29400", "gpu-1:", "gpu-1:http", "gpu-1:0", "gpu-1:65536", " a:80", "http://a:80", "::1:80"],
+    [
+        *("gpu-1", "29400", ":29400", "gpu-1:", "gpu-1:http", "gpu-1:0", "gpu-1:65536", " a:80", "http://a:80"),
+        *("::1:80", "gpu-1..cluster:80", f"{64 * 'a'}:80"),
+    ],
 )
 def test_a_meeting_place_that_is_none(tmp_path: Path, content: dict[str, Any], endpoint: str) -> None:
     content["launch"]["rendezvous"] = endpoint

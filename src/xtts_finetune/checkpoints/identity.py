@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from xtts_finetune.core.files import read_json, sha256_file, sha256_json
-from xtts_finetune.core.layout import BASE_INFO, FEATURES, MODEL_CARD, SPLITS, PhaseName, Workspace
+from xtts_finetune.core.layout import (
+    BASE_INFO,
+    CONFIG,
+    FEATURES,
+    MEL_STATS,
+    MODEL_CARD,
+    SPLITS,
+    VOCABULARY,
+    PhaseName,
+    Workspace,
+)
 from xtts_finetune.core.params import Params
 
 FORMAT = 2  # of a state; 1 had no number, and keyed the optimiser's moments by index
@@ -149,12 +159,12 @@ def identity_of(workspace: Workspace, params: Params, phase: PhaseName) -> Ident
 
 
 def origin_of(workspace: Workspace) -> dict[str, str]:
-    """Digests of what a phase is trained with, whatever it starts from; "" of what is missing."""
-    info, features = workspace.prepared / "base" / BASE_INFO, workspace.prepared / FEATURES
-    base = read_json(info) if info.is_file() else None
+    """Digests of what a phase is trained with, whatever weights it starts from."""
+    base, features = workspace.prepared / "base", workspace.prepared / FEATURES
+    files = [base / name for name in (CONFIG, VOCABULARY, MEL_STATS)]  # its weights come from the leader
     return {
         "the prepared clips": _features_digest(read_json(features)) if features.is_file() else "",
-        "the base": sha256_json([base["gpt"]["sha256"], base.get("files")]) if base else "",
+        "the base": sha256_json([sha256_file(file) for file in files if file.is_file()]),
         "the code": code_digest(),
     }
 

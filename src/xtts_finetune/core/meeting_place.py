@@ -40,6 +40,8 @@ def refuse_unknown_host(endpoint: str) -> None:
     try:
         socket.getaddrinfo(*host_and_port(endpoint))
     except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:  # who knows cannot be asked now
+            return
         raise _refused(endpoint, f"is not known here: {error.strerror}", "correct it") from None
 
 

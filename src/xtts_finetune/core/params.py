@@ -51,10 +51,18 @@ def _as_an_address(uri: str) -> str:
 
 def as_a_meeting_place(endpoint: str) -> str:
     """The endpoint; raises ValueError where it is no host:port."""
-    host_and_port = re.fullmatch(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d+)", endpoint)
-    if not host_and_port or not 0 < int(host_and_port[1]) < 2**16:
+    host_and_port = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d+)", endpoint)
+    if not host_and_port or not _is_name(host_and_port[1]) or not 0 < int(host_and_port[2]) < 2**16:
         raise ValueError("is no host:port, as gpu-1:29400 is one")
     return endpoint
+
+
+def _is_name(host: str) -> bool:
+    """Whether it can be looked up: no part of it is empty or too long."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 # what other trainers call a key, and it is here

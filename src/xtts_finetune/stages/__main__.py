@@ -34,10 +34,11 @@ def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
             if params.launch.processes * params.launch.nodes > 1:
                 from xtts_finetune.training.launch import lead
 
-                sys.exit(lead(workspace, params.launch, phase))
-            from xtts_finetune.stages.train import train_alone
+                sys.exit(lead(workspace, params, phase))
+            from xtts_finetune.stages.train import train
+            from xtts_finetune.training.team import Team
 
-            train_alone(workspace, params, phase)
+            train(workspace, params, phase, Team.alone())
         case ["evaluate"]:
             preflight_evaluate(workspace, params)
             from xtts_finetune.stages.evaluate import evaluate

@@ -19,6 +19,10 @@ def check(workspace: Workspace, params: Params) -> None:
         UserError: metadata.csv or the base cannot be used, or other machines not met; every problem is named.
     """
     problems = _problems(lambda: read_metadata(workspace.data, params.prepare.language))
+    if params.launch.nodes * params.launch.processes > 1:
+        from xtts_finetune.training.launch import refuse_what_is_lacking  # loads torch
+
+        problems += _problems(lambda: refuse_what_is_lacking(params.launch))
     if params.launch.nodes > 1:
         problems += _problems(lambda: listening_to_others(rendezvous_of(params.launch)).close())
     digests: dict[str, str] = {}  # of mini, which prepare builds, there are none

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from torch.distributed import DistError
 from torch.distributed.elastic.rendezvous import RendezvousError
 
-from xtts_finetune.core.errors import EXIT_DONE, Stopped
+from xtts_finetune.core.errors import EXIT_DONE, Problem, Stopped, UserError
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.meeting_place import host_and_port, refuse_unknown_host, rendezvous_of
 from xtts_finetune.core.params import LaunchParams, load_params
-from xtts_finetune.training.launch import Outcome, refuse_what_is_lacking, serve
+from xtts_finetune.training.launch import refuse_what_is_lacking, serve
+from xtts_finetune.training.messages import Outcome
 
 
 def join(workspace: Workspace) -> Iterator[str]:
@@ -19,9 +20,13 @@ def join(workspace: Workspace) -> Iterator[str]:
 
     Raises:
         UserError: params.yaml does not say where to meet, or asks for what is not here.
-        Stopped: the training ended before.
+        Stopped: the training ended before, or processes of this machine fail.
     """
     launch = load_params(workspace.params).launch
+    if launch.nodes == 1:
+        remedy = "write how many machines there may be, here and where dvc repro runs"
+        alone = Problem(f"{workspace.params}: launch.nodes = 1", "lets no machine join another one", remedy)
+        raise UserError("this machine cannot take part", [alone])
     endpoint = rendezvous_of(launch)
     refuse_what_is_lacking(launch)
     refuse_unknown_host(endpoint)

@@ -20,11 +20,6 @@ from xtts_finetune.training.share import Share
 from xtts_finetune.training.team import Team
 
 
-def train_alone(workspace: Workspace, params: Params, name: PhaseName) -> None:
-    """`train`, in this process."""
-    train(workspace, params, name, Team.alone())
-
-
 def train(workspace: Workspace, params: Params, name: PhaseName, team: Team) -> None:
     """Train a phase in work/, then link its outs. Killed anywhere and called again, it ends in the same bytes.
 

@@ -3,6 +3,7 @@
 The leader does what the stage does where there is one process alone; all others follow it.
 """
 
+import json
 import os
 import signal
 import sys
@@ -11,76 +12,118 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, EXIT_USER, UserError, exit_code_of
-from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
-from xtts_finetune.core.params import load_params
+from torch.distributed import DistError
+
+from xtts_finetune.core.errors import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_RESUMABLE,
+    EXIT_USER,
+    DiskFull,
+    Stopped,
+    UserError,
+    exit_code_of,
+)
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import Params
 from xtts_finetune.model.device import device_in_words, make_deterministic
 from xtts_finetune.stages.process import begin_process
 from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.stages.train import train
 from xtts_finetune.training.interrupts import stop_signals
-from xtts_finetune.training.launch import Outcome, report
+from xtts_finetune.training.messages import Leader, Messages, Outcome
 from xtts_finetune.training.phases import inputs_to_follow
 from xtts_finetune.training.share import Share
-from xtts_finetune.training.team import HEAD, PeerLost, Team, leads
+from xtts_finetune.training.team import ANOTHER_ROUND, HEAD, PeerLost, Team, leads
 
 
-def main() -> None:
-    """Take part in the training of the phase that the arguments name, or that the leader tells."""
+def main() -> NoReturn:
+    """Take part in the training of the phase that the launcher names, or that the leader tells."""
     begin_process()
     launcher_lives = _heed_the_launcher()
     if not leads():
         for number in stop_signals():  # meant for the leader, which saves, and then lets the others go
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by the launcher itself
-    workspace = Workspace.here()
+    is_met = False
     try:
         team = Team.join()
-        outcome = _lead(team, workspace, sys.argv[1]) if team.is_leader else _follow(team, workspace)
-    except PeerLost:
-        print(f"process {os.environ['RANK']} ends: another one is gone", file=sys.stderr)
-        sys.exit(EXIT_BUG)
+        is_met = True
+        outcome = _lead(team) if team.is_leader else _follow(team)
+    except PeerLost as lost:
+        print(f"process {os.environ['RANK']} ends: another one is gone ({lost})", file=sys.stderr)
+        _end(ANOTHER_ROUND if is_met else EXIT_BUG)
     except KeyboardInterrupt:
-        _end_at_once()
+        _end(EXIT_RESUMABLE)
+    if outcome.code == ANOTHER_ROUND:
+        _end(ANOTHER_ROUND)
     if os.environ["LOCAL_RANK"] == "0" and launcher_lives():
-        report(outcome)
+        Messages.to_launcher().report(outcome)
+    _end(EXIT_DONE)
 
 
-def _lead(team: Team, workspace: Workspace, name: str) -> Outcome:
-    phase: PhaseName = next(phase for phase in PHASES if phase == name)
+def _lead(team: Team) -> Outcome:
+    workspace = Workspace.here()
+    phase, params = json.loads(os.environ[HEAD])
+    messages = Messages.to_launcher()
+    messages.leader = Leader.READY
+    is_change = False
 
     def lead() -> None:
+        nonlocal is_change
         with explained_stops(workspace):
             try:
-                train(workspace, load_params(workspace.params), phase, team)
-            except KeyboardInterrupt:
-                _end_at_once()
+                train(workspace, Params.model_validate_json(params), phase, team)
+            except KeyboardInterrupt:  # in the middle of anything the others cannot be told
+                _end(ANOTHER_ROUND if _has_saved_for_another(messages) else EXIT_RESUMABLE)
+            except Stopped as stop:
+                is_change = not isinstance(stop, DiskFull) and _has_saved_for_another(messages)
+                if not is_change:
+                    raise
 
     code = exit_code_of(lead)
+    if is_change:
+        code = ANOTHER_ROUND
     team.end(phase, code)
     return Outcome(phase, code)
 
 
-def _follow(team: Team, workspace: Workspace) -> Outcome:
+def _has_saved_for_another(messages: Messages) -> bool:
+    """Whether it is for another machine's sake that this process stops; then its launcher is told that it has."""
+    try:
+        if messages.leader != Leader.ASKED:
+            return False
+        messages.leader = Leader.SAVED
+    except DistError:  # the launcher is gone: that is why
+        return False
+    return True
+
+
+def _follow(team: Team) -> Outcome:
     work = team.hear_work()
     if "code" in work:
         return Outcome(work["name"], work["code"])
     make_deterministic()
     try:
-        share = Share(inputs_to_follow(workspace, work), team)
+        share = Share(inputs_to_follow(Workspace.here(), work), team)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER)
+        _end(EXIT_USER)
     if os.environ["LOCAL_RANK"] == "0":
         print(f"{work['name']} trains {device_in_words()}, too{team.in_words}", flush=True)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader may need this process to get to where it can save
     return Outcome(work["name"], share.follow(work))
 
 
-def _end_at_once() -> NoReturn:
-    """In the middle of anything the others cannot be told: they learn it from the connection."""
+def _end(code: int) -> NoReturn:
+    """At once: the others learn it from the connections that close.
+
+    Python's own way to end lets go of connections that torch's threads still use: about one process in ten aborted
+    there, though all of its work was done.
+    """
     sys.stdout.flush()
-    os._exit(EXIT_RESUMABLE)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _heed_the_launcher() -> Callable[[], bool]:
@@ -106,4 +149,3 @@ def _heed_the_launcher() -> Callable[[], bool]:
 
 if __name__ == "__main__":
     main()
-    sys.exit(EXIT_DONE)

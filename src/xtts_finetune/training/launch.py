@@ -8,133 +8,49 @@ where `dvc repro` runs.
 import json
 import logging
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from types import FrameType
-from typing import Self
 
-import psutil
 import torch
 from torch.distributed import DistError
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from xtts_finetune.checkpoints.identity import origin_of
 from xtts_finetune.checkpoints.reader import CheckpointReader
-from xtts_finetune.core.errors import Problem, Stopped, UserError
-from xtts_finetune.core.files import read_json, sha256_file
+from xtts_finetune.core.digests import sha256_once
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import FEATURES, PhaseName, Workspace
 from xtts_finetune.core.meeting_place import host_and_port, listening, rendezvous_of
-from xtts_finetune.core.params import LaunchParams
-from xtts_finetune.training.interrupts import stop_signals
+from xtts_finetune.core.params import LaunchParams, Params
+from xtts_finetune.core.processes import cores
 from xtts_finetune.training.meeting import (
-    BACKEND,
     LATECOMERS,
     Ground,
+    Rendezvous,
     ground_of,
     interface_of,
     open_meeting,
     open_store,
     own_address,
-    reached_store,
 )
-from xtts_finetune.training.team import HEAD, STORE
+from xtts_finetune.training.messages import Messages, Outcome
+from xtts_finetune.training.rounds import Ended, Head, Machine, Member, Stop, ask_the_leader, leave
+from xtts_finetune.training.team import HEAD, SILENCE, STORE
 
-RESTARTS = 3  # in a row, of processes that died before they saved anything new; then a phase gives up
-_OUTCOME = "outcome"
-_LAUNCHER = "XTTS_FINETUNE_LAUNCHER"  # host:port at which this machine's first process reports to its launcher
-_WORKER = ["-m", "xtts_finetune.stages.worker"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the leader ended."""
-
-    phase: PhaseName
-    code: int  # its exit code
+_WORKER = ("-m", "xtts_finetune.stages.worker")
 
 
-class _Stop:
-    """Signals that ask to stop, while processes are at work: the first is a request, the second ends all at once."""
-
-    def __init__(self, act: Callable[[dict[str, psutil.Process]], None]) -> None:
-        """`act`: what the first does with the processes that were started, by their local rank."""
-        self._act = act
-        self.is_asked = False
-
-    def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        started = _started()
-        if started and not self.is_asked:
-            self.is_asked = True
-            self._act(started)
-            return
-        _leave(started)
-
-
-class _Head:
-    """Rounds as the head wants them: none after a stop, and none in vain."""
-
-    def __init__(self, stop: _Stop, states: CheckpointReader) -> None:
-        self._stop = stop
-        self._states = states
-        self._newest = -1
-        self._in_vain = -1  # rounds, since the newest state was saved
-        self._is_change = False
-
-    def before_round(self) -> None:
-        """Count the round.
-
-        Raises:
-            KeyboardInterrupt: the leader was asked to stop, and died of it.
-            Stopped: nothing new was saved in the rounds before this one.
-        """
-        if self._stop.is_asked:
-            raise KeyboardInterrupt
-        newest = max((state.step for state in self._states.states()), default=-1)
-        if newest > self._newest:
-            self._newest, self._in_vain = newest, 0
-        elif not self._is_change:
-            self._in_vain += 1
-        if self._in_vain > RESTARTS:
-            what = "processes ended too early again and again (why, they said above), with no new state between"
-            raise Stopped(f"{what}. What was saved is kept; dvc repro goes on there")
-        if self._in_vain > 0 and not self._is_change:
-            print(f"processes ended too early: all begin again ({self._in_vain} of {RESTARTS} in vain)", flush=True)
-        self._is_change = False
-
-    def before_change(self) -> None:
-        """Let the leader save first, however long it takes: torch would kill it after half a minute."""
-        if not self._is_change:
-            print("another machine has come: the leader saves, and all go on together", flush=True)
-        self._is_change = True
-        leader = _started().get("0")
-        if leader:
-            leader.terminate()
-            with suppress(psutil.NoSuchProcess):
-                while leader.status() != psutil.STATUS_ZOMBIE:
-                    time.sleep(0.1)
-
-
-def lead(workspace: Workspace, launch: LaunchParams, phase: PhaseName) -> int:
+def lead(workspace: Workspace, params: Params, phase: PhaseName) -> int:
     """Train a phase in the processes of this machine and of those that join it; returns the leader's exit code.
 
     Raises:
         UserError: launch asks for what is not here.
         Stopped: processes died again and again.
     """
+    launch = params.launch
     refuse_what_is_lacking(launch)
     if launch.nodes > 1:
         endpoint = rendezvous_of(launch)
@@ -144,13 +60,15 @@ def lead(workspace: Workspace, launch: LaunchParams, phase: PhaseName) -> int:
     else:
         store = open_store(listening("127.0.0.1:0"))
         endpoint = f"127.0.0.1:{store.port}"
-    with _Stop(_ask_the_leader) as stop:
-        head = _Head(stop, CheckpointReader(workspace.work(phase)))
+    work = json.dumps([phase, params.model_dump_json()])  # whatever becomes of params.yaml meanwhile
+    with Stop(ask_the_leader) as stop:
+        messages = Messages.open()
+        head = Head(stop, CheckpointReader(workspace.work(phase)), messages)
         while True:
             try:
-                return _run(endpoint, launch, [phase], head).code
+                return _run(endpoint, launch, messages, head, work).code
             except (RendezvousError, DistError) as error:  # a machine left while a round was formed: another round
-                print(f"machines did not come together: {error}", file=sys.stderr)
+                print(f"machines did not come together: {str(error) or type(error).__name__}", file=sys.stderr)
 
 
 def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
@@ -169,8 +87,8 @@ def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
         remedy = "let all machines have the same checkout, environment, prepared/ and kind of device; then join again"
         differs = Problem(str(workspace.root), f"{', '.join(apart)}: not as at {endpoint}", remedy)
         raise UserError("this machine cannot take part", [differs])
-    with _Stop(_leave):
-        return _run(endpoint, launch.model_copy(update={"nodes": ground.nodes}), [], None)
+    with Stop(leave):
+        return _run(endpoint, launch.model_copy(update={"nodes": ground.nodes}), Messages.open(), Member())
 
 
 def _refuse_damaged_features(workspace: Workspace) -> None:
@@ -179,7 +97,7 @@ def _refuse_damaged_features(workspace: Workspace) -> None:
     listed = read_json(file) if file.is_file() else {}
 
     def is_whole(name: str) -> bool:
-        return (place / name).is_file() and sha256_file(place / name) == listed[name]
+        return (place / name).is_file() and sha256_once(place / name, workspace.digests) == listed[name]
 
     differ = [name for name in listed if not is_whole(name)]
     if differ or not listed:
@@ -189,91 +107,81 @@ def _refuse_damaged_features(workspace: Workspace) -> None:
 
 
 def _origin(workspace: Workspace) -> dict[str, str]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = next(iter(_gpus()), "cpu")
     return {**origin_of(workspace), "the version of PyTorch": torch.__version__, "the kind of device": device}
 
 
-def report(outcome: Outcome) -> None:
-    """Tell this machine's launcher how the leader ended; for its first process.
+def _run(endpoint: str, launch: LaunchParams, messages: Messages, machine: Machine, work: str | None = None) -> Outcome:
+    """Train in rounds, until one ends the phase.
 
-    It then ends with exit code 0, after which nothing is started again.
+    Args:
+        machine: what it does about rounds.
+        work: of the leader; on the head alone.
     """
-    store = reached_store(os.environ[_LAUNCHER])
-    store.set(_OUTCOME, json.dumps([outcome.phase, outcome.code]))
+    address = own_address(*host_and_port(endpoint))
+    _set_environment(endpoint, address, launch.processes, work)
+    rendezvous = Rendezvous.at(endpoint, launch.nodes, address, machine, work is not None)
+    spec = WorkerSpec("train", launch.processes, rendezvous, entrypoint=sys.executable, args=_WORKER)
+    spec.max_restarts = 1_000_000  # the machine says when it is enough
+    spec.local_addr = address
+    try:
+        _Agent(spec, machine).run()
+    except (RendezvousError, DistError, Ended):
+        if not messages.outcome:
+            raise
+    finally:
+        rendezvous.shutdown()
+    assert messages.outcome, "processes that end well report"
+    return messages.outcome
 
 
-def _run(endpoint: str, launch: LaunchParams, arguments: list[str], head: _Head | None) -> Outcome:
-    """`head`: on the head alone."""
-    address, reports = own_address(*host_and_port(endpoint)), open_store(listening("127.0.0.1:0"))
-    _set_environment(endpoint, address, launch.processes, head is not None)
-    os.environ[_LAUNCHER] = f"127.0.0.1:{reports.port}"
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=launch.nodes,
-        nproc_per_node=launch.processes,
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        run_id=BACKEND,
-        rdzv_backend=BACKEND,
-        rdzv_endpoint=endpoint,
-        rdzv_configs={"head": head},
-        max_restarts=1_000_000,  # the head says when it is enough
-        local_addr=address,
-        signals_to_handle="SIGABRT",  # none of those that a stage handles itself
-    )
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
-    elastic_launch(config, sys.executable)(*_WORKER, *arguments)
-    return Outcome(*json.loads(reports.get(_OUTCOME)))
+class _Agent(LocalElasticAgent):
+    """Torch's own, which tells the machine when its processes fail."""
+
+    def __init__(self, spec: WorkerSpec, machine: Machine) -> None:
+        patience = SILENCE.total_seconds()  # of the others, while the head brings its results to an end
+        super().__init__(spec, DefaultLogsSpecs(log_dir=os.devnull), exit_barrier_timeout=patience)
+        self._machine = machine
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result: RunResult = super()._monitor_workers(worker_group)
+        if result.is_failed():
+            self._machine.after_failure([failure.exitcode for failure in result.failures.values()])
+        return result
 
 
-def _set_environment(endpoint: str, address: str, processes: int, is_head: bool) -> None:
+def _set_environment(endpoint: str, address: str, processes: int, work: str | None) -> None:
     """For the processes to be started, which inherit it."""
     os.environ[STORE] = endpoint
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGABRT"  # none of those that a stage handles itself
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     interface = interface_of(address)
     if interface:  # else gloo looks up the host's name, which may lead to another network
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # "=": no other that begins so
     os.environ.pop(HEAD, None)
-    if is_head:
-        os.environ[HEAD] = "1"
-
-
-def _cores() -> int:
-    """How many this process may use: a scheduler may have given it a part of the machine."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if work:
+        os.environ[HEAD] = work
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
 
 
 def refuse_what_is_lacking(launch: LaunchParams) -> None:
     """Raise UserError where this machine cannot run so many processes."""
-    where, count = f"params.yaml: launch.processes = {launch.processes}", torch.cuda.device_count()
     if sys.platform == "win32":
+        where = f"params.yaml: launch: processes {launch.processes}, nodes {launch.nodes}"
         remedy = "write processes: 1 and nodes: 1, or train under WSL"
         raise UserError("cannot start", [Problem(where, "several processes cannot train on Windows", remedy)])
-    if 0 < count < launch.processes:
-        raise UserError(
-            "cannot start", [Problem(where, f"is more than this machine has GPUs, {count}", f"write {count}")]
-        )
+    where, gpus = f"params.yaml: launch.processes = {launch.processes}", _gpus()
+    if 0 < len(gpus) < launch.processes:
+        remedy = f"write {len(gpus)}"
+        raise UserError("cannot start", [Problem(where, f"is more than this machine has GPUs, {len(gpus)}", remedy)])
+    kinds = sorted(set(gpus[: launch.processes]))
+    if len(kinds) > 1:
+        remedy = "give those of one kind, by the environment's CUDA_VISIBLE_DEVICES"
+        raise UserError("cannot start", [Problem(where, f"would train on unlike GPUs: {', '.join(kinds)}", remedy)])
 
 
-def _started() -> dict[str, psutil.Process]:
-    """The processes that are at work, by their local rank."""
-    found = {}
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):  # it ends just now
-            found[child.environ().get("LOCAL_RANK", "")] = child
-    return {rank: child for rank, child in found.items() if rank}
-
-
-def _ask_the_leader(started: dict[str, psutil.Process]) -> None:
-    """It saves, and ends all; then the launcher ends, too."""
-    print("stopping, when all is saved; once more ends it at once", file=sys.stderr, flush=True)
-    if "0" in started:
-        started["0"].terminate()
-
-
-def _leave(started: dict[str, psutil.Process]) -> None:
-    """The others go on without them."""
-    for process in started.values():
-        process.kill()
-    raise KeyboardInterrupt
+def _gpus() -> list[str]:
+    """Their names; they must be alike, as each computes the step from the same gradient and must come to the same."""
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -5,21 +5,19 @@ Torch's elastic launcher forms the rounds there: which machines take part, and w
 
 import json
 import os
+import pickle
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any, Protocol, Self
 
 import psutil
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.elastic.rendezvous import (
-    RendezvousError,
-    RendezvousHandler,
-    RendezvousInfo,
-    RendezvousParameters,
-    rendezvous_handler_registry,
-)
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousError, RendezvousInfo
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     DynamicRendezvousHandler,
@@ -27,12 +25,14 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     _RendezvousExitOp,
 )
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.meeting_place import host_and_port, listening_to_others
-from xtts_finetune.training.team import ROUND
+from xtts_finetune.training.team import ROUND, SILENCE
 
 BACKEND = "xtts-finetune"  # its name in torch's launcher
 LATECOMERS = timedelta(seconds=30)  # how long a round waits for further machines
-PATIENCE = timedelta(seconds=60)  # with a store that does not answer
+PATIENCE = timedelta(seconds=20)  # with a store that does not answer
+CLOCKS_APART = timedelta(seconds=10)  # heartbeats come every 5 s, and none for 15 s is a death
 _GROUND = "ground"
 
 
@@ -82,6 +82,19 @@ def interface_of(address: str) -> str | None:
     return next((name for name, places in names.items() if any(place.address == address for place in places)), None)
 
 
+class Machine(Protocol):
+    """What a machine does about rounds."""
+
+    def before_round(self, store: Store) -> None:
+        """May refuse it by raising."""
+
+    def after_round_formed(self, store: Store) -> None:
+        """Its machines are known."""
+
+    def ends_round(self, come: int, gone: int) -> bool:
+        """Whether so many machines that wait, or have left, are to end it; may take as long as that needs."""
+
+
 class Rendezvous(DynamicRendezvousHandler):
     """Torch's own, which tells the processes it starts which round is theirs.
 
@@ -89,7 +102,25 @@ class Rendezvous(DynamicRendezvousHandler):
     next round (pytorch/pytorch issues 135712 and 182221). Ours meet at the head's, under the number of the round.
     """
 
-    head: "Head | None" = None  # on the head alone
+    machine: Machine
+    endpoint: str
+
+    @classmethod
+    def at(cls, endpoint: str, nodes: int, address: str, machine: Machine, is_head: bool) -> Self:
+        """The rounds of at most so many machines, of which this one has the `address`.
+
+        Raises:
+            DistError, RendezvousError: nobody is there.
+            UserError: its clock is another one's.
+        """
+        store, backend = reached_store(endpoint), _Backend(endpoint)
+        if not is_head:
+            backend.refuse_another_clock()
+        timeout = RendezvousTimeout(last_call=LATECOMERS)
+        handler = cls.from_backend(BACKEND, store, backend, 1, nodes, address, timeout)
+        assert isinstance(handler, cls)
+        handler.machine, handler.endpoint = machine, endpoint
+        return handler
 
     @property
     def use_agent_store(self) -> bool:
@@ -99,18 +130,19 @@ class Rendezvous(DynamicRendezvousHandler):
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        if self.head:
-            self.head.before_round()
+        self._store = reached_store(self.endpoint)  # the one of the round before may have lost its connection
+        self.machine.before_round(self._store)
         info = super().next_rendezvous()
+        self._formed = len(self._state_holder.state.participants)
+        self.machine.after_round_formed(self._store)
         os.environ[ROUND] = str(self._state_holder.state.round)
         return info
 
     def num_nodes_waiting(self) -> int:
-        """How many machines want to take part; where there are any, all processes are ended, and a round begins."""
-        waiting = super().num_nodes_waiting()
-        if waiting and self.head:
-            self.head.before_change()
-        return waiting
+        """Asked while a round trains: above 0, torch ends it, and another one begins."""
+        come = super().num_nodes_waiting()
+        gone = self._formed - len(self._state_holder.state.participants)
+        return int(self.machine.ends_round(come, gone))
 
     def shutdown(self) -> bool:
         """Leave, so that no round counts on this machine. The others may go on: nobody closes it for them."""
@@ -120,30 +152,45 @@ class Rendezvous(DynamicRendezvousHandler):
         return True
 
 
-class Head(Protocol):
-    """What the head does about rounds."""
+class _Backend(C10dRendezvousBackend):
+    """Torch's own, which survives that a machine is cut off for some time."""
 
-    def before_round(self) -> None:
-        """May refuse it by raising."""
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        super().__init__(reached_store(endpoint), BACKEND)
 
-    def before_change(self) -> None:
-        """Processes that work are about to be ended, as another machine came."""
+    def refuse_another_clock(self) -> None:
+        """Raise UserError where this machine would take living ones for dead: torch compares times with its own."""
+        state = self.get_state()
+        beats = pickle.loads(state[0]).last_heartbeats.values() if state else ()  # torch reads it in the same way
+        apart = abs((datetime.now(UTC) - max(beats)).total_seconds()) if beats else 0.0
+        if apart > CLOCKS_APART.total_seconds():
+            what = f"its last sign of life is {apart:.0f} s from this machine's time: one of their clocks is wrong"
+            raise UserError("this machine cannot take part", [Problem(self._endpoint, what, "set both by NTP")])
+
+    def _call_store(self, store_op: str, *args: Any, **kwargs: Any) -> Any:
+        """Over a new connection, if the old one is silent or broken: its answers might come late, for another call.
+
+        Raises:
+            RendezvousConnectionError: the head is gone, or silent for too long.
+        """
+        patience = monotonic() + SILENCE.total_seconds()
+        while True:
+            try:
+                return super()._call_store(store_op, *args, **kwargs)
+            except RendezvousConnectionError:
+                if monotonic() > patience or not _is_there(self._endpoint):
+                    raise
+            with suppress(DistError):
+                self._store = reached_store(self._endpoint)
 
 
-def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
-    store = reached_store(parameters.endpoint)
-    handler = Rendezvous.from_backend(
-        parameters.run_id,
-        store,
-        C10dRendezvousBackend(store, parameters.run_id),
-        parameters.min_nodes,
-        parameters.max_nodes,
-        parameters.local_addr,
-        RendezvousTimeout(last_call=LATECOMERS),
-    )
-    assert isinstance(handler, Rendezvous)
-    handler.head = parameters.config["head"]
-    return handler
-
-
-rendezvous_handler_registry.register(BACKEND, _rendezvous)
+def _is_there(endpoint: str) -> bool:
+    """False where the machine says that nobody listens; that it cannot be reached says nothing."""
+    try:
+        socket.create_connection(host_and_port(endpoint), PATIENCE.total_seconds()).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        time.sleep(1)
+    return True

@@ -47,6 +47,8 @@ class Share:
 
     def begin(self) -> None:
         """Have the others start where this process stands, with the same weights and moments."""
+        if self.team.size == 1:
+            return
         inputs = self.inputs
         moments = dict(optimizer_tensors(self.gpt, self.optimizer))
         work = {
@@ -57,17 +59,18 @@ class Share:
             "moments": described(moments),
         }
         self.team.begin(work)
-        self.team.spread([*self.gpt.state_dict().values(), *moments.values()])
+        self._spread(moments)
 
     def take_step(self, place: Place, may_update: Callable[[], None]) -> tuple[Targets, Tensor]:
         """Take the step at `place`: the mean over its targets, and its figures as `Step` returns them."""
-        self.team.order(Order(Task.STEP, place))
-        return self._take_step(place, may_update)
+        made = self._feed.take(place)  # what fails here must, before the others wait for this process
+        with self.team.ordered(Order(Task.STEP, place)):
+            return self._take_step(place, made, may_update)
 
     def evaluate(self) -> TokenSums:
         """Mel CE and Text CE of the whole eval split."""
-        self.team.order(Order(Task.EVALUATE))
-        return self._evaluate()
+        with self.team.ordered(Order(Task.EVALUATE)):
+            return self._evaluate()
 
     # For all others.
 
@@ -81,21 +84,27 @@ class Share:
             match order.task:
                 case Task.BEGIN:
                     moments = made_room_for(work["moments"])
-                    self.team.spread([*self.gpt.state_dict().values(), *moments.values()])
+                    self._spread(moments)
                     restore_optimizer(self.gpt, self.optimizer, moments)
                 case Task.STEP:
                     assert order.place
-                    self._take_step(order.place, lambda: None)
+                    self._take_step(order.place, self._feed.take(order.place), lambda: None)
                 case Task.EVALUATE:
                     self._evaluate()
         return order.code
+
+    def _spread(self, moments: dict[str, Tensor]) -> None:
+        """Have the leader's weights and moments, in the order that all have them in."""
+        self.team.spread([*self.gpt.state_dict().values(), *moments.values()])
 
     def learning_rate(self, step: int) -> float:
         """Of the step behind `step`, counted from phase 1's first."""
         return learning_rate(self.inputs.phase, step - self.inputs.start_step, self.plan.steps)
 
-    def _take_step(self, place: Place, may_update: Callable[[], None]) -> tuple[Targets, Tensor]:
-        micros, targets = self._feed.take(place)
+    def _take_step(
+        self, place: Place, made: tuple[list[MicroBatch], Targets], may_update: Callable[[], None]
+    ) -> tuple[Targets, Tensor]:
+        micros, targets = made
         parts = ("dropout", self.inputs.seed, self.inputs.name, place.step)
         dropout = torch_seed(*parts, self.team.rank) if self.team.rank else torch_seed(*parts)
         return targets, self._step(micros, self.learning_rate(place.step), dropout, may_update)

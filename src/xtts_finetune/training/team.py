@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _set_pg_timeout
 
 from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.core.meeting_place import host_and_port
@@ -26,9 +26,11 @@ from xtts_finetune.training.place import Place
 # How a process finds its team; beside them torch's elastic launcher sets RANK, WORLD_SIZE and others.
 STORE = "XTTS_FINETUNE_STORE"  # host:port of the store at which the processes meet
 ROUND = "XTTS_FINETUNE_ROUND"  # how often they met there before
-HEAD = "XTTS_FINETUNE_HEAD"  # set on the machine whose first process leads
+HEAD = "XTTS_FINETUNE_HEAD"  # on the machine whose first process leads: the phase that it trains, and params, as JSON
 # Without a word from the others, before they count as lost. A leader says nothing while a slow disk keeps it waiting.
 SILENCE = timedelta(minutes=30)
+MEETING = timedelta(minutes=5)  # until all of a round have reached each other, and torch has loaded on the slowest
+ANOTHER_ROUND = 76  # exit code of a process that ends so that all can begin again, by no fault of its own
 
 
 class Task(IntEnum):
@@ -69,6 +71,7 @@ class Team:
         self._leader = leader
         self._store = store
         self._is_led = False  # whether the others follow orders
+        self._is_waited_for = False  # in the middle of one
         self._has_ended = False
 
     @classmethod
@@ -93,7 +96,9 @@ class Team:
             if leads():
                 store.set("leader", str(rank))
             leader = int(store.get("leader"))
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=SILENCE)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=MEETING)
+            _set_pg_timeout(SILENCE)
+            store.set_timeout(SILENCE)  # it took over that of the meeting
         return cls(rank, size, leader, store)
 
     @property
@@ -132,9 +137,7 @@ class Team:
         Raises:
             PeerLost: one of them does not come.
         """
-        if self.size == 1:
-            return
-        assert self._store
+        assert self._store, "a team of one has nobody to tell"
         self._store.set("work", json.dumps(work))
         self._is_led = True
         self.order(Order(Task.BEGIN))
@@ -145,9 +148,21 @@ class Team:
             with _others_needed():
                 dist.broadcast(_as_tensor(order), self._leader)
 
+    @contextmanager
+    def ordered(self, order: Order) -> Iterator[None]:
+        """Have the others do what this process does in the block; raises as `add_up`.
+
+        Where the block raises, they wait for its part of a sum: `end` can tell them nothing, and they learn from the
+        connections that this process closes when it ends.
+        """
+        self._is_waited_for = True
+        self.order(order)
+        yield
+        self._is_waited_for = False
+
     def end(self, name: PhaseName, code: int) -> None:
         """Let the others go, as far as they still are there; the phase `name` ended so. Once is enough."""
-        if self.size == 1 or self._has_ended:
+        if self.size == 1 or self._has_ended or self._is_waited_for:
             return
         self._has_ended = True
         try:
@@ -214,5 +229,7 @@ def _others_needed() -> Iterator[None]:
     """What torch raises where the others do not take part."""
     try:
         yield
+    except (torch.AcceleratorError, torch.OutOfMemoryError):  # of this process's own work, which only now is heard of
+        raise
     except RuntimeError as error:  # also torch.distributed's own, which are of this class
         raise PeerLost(str(error).partition("\n")[0]) from error
