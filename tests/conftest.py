@@ -1,6 +1,7 @@
 """Workspaces that tests of more than one room take: `making.workspaces` makes them, here they are made once."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +20,8 @@ pytest_plugins = ["model_fixtures"]
 
 def pytest_configure() -> None:
     """What runs at once (pytest -n) shares the cores: threads that wait for each other's cores made all slower."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
+    if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // workers))
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout, is_made = Checkout(root / "finished" / "checkout"), root / "finished" / "made"
     with FileLock(root / "finished.lock"):
         if not is_made.exists():
+            shutil.rmtree(checkout.root, ignore_errors=True)  # of a worker that failed
             workspaces.quick(checkout.root).repro()
             is_made.touch()
     return checkout

@@ -56,4 +56,4 @@ def test_the_codec_beside_coquis(data: Path) -> None:
 
 def test_prepare_and_its_memory(data: Path) -> None:
     assert printed("prepare.py", "stage", "--data", str(data))["stage"]["peak_mb"] > 0  # type: ignore[index]
-    assert set(printed("prepare.py", "memory", "--clips", "4,8")["memory"]["clips"]) == {"4", "8"}  # type: ignore[index]
+    assert set(printed("prepare.py", "memory", "--clips", "4")["memory"]["clips"]) == {"4"}  # type: ignore[index]

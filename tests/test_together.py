@@ -225,7 +225,7 @@ def test_a_process_that_dies_again_and_again(before: Before, tmp_path: Path) -> 
                     follower.kill()
             time.sleep(0.2)
         text = finish(small, process, code=75)
-    assert "all begin again (3 of 3 in vain)" in text and "(4 of" not in text
+    assert "all begin again (3 of 3 without a new state)" in text and "(4 of" not in text
     assert "processes ended too early again and again" in text
 
 
@@ -316,7 +316,7 @@ def test_a_machine_whose_processes_fail_leaves(before: Before, alone: Small, tmp
             time.sleep(0.2)
         assert "processes of this machine ended too early 2 times (exit code -9)" in finish(other, joined, code=75)
         text = finish(head, process)
-    assert "in vain" not in text
+    assert "without a new state" not in text
     assert best(head) == best(alone)
 
 
@@ -334,6 +334,25 @@ def test_a_machine_that_leaves_before_the_training_begins(
         assert "Traceback" not in finish(other, joined, code=130)
         finish(head, process)
     assert best(head) == best(alone)
+
+
+@pytest.mark.slow
+def test_a_third_machine_comes_while_a_round_begins(before: Before, alone: Small, tmp_path: Path, port: int) -> None:
+    """The leader is stuck before it meets the other: all three begin together, at once."""
+    head, *others = (machine(before, tmp_path / name, nodes=3, port=port) for name in ("head", "second", "third"))
+    process, second = start(head, *TRAIN), start(others[0], *JOIN)
+    with ended(process), ended(second):
+        wait_until(lambda: worker(process, 0), process, head)
+        leader = worker(process, 0)
+        assert leader is not None
+        leader.suspend()
+        third = start(others[1], *JOIN)
+        with ended(third):
+            text = finish(head, process)
+    assert "another machine has come: all begin again, together" in text
+    assert "in 3 processes" in text and "in 2 processes" not in text
+    assert "too early" not in text
+    assert_as_one(head, alone)
 
 
 def test_where_machines_meet_must_be_said(before: Before, tmp_path: Path) -> None:

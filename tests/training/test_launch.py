@@ -10,6 +10,7 @@ from making.params import starter
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import LaunchParams
+from xtts_finetune.stages.check import check
 from xtts_finetune.stages.join import join
 from xtts_finetune.training.launch import refuse_what_is_lacking
 
@@ -43,6 +44,17 @@ def test_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(UserError, match=r"launch: processes 1, nodes 2\n.*cannot train on Windows"):
         refuse_what_is_lacking(launch(nodes=2))
+
+
+def test_check_refuses_them_with_all_else_that_is_wrong(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before DVC deletes the outs of a stage that could not begin."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H100")
+    params = starter().model_copy(update={"launch": launch(processes=2)})
+    with pytest.raises(UserError) as refused:
+        check(Workspace(fresh.root), params)
+    assert "is more than this machine has GPUs, 1" in str(refused.value)
+    assert "metadata.csv" in str(refused.value)
 
 
 def test_one_machine_joins_no_other(fresh: Checkout) -> None:

@@ -1,11 +1,10 @@
 """Where launchers meet: what they survive there, and what they refuse."""
 
-import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 from threading import Timer
@@ -13,9 +12,9 @@ from threading import Timer
 import pytest
 from making.project import PROJECT
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError
-from torch.distributed.elastic.rendezvous.dynamic_rendezvous import _NodeDesc, _RendezvousState
 
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.meeting_place import listening
 from xtts_finetune.training import meeting
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="several processes are refused there")
@@ -47,21 +46,14 @@ def backend(server: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch) ->
     return meeting._Backend(f"127.0.0.1:{int(server.stdout.readline())}")
 
 
-def beat(backend: meeting._Backend, seconds: float) -> None:
-    """A machine's sign of life, so many seconds ago."""
-    state = _RendezvousState()
-    state.last_heartbeats = {_NodeDesc("gpu-1", 1, 0): datetime.now(UTC) - timedelta(seconds=seconds)}
-    assert backend.set_state(pickle.dumps(state))
-
-
 def test_a_long_silence_is_survived(backend: meeting._Backend, server: "subprocess.Popen[str]") -> None:
     """Longer than one call waits for its answer."""
-    beat(backend, 0)
+    assert backend.set_state(b"a round")
     server.send_signal(SIGSTOP)
     begun = time.monotonic()
     Timer(4, server.send_signal, [SIGCONT]).start()
     state = backend.get_state()
-    assert state and pickle.loads(state[0]).last_heartbeats
+    assert state and state[0] == b"a round"
     assert time.monotonic() - begun > 3, "there was a silence"
     for _ in range(3):  # and no late answer is taken for another call's
         assert backend.get_state() == state
@@ -75,14 +67,24 @@ def test_a_head_that_is_gone_is_not_waited_for(backend: meeting._Backend, server
 
 
 @pytest.mark.parametrize("seconds", [-20, 20])
-def test_another_clock_is_refused(backend: meeting._Backend, seconds: float) -> None:
-    backend.refuse_another_clock()  # nobody is there
-    beat(backend, 5)
-    backend.refuse_another_clock()
-    beat_again = backend.get_state()
-    assert beat_again
-    state = pickle.loads(beat_again[0])
-    state.last_heartbeats = {node: at - timedelta(seconds=seconds) for node, at in state.last_heartbeats.items()}
-    assert backend.set_state(pickle.dumps(state), beat_again[1])
-    with pytest.raises(UserError, match="one of their clocks is wrong"):
-        backend.refuse_another_clock()
+def test_another_clock_is_refused(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    with listening("127.0.0.1:0") as probe:
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    store = meeting.open_meeting(endpoint, meeting.Ground(2, {}))
+    meeting.refuse_another_clock(endpoint)
+    ours = time.time
+    monkeypatch.setattr(meeting, "_now", lambda: ours() + seconds)
+    with pytest.raises(UserError, match="its clock and this machine's are 20 s apart"):
+        meeting.refuse_another_clock(endpoint)
+    assert store.port
+
+
+def test_who_leaves_waits_for_nobody(
+    backend: meeting._Backend, server: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meeting, "_is_there", lambda endpoint: True)
+    server.kill()
+    server.wait()
+    backend.is_patient = False
+    with pytest.raises(RendezvousConnectionError):
+        backend.get("over")

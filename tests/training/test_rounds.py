@@ -12,9 +12,17 @@ import pytest
 import torch.distributed as dist
 from making.project import PROJECT
 
-from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, EXIT_USER, Stopped
+from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, Stopped
 from xtts_finetune.training.messages import Leader, Messages, Outcome
-from xtts_finetune.training.rounds import OWN_RESTARTS, RESTARTS, Ended, Head, Member, Stop, ask_the_leader
+from xtts_finetune.training.rounds import (
+    OTHERS_RESTARTS,
+    OWN_RESTARTS,
+    RESTARTS,
+    Ended,
+    Head,
+    Member,
+    stopped_by_signals,
+)
 from xtts_finetune.training.team import ANOTHER_ROUND
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="several processes are refused there")
@@ -47,7 +55,7 @@ def states() -> States:
 
 @pytest.fixture
 def head(messages: Messages, states: States) -> Head:
-    return Head(Stop(ask_the_leader), states, messages)  # type: ignore[arg-type]
+    return Head(messages, states)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -55,22 +63,31 @@ def store() -> dist.HashStore:
     return dist.HashStore()
 
 
-# A leader that saves when it is told to stop, one that dies instead, and one that waits for something in C++.
+def rounds(head: Head, store: dist.HashStore, codes: list[int], count: int) -> None:
+    """That begin, and end too early: with these exit codes of the head's own processes."""
+    for _ in range(count):
+        head.before_start(store)
+        head.after_failure(codes)
+        head.before_round(store)
+
+
+# A leader that saves when it is asked to, one that dies instead, one that takes its time to stop, and one that waits
+# where it hears no signal.
 SAVES = """
-import signal, sys, time
-from xtts_finetune.training.messages import Leader, Messages
-messages = Messages.to_launcher()
-def save(*_):
-    time.sleep(0.5)
-    messages.leader = Leader.SAVED
-    sys.exit(76)
-signal.signal(signal.SIGTERM, save)
-messages.leader = Leader.READY
-time.sleep(60)
-"""
-DIES = """
 import time
 from xtts_finetune.training.messages import Leader, Messages
+messages = Messages.to_launcher()
+messages.leader = Leader.READY
+while messages.leader != Leader.ASKED:
+    time.sleep(0.05)
+time.sleep(0.5)
+messages.leader = Leader.SAVED
+"""
+DIES = SAVES.replace("messages.leader = Leader.SAVED", "")
+IS_SLOW = """
+import signal, time
+from xtts_finetune.training.messages import Leader, Messages
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 Messages.to_launcher().leader = Leader.READY
 time.sleep(60)
 """
@@ -99,19 +116,33 @@ def begin(program: str, leader: "list[psutil.Process]", messages: Messages, stag
 def test_rounds_in_vain_come_to_an_end(
     head: Head, states: States, store: dist.HashStore, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for _ in range(1 + RESTARTS):
-        head.before_round(store)
+    head.before_round(store)
+    rounds(head, store, [EXIT_BUG], RESTARTS)
     states.steps.append(5)
-    for _ in range(1 + RESTARTS):
-        head.before_round(store)
+    rounds(head, store, [-signal.SIGKILL, ANOTHER_ROUND], RESTARTS)
     assert store.get("newest") == b"5"
     with pytest.raises(Stopped, match="processes ended too early again and again"):
+        rounds(head, store, [EXIT_BUG], 1)
+    assert capfd.readouterr().out.count("3 of 3 without a new state") == 2
+
+
+def test_other_machines_faults_use_up_no_patience(head: Head, store: dist.HashStore) -> None:
+    """Each leaves by itself, after two; there may be some. But all has an end."""
+    head.before_round(store)
+    rounds(head, store, [ANOTHER_ROUND, -signal.SIGTERM], OTHERS_RESTARTS)
+    rounds(head, store, [EXIT_BUG], RESTARTS)
+    with pytest.raises(Stopped):
+        rounds(head, store, [ANOTHER_ROUND], 1)
+
+
+def test_a_round_that_was_not_begun_is_none(head: Head, store: dist.HashStore) -> None:
+    """A machine left while it was formed."""
+    for _ in range(10 * RESTARTS):
         head.before_round(store)
-    assert capfd.readouterr().out.count("3 of 3 in vain") == 2
 
 
 def test_a_stop_and_an_outcome_let_none_begin(head: Head, messages: Messages, store: dist.HashStore) -> None:
-    head._stop.is_asked = True
+    head.is_stopped = True
     with pytest.raises(KeyboardInterrupt):
         head.before_round(store)
     messages.report(Outcome("phase1", EXIT_USER))
@@ -125,23 +156,36 @@ def test_another_machine_comes(
 ) -> None:
     """The leader saves; that round was not in vain."""
     head.before_round(store)
+    rounds(head, store, [EXIT_BUG], RESTARTS)
+    head.before_start(store)
     begin(SAVES, leader, messages, Leader.READY)
-    assert not head.ends_round(0, 1), "one that is cut off may come back"
-    assert head.ends_round(1, 0)
-    assert leader[0].status() == psutil.STATUS_ZOMBIE
+    assert not head.ends_round(0, 1, False), "one that is cut off may come back"
+    assert head.ends_round(1, 0, False)
     assert messages.leader == Leader.SAVED
-    assert head.ends_round(1, 0), "and once more, until all have begun again"
-    for _ in range(1 + RESTARTS):
-        head.before_round(store)
+    assert leader[0].status() == psutil.STATUS_ZOMBIE
+    head.before_round(store)
+
+
+@pytest.mark.parametrize("why", ["it is asked to stop", "it has ended"])
+def test_nobody_is_let_in_at_the_end(head: Head, messages: Messages, store: dist.HashStore, why: str) -> None:
+    head.before_round(store)
+    messages.leader = Leader.READY
+    if why == "it has ended":
+        messages.report(Outcome("phase1", EXIT_DONE))
+    else:
+        head.is_stopped = True
+    assert not head.ends_round(1, 0, False)
+    assert messages.leader == Leader.READY
 
 
 def test_a_leader_that_dies_of_it_was_in_vain(
     head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
 ) -> None:
-    for _ in range(1 + RESTARTS):
-        head.before_round(store)
+    head.before_round(store)
+    rounds(head, store, [EXIT_BUG], RESTARTS)
+    head.before_start(store)
     begin(DIES, leader, messages, Leader.READY)
-    assert head.ends_round(1, 0)
+    assert not head.ends_round(1, 0, False)
     with pytest.raises(Stopped):
         head.before_round(store)
 
@@ -152,26 +196,63 @@ def test_before_a_round_has_begun_nothing_is_waited_for(
 ) -> None:
     """The leader may be stuck where it hears no signal, waiting for one that is gone."""
     head.before_round(store)
-    assert not head.ends_round(0, 0)
+    rounds(head, store, [EXIT_BUG], RESTARTS)
+    head.before_start(store)
+    assert not head.ends_round(0, 0, False)
     begin(IS_STUCK, leader, messages, Leader.STARTING)
-    assert head.ends_round(come, gone)
+    assert head.ends_round(come, gone, False)
     assert leader[0].wait(30) == -signal.SIGKILL
-    for _ in range(1 + RESTARTS):
-        head.before_round(store)
+    head.before_round(store)
+
+
+def test_the_first_signal_asks_the_leader_and_the_second_ends_all(
+    head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
+) -> None:
+    head.before_round(store)
+    head.before_start(store)
+    with stopped_by_signals(head, messages):
+        begin(IS_SLOW, leader, messages, Leader.READY)
+        signal.raise_signal(signal.SIGTERM)
+        assert head.is_stopped and leader[0].is_running()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert leader[0].wait(30) == -signal.SIGKILL
+
+
+def test_a_signal_before_there_is_anything_to_save_ends_all(
+    head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
+) -> None:
+    """The leader may hear nothing until it has met the others."""
+    head.before_round(store)
+    head.before_start(store)
+    with stopped_by_signals(head, messages), pytest.raises(KeyboardInterrupt):
+        begin(IS_STUCK, leader, messages, Leader.STARTING)
+        signal.raise_signal(signal.SIGINT)
+    assert leader[0].wait(30) == -signal.SIGKILL
+
+
+def test_a_machine_that_joined_ends_a_round_when_the_head_says_so(
+    messages: Messages, leader: "list[psutil.Process]"
+) -> None:
+    """Its processes may be waiting for others that never come."""
+    begin(IS_STUCK, leader, messages, Leader.NONE)
+    assert not Member().ends_round(1, 1, False)
+    assert leader[0].is_running()
+    assert Member().ends_round(0, 0, True)
+    assert leader[0].wait(30) == -signal.SIGKILL
 
 
 def test_a_machine_that_fails_leaves_in_time(store: dist.HashStore) -> None:
-    """Earlier than the head gives up; what the others did does not count, and what was saved since is a new start."""
+    """What the others did does not count, nor what torch kills after it; what was saved since is a new start."""
     member = Member()
-    assert not member.ends_round(1, 1)
     for newest in ("-1", "7"):
         store.set("newest", newest)
-        member.after_round_formed(store)
+        member.before_start(store)
         for _ in range(10):
-            member.after_failure([ANOTHER_ROUND])
+            member.after_failure([ANOTHER_ROUND, -signal.SIGTERM, -signal.SIGKILL])
         for _ in range(OWN_RESTARTS):
-            member.after_failure([ANOTHER_ROUND, -signal.SIGKILL])
-    member.after_round_formed(store)
+            member.after_failure([-signal.SIGKILL, ANOTHER_ROUND])
+    member.before_start(store)
     with pytest.raises(Stopped, match=r"ended too early 2 times \(exit code -9\); -9 is a kill"):
         member.after_failure([-signal.SIGKILL])
     assert OWN_RESTARTS < RESTARTS
@@ -180,4 +261,4 @@ def test_a_machine_that_fails_leaves_in_time(store: dist.HashStore) -> None:
 def test_what_the_user_must_mend_is_not_tried_again() -> None:
     with pytest.raises(SystemExit, match=str(EXIT_USER)):
         Member().after_failure([EXIT_USER])
-    Member().after_failure([EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE])
+    Member().after_failure([EXIT_BUG])

@@ -1,7 +1,8 @@
 """Train one phase, from wherever it was left."""
 
+from collections.abc import Callable
+
 from xtts_finetune.checkpoints.store import CheckpointStore
-from xtts_finetune.core.errors import EXIT_DONE
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
@@ -20,15 +21,22 @@ from xtts_finetune.training.share import Share
 from xtts_finetune.training.team import Team
 
 
-def train(workspace: Workspace, params: Params, name: PhaseName, team: Team) -> None:
+def train(
+    workspace: Workspace,
+    params: Params,
+    name: PhaseName,
+    team: Team,
+    must_make_way: Callable[[], bool] = lambda: False,
+) -> None:
     """Train a phase in work/, then link its outs. Killed anywhere and called again, it ends in the same bytes.
 
     Args:
         team: that this process leads.
+        must_make_way: asked at every step: whether another machine waits to take part.
 
     Raises:
         UserError: base or data are unusable, or another trainer is at work.
-        Stopped: a signal asked for it; everything is saved.
+        Stopped: a signal asked for it, or (MadeWay) another machine; everything is saved.
         DiskFull: not even the weights of the best, or the reports, have room; what was saved before is whole.
         PeerLost: another process of the team is gone.
     """
@@ -37,7 +45,7 @@ def train(workspace: Workspace, params: Params, name: PhaseName, team: Team) -> 
     remove_finished_work(workspace)
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
-    with store.locked(), stop_on_signals(is_patient=team.is_launched) as stop:
+    with store.locked(), stop_on_signals(team.is_launched, must_make_way) as stop:
         relink_finished_work(workspace, name)
         claimed = claim(job, store, lambda: is_kept(workspace, name))
         if not store.done:
@@ -55,8 +63,10 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
         share = Share(job.inputs(), team)
         log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU waits for nothing
         run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
-        end = fit(run, claimed.state, stop)
-        team.end(job.name, EXIT_DONE)  # what is left to do, the leader does alone
+        try:
+            end = fit(run, claimed.state, stop)
+        finally:
+            run.finish_saving()  # also when another process is lost: what is half-written is worth its end
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
 

@@ -3,34 +3,24 @@
 The leader does what the stage does where there is one process alone; all others follow it.
 """
 
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from torch.distributed import DistError
 
-from xtts_finetune.core.errors import (
-    EXIT_BUG,
-    EXIT_DONE,
-    EXIT_RESUMABLE,
-    EXIT_USER,
-    DiskFull,
-    Stopped,
-    UserError,
-    exit_code_of,
-)
+from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, EXIT_USER, UserError, exit_code_of
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import Params
 from xtts_finetune.model.device import device_in_words, make_deterministic
 from xtts_finetune.stages.process import begin_process
 from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.stages.train import train
-from xtts_finetune.training.interrupts import stop_signals
+from xtts_finetune.training.interrupts import MadeWay, stop_signals
 from xtts_finetune.training.messages import Leader, Messages, Outcome
 from xtts_finetune.training.phases import inputs_to_follow
 from xtts_finetune.training.share import Share
@@ -50,53 +40,46 @@ def main() -> NoReturn:
         team = Team.join()
         is_met = True
         outcome = _lead(team) if team.is_leader else _follow(team)
+        if outcome.code != ANOTHER_ROUND and os.environ["LOCAL_RANK"] == "0" and launcher_lives():
+            Messages.to_launcher().report(outcome)
+        if team.is_leader:
+            team.end(outcome.phase, outcome.code)
     except PeerLost as lost:
         print(f"process {os.environ['RANK']} ends: another one is gone ({lost})", file=sys.stderr)
         _end(ANOTHER_ROUND if is_met else EXIT_BUG)
     except KeyboardInterrupt:
         _end(EXIT_RESUMABLE)
-    if outcome.code == ANOTHER_ROUND:
-        _end(ANOTHER_ROUND)
-    if os.environ["LOCAL_RANK"] == "0" and launcher_lives():
-        Messages.to_launcher().report(outcome)
-    _end(EXIT_DONE)
+    _end(ANOTHER_ROUND if outcome.code == ANOTHER_ROUND else EXIT_DONE)
 
 
 def _lead(team: Team) -> Outcome:
-    workspace = Workspace.here()
-    phase, params = json.loads(os.environ[HEAD])
     messages = Messages.to_launcher()
     messages.leader = Leader.READY
+    phase, params = messages.work
     is_change = False
+
+    def must_make_way() -> bool:
+        with suppress(DistError):  # the launcher is gone
+            return messages.leader == Leader.ASKED
+        return False
 
     def lead() -> None:
         nonlocal is_change
+        workspace = Workspace.here()
         with explained_stops(workspace):
             try:
-                train(workspace, Params.model_validate_json(params), phase, team)
+                train(workspace, params, phase, team, must_make_way)
             except KeyboardInterrupt:  # in the middle of anything the others cannot be told
-                _end(ANOTHER_ROUND if _has_saved_for_another(messages) else EXIT_RESUMABLE)
-            except Stopped as stop:
-                is_change = not isinstance(stop, DiskFull) and _has_saved_for_another(messages)
-                if not is_change:
-                    raise
+                _end(EXIT_RESUMABLE)
+            except MadeWay:
+                is_change = True
 
     code = exit_code_of(lead)
     if is_change:
         code = ANOTHER_ROUND
-    team.end(phase, code)
+        with suppress(DistError):
+            messages.leader = Leader.SAVED
     return Outcome(phase, code)
-
-
-def _has_saved_for_another(messages: Messages) -> bool:
-    """Whether it is for another machine's sake that this process stops; then its launcher is told that it has."""
-    try:
-        if messages.leader != Leader.ASKED:
-            return False
-        messages.leader = Leader.SAVED
-    except DistError:  # the launcher is gone: that is why
-        return False
-    return True
 
 
 def _follow(team: Team) -> Outcome:

@@ -2,19 +2,30 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from xtts_finetune.core.errors import Stopped
+
+
+class MadeWay(Stopped):
+    """A phase stopped only so that it can go on at once, with another machine."""
+
 
 class StopRequest:
-    """Tells whether a signal asked this process to stop."""
+    """Tells whether this process was asked to stop: by a signal, or to make way."""
 
-    def __init__(self) -> None:
+    def __init__(self, must_make_way: Callable[[], bool]) -> None:
         self.signal: signal.Signals | None = None
+        self._must_make_way = must_make_way
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        return self.signal is not None or self._must_make_way()
+
+    def granted(self, text: str) -> Stopped:
+        """What the process stops with."""
+        return Stopped(text) if self.signal else MadeWay(text)
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -26,14 +37,17 @@ def stop_signals() -> list[signal.Signals]:
 
 
 @contextmanager
-def stop_on_signals(is_patient: bool = False) -> Iterator[StopRequest]:
+def stop_on_signals(
+    is_patient: bool = False, must_make_way: Callable[[], bool] = lambda: False
+) -> Iterator[StopRequest]:
     """Catch `stop_signals` while the block runs; a second one acts as it would have without us.
 
     Args:
+        must_make_way: asked at every step, too.
         is_patient: a second one is no more than the first. Where a launcher passes a signal on, that is sent to all
             processes, too.
     """
-    request = StopRequest()
+    request = StopRequest(must_make_way)
     previous = {number: signal.getsignal(number) for number in stop_signals()}
 
     def on_signal(number: int, frame: FrameType | None) -> None:

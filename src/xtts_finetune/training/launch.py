@@ -5,10 +5,10 @@ round begins with those that are there, and anew when another comes. They meet a
 where `dvc repro` runs.
 """
 
-import json
 import logging
 import os
 import sys
+from typing import Any
 
 import torch
 from torch.distributed import DistError
@@ -35,10 +35,11 @@ from xtts_finetune.training.meeting import (
     open_meeting,
     open_store,
     own_address,
+    refuse_another_clock,
 )
 from xtts_finetune.training.messages import Messages, Outcome
-from xtts_finetune.training.rounds import Ended, Head, Machine, Member, Stop, ask_the_leader, leave
-from xtts_finetune.training.team import HEAD, SILENCE, STORE
+from xtts_finetune.training.rounds import Ended, Head, Machine, Member, stopped_by_signals
+from xtts_finetune.training.team import HEAD, STORE
 
 _WORKER = ("-m", "xtts_finetune.stages.worker")
 
@@ -60,13 +61,13 @@ def lead(workspace: Workspace, params: Params, phase: PhaseName) -> int:
     else:
         store = open_store(listening("127.0.0.1:0"))
         endpoint = f"127.0.0.1:{store.port}"
-    work = json.dumps([phase, params.model_dump_json()])  # whatever becomes of params.yaml meanwhile
-    with Stop(ask_the_leader) as stop:
-        messages = Messages.open()
-        head = Head(stop, CheckpointReader(workspace.work(phase)), messages)
+    messages = Messages.open()
+    messages.work = phase, params
+    head = Head(messages, CheckpointReader(workspace.work(phase)))
+    with stopped_by_signals(head, messages):
         while True:
             try:
-                return _run(endpoint, launch, messages, head, work).code
+                return _run(endpoint, launch, messages, head).code
             except (RendezvousError, DistError) as error:  # a machine left while a round was formed: another round
                 print(f"machines did not come together: {str(error) or type(error).__name__}", file=sys.stderr)
 
@@ -87,8 +88,10 @@ def serve(workspace: Workspace, launch: LaunchParams) -> Outcome:
         remedy = "let all machines have the same checkout, environment, prepared/ and kind of device; then join again"
         differs = Problem(str(workspace.root), f"{', '.join(apart)}: not as at {endpoint}", remedy)
         raise UserError("this machine cannot take part", [differs])
-    with Stop(leave):
-        return _run(endpoint, launch.model_copy(update={"nodes": ground.nodes}), Messages.open(), Member())
+    refuse_another_clock(endpoint)
+    messages = Messages.open()
+    with stopped_by_signals(None, messages):
+        return _run(endpoint, launch.model_copy(update={"nodes": ground.nodes}), messages, Member())
 
 
 def _refuse_damaged_features(workspace: Workspace) -> None:
@@ -111,21 +114,16 @@ def _origin(workspace: Workspace) -> dict[str, str]:
     return {**origin_of(workspace), "the version of PyTorch": torch.__version__, "the kind of device": device}
 
 
-def _run(endpoint: str, launch: LaunchParams, messages: Messages, machine: Machine, work: str | None = None) -> Outcome:
-    """Train in rounds, until one ends the phase.
-
-    Args:
-        machine: what it does about rounds.
-        work: of the leader; on the head alone.
-    """
-    address = own_address(*host_and_port(endpoint))
-    _set_environment(endpoint, address, launch.processes, work)
-    rendezvous = Rendezvous.at(endpoint, launch.nodes, address, machine, work is not None)
+def _run(endpoint: str, launch: LaunchParams, messages: Messages, machine: Machine) -> Outcome:
+    """Train in rounds, until one ends the phase; `machine` says what it does about them."""
+    address, is_head = own_address(*host_and_port(endpoint)), isinstance(machine, Head)
+    _set_environment(endpoint, address, launch.processes, is_head)
+    rendezvous = Rendezvous.at(endpoint, launch.nodes, address, machine, is_head)
     spec = WorkerSpec("train", launch.processes, rendezvous, entrypoint=sys.executable, args=_WORKER)
     spec.max_restarts = 1_000_000  # the machine says when it is enough
     spec.local_addr = address
     try:
-        _Agent(spec, machine).run()
+        _Agent(spec, rendezvous).run()
     except (RendezvousError, DistError, Ended):
         if not messages.outcome:
             raise
@@ -136,21 +134,28 @@ def _run(endpoint: str, launch: LaunchParams, messages: Messages, machine: Machi
 
 
 class _Agent(LocalElasticAgent):
-    """Torch's own, which tells the machine when its processes fail."""
+    """Torch's own, which tells the machine what becomes of its processes."""
 
-    def __init__(self, spec: WorkerSpec, machine: Machine) -> None:
-        patience = SILENCE.total_seconds()  # of the others, while the head brings its results to an end
-        super().__init__(spec, DefaultLogsSpecs(log_dir=os.devnull), exit_barrier_timeout=patience)
-        self._machine = machine
+    def __init__(self, spec: WorkerSpec, rendezvous: Rendezvous) -> None:
+        super().__init__(spec, DefaultLogsSpecs(log_dir=os.devnull))
+        self._rendezvous_here = rendezvous
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        self._rendezvous_here.before_start()
+        processes: dict[int, Any] = super()._start_workers(worker_group)
+        return processes
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
         if result.is_failed():
-            self._machine.after_failure([failure.exitcode for failure in result.failures.values()])
+            self._rendezvous_here.machine.after_failure([failure.exitcode for failure in result.failures.values()])
         return result
 
+    def _exit_barrier(self) -> None:
+        """Wait for nobody: that the leader let them go is all that processes need."""
 
-def _set_environment(endpoint: str, address: str, processes: int, work: str | None) -> None:
+
+def _set_environment(endpoint: str, address: str, processes: int, is_head: bool) -> None:
     """For the processes to be started, which inherit it."""
     os.environ[STORE] = endpoint
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
@@ -161,8 +166,8 @@ def _set_environment(endpoint: str, address: str, processes: int, work: str | No
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # "=": no other that begins so
     os.environ.pop(HEAD, None)
-    if work:
-        os.environ[HEAD] = work
+    if is_head:
+        os.environ[HEAD] = "1"
     logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
 
 

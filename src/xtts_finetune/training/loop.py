@@ -6,7 +6,6 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.stopping import Ending
-from xtts_finetune.core.errors import Stopped
 from xtts_finetune.model.device import device_in_words
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
@@ -27,16 +26,17 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
     with _progress(run) as bar:
         while (end := run.end) is None:
             run.take_step()
+            stops = bool(stop)  # once: who stops has saved
             if run.at_epoch_end:
                 run.end_epoch()
                 run.evaluate()
                 run.save()
-            elif run.should_save or stop:
+            elif run.should_save or stops:
                 run.save()
             _show(bar, run)
-            if stop and run.end is None:
+            if stops and run.end is None:
                 run.finish_saving()
-                raise Stopped(f"{run.resume_point}; run dvc repro again to resume")
+                raise stop.granted(f"{run.resume_point}; run dvc repro again to resume")
     run.finish_saving()
     return end
 

@@ -5,12 +5,12 @@ Torch's elastic launcher forms the rounds there: which machines take part, and w
 
 import json
 import os
-import pickle
 import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 from typing import Any, Protocol, Self
 
@@ -32,8 +32,10 @@ from xtts_finetune.training.team import ROUND, SILENCE
 BACKEND = "xtts-finetune"  # its name in torch's launcher
 LATECOMERS = timedelta(seconds=30)  # how long a round waits for further machines
 PATIENCE = timedelta(seconds=20)  # with a store that does not answer
-CLOCKS_APART = timedelta(seconds=10)  # heartbeats come every 5 s, and none for 15 s is a death
+CLOCKS_APART = timedelta(seconds=5)  # torch takes a machine for dead that gave no sign for 15 s, by its own clock
 _GROUND = "ground"
+_CLOCK = "clock"  # the head's, in seconds since the epoch, told every second
+_OVER = "over"  # the newest round that has ended
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,15 @@ def open_meeting(endpoint: str, ground: Ground) -> TCPStore:
     """The store at which other machines meet this one, and find what they must have alike; raises UserError."""
     store = open_store(listening_to_others(endpoint))
     store.set(_GROUND, json.dumps([ground.nodes, ground.origin]))
+    threading.Thread(target=_tell_the_time, args=[endpoint], daemon=True).start()
     return store
+
+
+def _tell_the_time(endpoint: str) -> None:
+    store = reached_store(endpoint)
+    while True:
+        store.set(_CLOCK, str(time.time()))
+        time.sleep(1)
 
 
 def reached_store(endpoint: str) -> TCPStore:
@@ -66,6 +76,28 @@ def reached_store(endpoint: str) -> TCPStore:
 def ground_of(endpoint: str) -> Ground:
     """What the head at this address says of its training; raises DistError where there is none."""
     return Ground(*json.loads(reached_store(endpoint).get(_GROUND)))
+
+
+def refuse_another_clock(endpoint: str) -> None:
+    """Raise UserError where this machine's clock is not that of the head: it would take living machines for dead.
+
+    Raises:
+        DistError: there is no head.
+    """
+    store = reached_store(endpoint)
+    seen = told = store.get(_CLOCK)
+    while told == seen:  # until it is just told
+        time.sleep(0.05)
+        told = store.get(_CLOCK)
+    apart = abs(_now() - float(told))
+    if apart > CLOCKS_APART.total_seconds():
+        clocks = Problem(endpoint, f"its clock and this machine's are {apart:.0f} s apart", "set both by NTP")
+        raise UserError("this machine cannot take part", [clocks])
+
+
+def _now() -> float:
+    """Seconds since the epoch, by this machine's clock."""
+    return time.time()
 
 
 def own_address(host: str, port: int) -> str:
@@ -88,11 +120,14 @@ class Machine(Protocol):
     def before_round(self, store: Store) -> None:
         """May refuse it by raising."""
 
-    def after_round_formed(self, store: Store) -> None:
-        """Its machines are known."""
+    def before_start(self, store: Store) -> None:
+        """Its processes are about to be started."""
 
-    def ends_round(self, come: int, gone: int) -> bool:
-        """Whether so many machines that wait, or have left, are to end it; may take as long as that needs."""
+    def after_failure(self, codes: list[int]) -> None:
+        """Its processes ended early."""
+
+    def ends_round(self, come: int, gone: int, is_over: bool) -> bool:
+        """Whether to end it: so many machines wait, or have left; the head says it is over. May take its time."""
 
 
 class Rendezvous(DynamicRendezvousHandler):
@@ -103,7 +138,9 @@ class Rendezvous(DynamicRendezvousHandler):
     """
 
     machine: Machine
-    endpoint: str
+    backend: "_Backend"
+    is_head: bool
+    formed: tuple[int, int]  # the round that trains, and of how many machines
 
     @classmethod
     def at(cls, endpoint: str, nodes: int, address: str, machine: Machine, is_head: bool) -> Self:
@@ -111,15 +148,12 @@ class Rendezvous(DynamicRendezvousHandler):
 
         Raises:
             DistError, RendezvousError: nobody is there.
-            UserError: its clock is another one's.
         """
         store, backend = reached_store(endpoint), _Backend(endpoint)
-        if not is_head:
-            backend.refuse_another_clock()
         timeout = RendezvousTimeout(last_call=LATECOMERS)
         handler = cls.from_backend(BACKEND, store, backend, 1, nodes, address, timeout)
         assert isinstance(handler, cls)
-        handler.machine, handler.endpoint = machine, endpoint
+        handler.machine, handler.backend, handler.is_head = machine, backend, is_head
         return handler
 
     @property
@@ -130,22 +164,28 @@ class Rendezvous(DynamicRendezvousHandler):
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        self._store = reached_store(self.endpoint)  # the one of the round before may have lost its connection
+        self._store = reached_store(self.backend.endpoint)  # that of the round before may have lost its connection
         self.machine.before_round(self._store)
+        if self.is_head:  # torch lets none begin until all have left the one before
+            self._store.set(_OVER, os.environ.get(ROUND, "-1"))
         info = super().next_rendezvous()
-        self._formed = len(self._state_holder.state.participants)
-        self.machine.after_round_formed(self._store)
-        os.environ[ROUND] = str(self._state_holder.state.round)
+        self.formed = self._state_holder.state.round, len(self._state_holder.state.participants)
+        os.environ[ROUND] = str(self.formed[0])
         return info
+
+    def before_start(self) -> None:
+        self.machine.before_start(self._store)
 
     def num_nodes_waiting(self) -> int:
         """Asked while a round trains: above 0, torch ends it, and another one begins."""
         come = super().num_nodes_waiting()
-        gone = self._formed - len(self._state_holder.state.participants)
-        return int(self.machine.ends_round(come, gone))
+        number, machines = self.formed
+        gone = machines - len(self._state_holder.state.participants)
+        return int(self.machine.ends_round(come, gone, is_over=int(self.backend.get(_OVER)) >= number))
 
     def shutdown(self) -> bool:
         """Leave, so that no round counts on this machine. The others may go on: nobody closes it for them."""
+        self.backend.is_patient = False
         self._stop_heartbeats()
         with suppress(RendezvousError):  # the head is gone
             self._op_executor.run(_RendezvousExitOp(), self._get_deadline(self._settings.timeout.close))
@@ -155,18 +195,15 @@ class Rendezvous(DynamicRendezvousHandler):
 class _Backend(C10dRendezvousBackend):
     """Torch's own, which survives that a machine is cut off for some time."""
 
+    is_patient = True
+
     def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         super().__init__(reached_store(endpoint), BACKEND)
 
-    def refuse_another_clock(self) -> None:
-        """Raise UserError where this machine would take living ones for dead: torch compares times with its own."""
-        state = self.get_state()
-        beats = pickle.loads(state[0]).last_heartbeats.values() if state else ()  # torch reads it in the same way
-        apart = abs((datetime.now(UTC) - max(beats)).total_seconds()) if beats else 0.0
-        if apart > CLOCKS_APART.total_seconds():
-            what = f"its last sign of life is {apart:.0f} s from this machine's time: one of their clocks is wrong"
-            raise UserError("this machine cannot take part", [Problem(self._endpoint, what, "set both by NTP")])
+    def get(self, key: str) -> str:
+        content: bytes = self._call_store("get", key)
+        return content.decode()
 
     def _call_store(self, store_op: str, *args: Any, **kwargs: Any) -> Any:
         """Over a new connection, if the old one is silent or broken: its answers might come late, for another call.
@@ -179,10 +216,10 @@ class _Backend(C10dRendezvousBackend):
             try:
                 return super()._call_store(store_op, *args, **kwargs)
             except RendezvousConnectionError:
-                if monotonic() > patience or not _is_there(self._endpoint):
+                if not self.is_patient or monotonic() > patience or not _is_there(self.endpoint):
                     raise
             with suppress(DistError):
-                self._store = reached_store(self._endpoint)
+                self._store = reached_store(self.endpoint)
 
 
 def _is_there(endpoint: str) -> bool:

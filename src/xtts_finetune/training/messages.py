@@ -10,9 +10,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.core.meeting_place import listening
+from xtts_finetune.core.params import Params
 from xtts_finetune.training.meeting import open_store, reached_store
 
 _ADDRESS = "XTTS_FINETUNE_LAUNCHER"  # host:port of the store, for the processes
+_WORK = "work"
 _OUTCOME = "outcome"
 _LEADER = "leader"
 
@@ -37,7 +39,7 @@ class Messages:
         store = open_store(listening("127.0.0.1:0"))
         os.environ[_ADDRESS] = f"127.0.0.1:{store.port}"
         messages = cls(store)
-        messages.leader = Leader.STARTING
+        messages.leader = Leader.NONE
         return messages
 
     @classmethod
@@ -46,12 +48,22 @@ class Messages:
         return cls(reached_store(os.environ[_ADDRESS]))
 
     @property
+    def work(self) -> tuple[PhaseName, Params]:
+        """What the leader is to train."""
+        phase, params = json.loads(self._store.get(_WORK))
+        return phase, Params.model_validate_json(params)
+
+    @work.setter
+    def work(self, work: tuple[PhaseName, Params]) -> None:
+        self._store.set(_WORK, json.dumps([work[0], work[1].model_dump_json()]))
+
+    @property
     def outcome(self) -> Outcome | None:
         """None while the phase is trained."""
         return Outcome(*json.loads(self._store.get(_OUTCOME))) if self._store.check([_OUTCOME]) else None
 
     def report(self, outcome: Outcome) -> None:
-        """By the first process; after it all end with exit code 0, and none is started again."""
+        """By the first process; behind it all end with exit code 0, and no round begins."""
         self._store.set(_OUTCOME, json.dumps(astuple(outcome)))
 
     @property
@@ -67,7 +79,8 @@ class Messages:
 class Leader(StrEnum):
     """How far the leader is in a round."""
 
+    NONE = "none"  # there is no leader
     STARTING = "starting"
-    READY = "ready"  # to be told to stop
-    ASKED = "asked"  # by the launcher: if it is told to stop, it is because another machine has come
-    SAVED = "saved"  # and ends, so that another round can begin
+    READY = "ready"  # has met the others
+    ASKED = "asked"  # by the launcher, to make way for a round with another machine
+    SAVED = "saved"  # and ends for that

@@ -7,10 +7,9 @@ leader has saved because another machine came.
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn, Self
 
 import psutil
 from torch.distributed.distributed_c10d import Store
@@ -22,22 +21,25 @@ from xtts_finetune.training.messages import Leader, Messages
 from xtts_finetune.training.team import ANOTHER_ROUND
 
 RESTARTS = 3  # in a row, of processes that died before they saved anything new; then a phase gives up
-OWN_RESTARTS = 1  # likewise, where only a machine that joined fails: it leaves while the others still have patience
+OTHERS_RESTARTS = 12  # likewise, where the fault was another machine's, which leaves by itself
+OWN_RESTARTS = 1  # likewise, of a machine that joined: then it leaves
 _NEWEST = "newest"  # in the store where machines meet: the step of the newest state when a round began
 
 
 class Head:
     """The machine whose first process leads: no round after a stop, and none in vain."""
 
-    def __init__(self, stop: "Stop", states: CheckpointReader, messages: Messages) -> None:
-        self._stop = stop
-        self._states = states
+    def __init__(self, messages: Messages, states: CheckpointReader) -> None:
+        self.is_stopped = False  # by a signal
         self._messages = messages
+        self._states = states
         self._newest = -1
-        self._in_vain = -1  # rounds, since the newest state was saved
+        self._in_vain = 0  # rounds, since the newest state was saved
+        self._others = 0  # those of them that other machines ended
+        self._is_others = False  # whether the last one is of those
 
     def before_round(self, store: Store) -> None:
-        """Count the round, and tell the others how far the training is.
+        """Count the round that ended, and tell the others how far the training is.
 
         Raises:
             KeyboardInterrupt: the leader was asked to stop, and died of it.
@@ -46,55 +48,57 @@ class Head:
         """
         if self._messages.outcome:
             raise Ended
-        if self._stop.is_asked:
+        if self.is_stopped:
             raise KeyboardInterrupt
-        self._count(is_change=self._messages.leader == Leader.SAVED)
-        self._messages.leader = Leader.STARTING
-        store.set(_NEWEST, str(self._newest))
-
-    def _count(self, is_change: bool) -> None:
         newest = max((state.step for state in self._states.states()), default=-1)
         if newest > self._newest:
-            self._newest, self._in_vain = newest, 0
-        elif not is_change:
-            self._in_vain += 1
-        if self._in_vain > RESTARTS:
+            self._newest, self._in_vain, self._others = newest, 0, 0
+        if self._messages.leader not in (Leader.NONE, Leader.SAVED):
+            self._count()
+        self._messages.leader, self._is_others = Leader.NONE, False
+        store.set(_NEWEST, str(self._newest))
+
+    def _count(self) -> None:
+        """A round that ended too early."""
+        self._in_vain += not self._is_others
+        self._others += self._is_others
+        if self._in_vain > RESTARTS or self._others > OTHERS_RESTARTS:
             what = "processes ended too early again and again (why, they said above), with no new state between"
             raise Stopped(f"{what}. What was saved is kept; dvc repro goes on there")
-        if self._in_vain > 0 and not is_change:
-            print(f"processes ended too early: all begin again ({self._in_vain} of {RESTARTS} in vain)", flush=True)
+        whose = "of another machine " if self._is_others else ""
+        count = f"{self._others} of {OTHERS_RESTARTS}" if self._is_others else f"{self._in_vain} of {RESTARTS}"
+        print(f"processes {whose}ended too early: all begin again ({count} without a new state)", flush=True)
 
-    def ends_round(self, come: int, gone: int) -> bool:
-        """Whether machines that came, or left the round, are to end it. If so, the leader has ended."""
+    def before_start(self, store: Store) -> None:
+        """Processes of this machine are about to be started."""
+        self._messages.leader = Leader.STARTING
+
+    def ends_round(self, come: int, gone: int, is_over: bool) -> bool:
+        """Whether machines that wait, or have left, are to end the round. If so, the leader has ended."""
         stage = self._messages.leader
+        if self.is_stopped or self._messages.outcome:
+            return False
         if stage == Leader.STARTING and (come or gone):
             print(f"another machine has {'come' if come else 'left'}: all begin again, together", flush=True)
-            self._end_before_it_begins()
-        elif come and stage == Leader.READY:
+            self._messages.leader = Leader.SAVED  # there is nothing to save
+            kill(started())  # they may be waiting for one that is gone
+            return True
+        if stage == Leader.READY and come:
             print("another machine has come: the leader saves, and all go on together", flush=True)
-            self._have_it_saved()
-        return bool(come) or (bool(gone) and stage == Leader.STARTING)
+            return self._has_made_way()
+        return False
 
-    def _end_before_it_begins(self) -> None:
-        """There is nothing to save, and the leader may be waiting for one that is gone."""
-        self._messages.leader = Leader.SAVED
-        if leader := started().get("0"):
-            leader.kill()
-
-    def _have_it_saved(self) -> None:
-        """However long it takes: torch would kill it after half a minute. Unless it dies, or one that it needs."""
+    def _has_made_way(self) -> bool:
+        """Have the leader save, however long it takes. Torch would kill it after half a minute."""
         self._messages.leader = Leader.ASKED
         working = started()
-        if "0" in working:
-            working["0"].terminate()
         while working and all(map(_works, working.values())):
             time.sleep(0.1)
-
-    def after_round_formed(self, store: Store) -> None:
-        """Nothing to do: this machine knows how far the training is."""
+        return self._messages.leader == Leader.SAVED
 
     def after_failure(self, codes: list[int]) -> None:
-        """Nothing to do: whoever of the processes failed, `before_round` counts."""
+        """Processes of this machine ended early, with these exit codes, or minus the signals; the first came first."""
+        self._is_others = codes[0] == ANOTHER_ROUND
 
 
 class Member:
@@ -107,29 +111,32 @@ class Member:
     def before_round(self, store: Store) -> None:
         """Nothing to do: the head counts."""
 
-    def ends_round(self, come: int, gone: int) -> bool:
-        """Never: the leader ends it for all."""
-        return False
-
-    def after_round_formed(self, store: Store) -> None:
+    def before_start(self, store: Store) -> None:
+        """Hear how far the training is."""
         newest = int(store.get(_NEWEST))
         if newest > self._newest:
             self._newest, self._failures = newest, 0
 
+    def ends_round(self, come: int, gone: int, is_over: bool) -> bool:
+        """When the head says so. There is nothing to save here."""
+        if is_over:
+            kill(started())
+        return is_over
+
     def after_failure(self, codes: list[int]) -> None:
-        """Processes of this machine ended early, with these exit codes, or minus the signals that killed them.
+        """As of the head.
 
         Raises:
             SystemExit: what is wrong was said, and another round does not mend it.
             Stopped: it was not for the first time.
         """
-        own = [code for code in codes if code != ANOTHER_ROUND]
-        if EXIT_USER in own:
+        first = codes[0]  # those behind it torch may have killed
+        if first == EXIT_USER:
             sys.exit(EXIT_USER)
-        self._failures += bool(own)
+        self._failures += first != ANOTHER_ROUND
         if self._failures > OWN_RESTARTS:
-            what = f"processes of this machine ended too early {self._failures} times (exit code {own[0]})"
-            killed = "; -9 is a kill, perhaps as its memory was full" if own[0] == -signal.SIGKILL else ""
+            what = f"processes of this machine ended too early {self._failures} times (exit code {first})"
+            killed = "; -9 is a kill, perhaps as its memory was full" if first == -signal.SIGKILL else ""
             what = f"{what}{killed}. It takes no part any more, and the others go on"
             raise Stopped(f"{what}; xtts-finetune join tries again")
 
@@ -141,43 +148,36 @@ class Ended(Exception):
     """The phase has: no other round begins."""
 
 
-class Stop:
-    """Signals that ask to stop, while processes are at work: the first is a request, the second ends all at once."""
+@contextmanager
+def stopped_by_signals(head: Head | None, messages: Messages) -> Iterator[None]:
+    """While processes train: the first signal has the leader save and end all, the second ends all at once.
 
-    def __init__(self, act: Callable[[dict[str, psutil.Process]], None]) -> None:
-        """`act`: what the first does with the processes that were started, by their local rank."""
-        self._act = act
-        self.is_asked = False
+    A machine that joined leaves with the first: the others go on without it.
+    """
 
-    def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         working = started()
-        if working and not self.is_asked:
-            self.is_asked = True
-            self._act(working)
+        leader = working.get("0")
+        if head and leader and not head.is_stopped and messages.leader != Leader.STARTING:
+            head.is_stopped = True
+            print("stopping, when all is saved; once more ends it at once", file=sys.stderr, flush=True)
+            leader.terminate()
             return
-        leave(working)
+        kill(working)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, on_signal) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
-def ask_the_leader(working: dict[str, psutil.Process]) -> None:
-    """It saves, and ends all; then the launcher ends, too."""
-    print("stopping, when all is saved; once more ends it at once", file=sys.stderr, flush=True)
-    if "0" in working:
-        working["0"].terminate()
-
-
-def leave(working: dict[str, psutil.Process]) -> NoReturn:
-    """The others go on without them."""
-    for process in working.values():
-        process.kill()
-    raise KeyboardInterrupt
+def kill(processes: dict[str, psutil.Process]) -> None:
+    for process in processes.values():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def started() -> dict[str, psutil.Process]:

@@ -26,7 +26,7 @@ from xtts_finetune.training.place import Place
 # How a process finds its team; beside them torch's elastic launcher sets RANK, WORLD_SIZE and others.
 STORE = "XTTS_FINETUNE_STORE"  # host:port of the store at which the processes meet
 ROUND = "XTTS_FINETUNE_ROUND"  # how often they met there before
-HEAD = "XTTS_FINETUNE_HEAD"  # on the machine whose first process leads: the phase that it trains, and params, as JSON
+HEAD = "XTTS_FINETUNE_HEAD"  # set on the machine whose first process leads
 # Without a word from the others, before they count as lost. A leader says nothing while a slow disk keeps it waiting.
 SILENCE = timedelta(minutes=30)
 MEETING = timedelta(minutes=5)  # until all of a round have reached each other, and torch has loaded on the slowest
@@ -91,7 +91,7 @@ class Team:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         with _others_needed():
-            server = TCPStore(host, port, is_master=False, timeout=SILENCE)
+            server = TCPStore(host, port, is_master=False, timeout=MEETING)
             store = PrefixStore(f"round-{os.environ[ROUND]}", server)
             if leads():
                 store.set("leader", str(rank))
