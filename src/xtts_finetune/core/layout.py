@@ -16,6 +16,7 @@ work/models.lock               held by who measures models/, or restores to it
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
 a bundle                       what is registered and speaks by itself: an exported best, base/, REFERENCE, SETTINGS
+an export, anywhere else       what Coqui's own class loads: COQUI_MODEL, COQUI_SPEAKERS, CONFIG, VOCABULARY; EXPORT_*
 """
 
 import re
@@ -57,6 +58,12 @@ VOCABULARY = "vocab.json"
 MEL_STATS = "mel_stats.safetensors"
 CODEC = "dvae.safetensors"
 VOCODER = "vocoder.safetensors"
+# of an export, beside CONFIG and VOCABULARY: as Coqui's Xtts.load_checkpoint looks for them
+COQUI_MODEL = "model.pth"
+COQUI_SPEAKERS = "speakers_xtts.pth"
+EXPORT_CARD = "export.json"  # says what it is: by it an earlier export is known
+EXPORT_PAGE = "README.md"
+EXPORT_LICENCE = "LICENSE.txt"
 
 CheckpointKind = Literal["step", "best"]
 _CHECKPOINT = re.compile(r"(step|best)-(\d{8,})")
