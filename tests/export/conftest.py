@@ -35,10 +35,8 @@ def trained(imported: Workspace, clips: list[tuple[Path, str]], tmp_path_factory
     link_tree(imported.prepared / "base", workspace.prepared / "base")
     spoken = np.concatenate([soundfile.read(path, dtype="float32")[0] for path, _ in clips[:3]])
     soundfile.write(workspace.prepared / REFERENCE, spoken, SAMPLE_RATE, subtype="PCM_16")
-    weights = {
-        name: tensor + 0.001
-        for name, tensor in Base(workspace.prepared / "base", imported.root).gpt().state_dict().items()
-    }
+    gpt = Base(workspace.prepared / "base", imported.root).gpt()
+    weights = {name: tensor + 0.001 for name, tensor in gpt.state_dict().items()}
     _export_best(workspace, weights)
     _save_states(workspace, weights)
     return workspace

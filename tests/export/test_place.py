@@ -26,7 +26,7 @@ def test_what_others_keep_is_left_to_them(workspace: Workspace, kept: str) -> No
     assert f"is in {kept.partition('/')[0]}/, which" in refused(workspace, workspace.root / "link" / "anna")
 
 
-@pytest.mark.parametrize("place", [".", "..", "/", "../other"])
+@pytest.mark.parametrize("place", [".", "..", "../other"])
 def test_folders_with_something_in_them(workspace: Workspace, place: str) -> None:
     (workspace.root.parent / "other").mkdir()
     (workspace.root.parent / "other" / "film.mkv").touch()
@@ -85,7 +85,8 @@ def test_a_disk_without_room_is_refused_with_the_sum(workspace: Workspace, tmp_p
         assert "the export does not fit on the disk" in said
         for term in ("model.pth   ", "vocabulary, voice, page", "needed at the peak", "missing"):
             assert term in said
-        assert "is where a disk is mounted" in refused(workspace, disk.root)
+        for mounted in (disk.root, Path("/")):
+            assert "is where a disk is mounted" in refused(workspace, mounted)
         export(workspace, disk.root / "anna", half=True)  # as the sum says
         assert sorted(os.listdir(disk.root)) == ["anna"]
 
@@ -100,7 +101,7 @@ def test_a_disk_that_fills_up_meanwhile(workspace: Workspace, tmp_path: Path, mo
 
 
 @pytest.mark.slow  # a process loads Coqui's classes first
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 75)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
 def test_ended_half_way_nothing_has_the_name(
     workspace: Workspace, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

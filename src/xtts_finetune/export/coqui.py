@@ -49,9 +49,9 @@ def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: boo
         bar.total = total = size + sum(tensor.nbytes for tensor in weights.values())
         bar.set_description(f"writing {COQUI_MODEL}")
         with (folder / COQUI_MODEL).open("wb") as file:
-            torch.save(
-                {"model": weights}, CallbackIOWrapper(lambda n: bar.update(min(n, total - bar.n)), file, "write")
-            )
+            # what zip adds, some kilobytes, is not counted
+            counted = CallbackIOWrapper(lambda written: bar.update(min(written, total - bar.n)), file, "write")
+            torch.save({"model": weights}, counted)
     torch.save({speaker: voice}, folder / COQUI_SPEAKERS)
     for name in (CONFIG, VOCABULARY):
         shutil.copyfile(files.base / name, folder / name)

@@ -217,11 +217,10 @@ def _of_here(
 ) -> Source:
     base = workspace.prepared / "base"
     needed = (weights, base / BASE_INFO, workspace.prepared / REFERENCE)
-    missing = [
-        Problem(str(file), "is not there", "dvc checkout, or: dvc repro") for file in needed if not file.is_file()
-    ]
+    missing = [file for file in needed if not file.is_file()]
     if missing:
-        raise UserError(TITLE, missing)
+        remedy = "dvc checkout, or: dvc repro"
+        raise UserError(TITLE, [Problem(str(file), "is not there", remedy) for file in missing])
     vocoder, files = base / VOCODER, Files(weights, base, workspace.prepared / REFERENCE, params.evaluate)
     return Source(
         title=title,
