@@ -149,7 +149,7 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Weights in fp16: half the size, read the same way.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
 ) -> None:
-    """Write a model into a folder that Coqui's own class loads, and with it other programs.
+    """Write a model into a folder that Coqui's own class loads, and with it other programs: export phase2 ../anna.
 
     WHAT is champion, candidate or the number of a registered version; phase1 or phase2, for that phase's best
     (models/); or a step that is still there, as phase2@1200 (work/, checkpoints/). Any other lists what there is.

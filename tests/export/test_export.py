@@ -128,7 +128,7 @@ def test_in_fp16_it_is_half_as_large_and_speaks_as_its_page_says(
     assert "with the voice \"Anna, my 'voice'\"" in said
     sizes = [(folder / "model.pth").stat().st_size for folder in (tmp_path / "half", exported)]
     assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
-    [code] = re.findall(r"```python\n(.*?)```", (tmp_path / "half" / "README.md").read_text("utf-8"), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (tmp_path / "half" / "README.md").read_text("utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path / "half")
     begin = GPT.init_gpt_for_inference
     monkeypatch.setattr(GPT, "init_gpt_for_inference", lambda gpt, **options: (begin(gpt, **options), hush(gpt)))

@@ -71,7 +71,8 @@ def _refuse_changed(weights: Path, sha256: str, bar: "Bar") -> None:
             bar.update(len(block))
     if digest.hexdigest() != sha256:
         what = f"is damaged, or another model: its SHA-256 is {digest.hexdigest()[:12]}…, not {sha256[:12]}…"
-        raise UserError(TITLE, [Problem(str(weights), what, "bring it back (dvc checkout --force), or choose another")])
+        remedy = "choose another model; models/ and checkpoints/ come back by: dvc checkout --force"
+        raise UserError(TITLE, [Problem(str(weights), what, remedy)])
 
 
 def _voice(base: Base, files: Files) -> dict[str, Tensor]:

@@ -9,9 +9,9 @@ from xtts_finetune.speech.speaker import TOP_K
 _PAGE = """\
 # A voice: {speaker}
 
-Fine-tuned from the base `{base}` by xtts-finetune, in the form of XTTS v2's published files: Coqui's own class loads
-this folder, and whatever builds on it. `config.json`, `vocab.json` and the vocoder are the base's; in
-`speakers_xtts.pth` is one voice, `{speaker}`.
+Fine-tuned by xtts-finetune, in the form of XTTS v2's published files: Coqui's own class loads this folder, and whatever
+builds on it. `config.json`, `vocab.json` and the vocoder are those of the base, `{base}`. In `speakers_xtts.pth` is one
+voice, `{speaker}`.
 
 ## Speak
 
@@ -40,8 +40,16 @@ spoken = model.inference(
 soundfile.write("spoken.wav", spoken["wav"], 24_000)
 ```
 
-These are the settings that the model was heard with when it was evaluated. Other programs offer the voice by its name:
-`TTS(model_path=FOLDER).tts_to_file(text, speaker={speaker!r}, language={language!r})`.
+These are the settings that the model was heard with when it was evaluated. With `config.json`'s own settings:
+
+```python
+from TTS.api import TTS
+
+speech = TTS(model_path=".", config_path="config.json")
+speech.tts_to_file({text!r}, speaker={speaker!r}, language={language!r}, file_path="spoken.wav")
+```
+
+Or, as a command: `tts --model_path . --config_path config.json --speaker_idx NAME --language_idx {language} --text …`.
 {half}
 ## Where it came from
 
@@ -71,8 +79,12 @@ This model was fine-tuned from XTTS v2, and XTTS v2's licence holds for it and f
     Coqui Public Model License 1.0.0: non-commercial use only
 """
 _OF_ANOTHER = """\
-This model was fine-tuned from {base}, a base of XTTS v2's shape. That base's licence holds for it. If the base derives
-from the XTTS v2 that Coqui published, this one does, for the model and for what it says:
+This model was fine-tuned from a base of XTTS v2's shape:
+
+    {base}
+
+The base's licence holds for it. If the base derives from the XTTS v2 that Coqui published, this is its licence, for the
+model and for what it says:
 
     Coqui Public Model License 1.0.0: non-commercial use only
 """

@@ -35,6 +35,7 @@ TITLE = "nothing was exported"
 _STEP = re.compile(rf"({'|'.join(PHASES)})(?:@(\d+))?")
 _BUNDLED_BASE = (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, VOCODER)
 _BUNDLED = (WEIGHTS, REFERENCE, SETTINGS, *(f"{BUNDLE_BASE}/{name}" for name in _BUNDLED_BASE))
+_BUNDLED_VOCODER = f"{BUNDLE_BASE}/{VOCODER}"
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -136,6 +137,10 @@ def _of_version(workspace: Workspace, params: Params, wanted: str) -> Source | N
     if registry is None or version is None:
         return None
     sizes, here = registry.sizes(version), registry.own_folder(version)
+    lacking = [name for name in _BUNDLED if name not in (*sizes, _BUNDLED_VOCODER)]
+    if lacking:
+        what = f"its files cannot be had: {', '.join(lacking)}"
+        raise UserError(TITLE, [Problem(f"{version.name} version {version.version}", what, "choose another model")])
     return Source(
         title=f"{version.name} {shown(version)}",
         phase=version.tags.get("phase", ""),
@@ -143,9 +148,9 @@ def _of_version(workspace: Workspace, params: Params, wanted: str) -> Source | N
         base=version.tags.get("base", ""),
         sha256=version.tags.get(WEIGHTS_TAG, ""),
         figures={name: float(version.tags[f"eval_{name}"]) for name in _FIGURES if f"eval_{name}" in version.tags},
-        has_vocoder=f"{BUNDLE_BASE}/{VOCODER}" in sizes,
-        weight_bytes=sizes.get(WEIGHTS, 0),
-        vocoder_bytes=sizes.get(f"{BUNDLE_BASE}/{VOCODER}", 0),
+        has_vocoder=_BUNDLED_VOCODER in sizes,  # of mini it is a DVAE
+        weight_bytes=sizes[WEIGHTS],
+        vocoder_bytes=sizes.get(_BUNDLED_VOCODER, 0),
         downloaded_bytes=0 if here else sum(sizes.get(name, 0) for name in _BUNDLED),
         open=lambda: nullcontext(_bundled(here)) if here else _downloaded(workspace, registry, version),
     )
