@@ -154,7 +154,7 @@ def export(
     WHAT is champion, candidate or the number of a registered version; phase1 or phase2, for that phase's best
     (models/); or a step that is still there, as phase2@1200 (work/, checkpoints/). Any other lists what there is.
 
-    The folder gets XTTS v2's files: config.json, vocab.json, model.pth (1.9 GB, with --half 0.95 GB) and
+    The folder gets XTTS v2's files: config.json, vocab.json, model.pth (1.87 GB, with --half 0.93) and
     speakers_xtts.pth, with your voice in it as the evaluation's samples have it; and README.md, which says how to speak
     with it, what it scored and where it came from. The optimiser's state stays here. Weights that are not what was
     recorded of them are refused, and the folder has its name only when all of it is there.

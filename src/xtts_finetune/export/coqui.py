@@ -1,6 +1,7 @@
 """The files that Coqui's `Xtts.load_checkpoint` reads from a folder: TTS/tts/models/xtts.py of coqui-tts 0.28.0."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,18 +41,21 @@ def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: boo
     """
     make_deterministic()
     base = Base(files.base, files.base.parent)
-    size = files.weights.stat().st_size
-    with tqdm(total=size, unit="B", unit_scale=True, desc="checking the weights") as bar:
+    read, beside = (file.stat().st_size for file in (files.weights, base.folder / VOCODER))
+    total = read + (read + beside) // (2 if half else 1)  # bytes read, and written
+    with tqdm(total=total, unit="B", unit_scale=True, desc="checking the weights") as bar:
         _refuse_changed(files.weights, sha256, bar)
         bar.set_description("computing the voice")
         voice = _voice(base, files)
         weights = dict(_weights(base, files.weights, half))
-        bar.total = total = size + sum(tensor.nbytes for tensor in weights.values())
         bar.set_description(f"writing {COQUI_MODEL}")
         with (folder / COQUI_MODEL).open("wb") as file:
-            # what zip adds, some kilobytes, is not counted
+            # never above its total, which leaves out what zip adds
             counted = CallbackIOWrapper(lambda written: bar.update(min(written, total - bar.n)), file, "write")
             torch.save({"model": weights}, counted)
+            bar.set_description("waiting for the disk")
+            file.flush()
+            os.fsync(file.fileno())
     torch.save({speaker: voice}, folder / COQUI_SPEAKERS)
     for name in (CONFIG, VOCABULARY):
         shutil.copyfile(files.base / name, folder / name)
