@@ -8,15 +8,17 @@ import soundfile
 import yaml
 from making import workspaces
 from making.params import make_params
-from making.prepared import TEXT
+from making.prepared import TEXT, list_features
 from safetensors.torch import save_file
 from torch import Tensor
 
 from xtts_finetune.checkpoints.checkpoint import Contents
+from xtts_finetune.checkpoints.identity import Record, identity_of
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import link_tree, sha256_file, write_json
 from xtts_finetune.core.layout import MODEL_CARD, OPTIMIZER, REFERENCE, WEIGHTS, Workspace
+from xtts_finetune.core.params import load_params
 from xtts_finetune.model.base import Base
 
 BASE = "../base/small"
@@ -33,6 +35,7 @@ def trained(imported: Workspace, clips: list[tuple[Path, str]], tmp_path_factory
     workspace.params.write_text(yaml.safe_dump(params), encoding="utf-8")
     workspace.prepared.mkdir()
     link_tree(imported.prepared / "base", workspace.prepared / "base")
+    list_features(workspace)
     spoken = np.concatenate([soundfile.read(path, dtype="float32")[0] for path, _ in clips[:3]])
     soundfile.write(workspace.prepared / REFERENCE, spoken, SAMPLE_RATE, subtype="PCM_16")
     gpt = Base(workspace.prepared / "base", imported.root).gpt()
@@ -55,6 +58,9 @@ def _export_best(workspace: Workspace, weights: dict[str, Tensor]) -> None:
 
 def _save_states(workspace: Workspace, weights: dict[str, Tensor]) -> None:
     """Of phase 2, which is under way: a best, and a state after it."""
+    identity = identity_of(workspace, load_params(workspace.params), "phase2")
+    assert identity
+    record = Record(identity)
     best = {"best_step": 220, "best_mel_ce": 4.125, "best_text_ce": 3.25}
     for step in (220, 230):
         contents = Contents(
@@ -63,7 +69,7 @@ def _save_states(workspace: Workspace, weights: dict[str, Tensor]) -> None:
             ),
             write_rest=lambda folder: (folder / OPTIMIZER).write_bytes(b"moments" * 1000),
             size=0,
-            state={"position": {"step": step, **best}},
+            state={**record.to_json(), "position": {"step": step, **best}},
         )
         CheckpointStore(workspace.work("phase2"), 2).save(step, contents, is_best=step == 220)
 

@@ -187,7 +187,9 @@ def test_unasked_it_is_the_newest_phases(workspace: Workspace, tmp_path: Path) -
     assert "no model is trained or registered yet" in refused(workspace, tmp_path / "other", None)
 
 
-@pytest.mark.parametrize("what", ["phase2", "phase2@7", "phase3", "champion", "3", "", "phase1@", "models/phase1"])
+@pytest.mark.parametrize(
+    "what", ["phase2", "phase2@7", "phase3", "champion", "3", "", "phase1@", "phase1@" + 5000 * "9", "models/phase1"]
+)
 def test_an_unknown_model_is_refused_with_those_that_there_are(workspace: Workspace, tmp_path: Path, what: str) -> None:
     said = refused(workspace, tmp_path / "anna", what)
     assert re.search(r"phase1 +models/phase1\n", said)
@@ -222,6 +224,13 @@ def test_a_model_of_another_base(workspace: Workspace, tmp_path: Path) -> None:
     params = workspace.params.read_text(encoding="utf-8").replace("base: ../base/small", "base: ../base/other")
     workspace.params.write_text(params, encoding="utf-8")
     assert "was trained on the base ../base/small" in refused(workspace, tmp_path / "anna")
+
+
+def test_a_step_of_a_run_that_began_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
+    """As when the base was changed, and the run before has yet to be moved aside."""
+    card = json.loads((workspace.model("phase1") / MODEL_CARD).read_text())
+    write_json(workspace.model("phase1") / MODEL_CARD, card | {"sha256": "f" * 64})
+    assert "was trained from other weights" in refused(workspace, tmp_path / "anna", "phase2@230")
 
 
 def test_weights_that_training_replaces_meanwhile(

@@ -51,7 +51,7 @@ def test_it_needs_nothing_else_of_the_workspace(registered: Workspace, tmp_path:
         for name in ("model.pth", "speakers_xtts.pth", "config.json", "vocab.json", "LICENSE.txt"):
             assert (folder / name).read_bytes() == (tmp_path / "phase" / name).read_bytes()
     assert "4.250" in (tmp_path / "champion" / "README.md").read_text(encoding="utf-8")
-    assert "candidate       version 1 (candidate, champion)" in refused(registered, tmp_path / "other", "7")
+    assert "1               version 1 (candidate, champion)" in refused(registered, tmp_path / "other", "7")
 
 
 def test_damaged_or_gone(registered: Workspace, tmp_path: Path) -> None:

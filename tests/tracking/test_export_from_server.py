@@ -8,7 +8,7 @@ from mlflow_server import MlflowServer
 
 from xtts_finetune.core.files import sha256_file, write_json
 from xtts_finetune.core.layout import BUNDLE_BASE, REFERENCE, SETTINGS, WEIGHTS, Workspace
-from xtts_finetune.export.source import find_source
+from xtts_finetune.export.choice import find_source
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import register_best
@@ -39,10 +39,11 @@ def test_a_version_is_downloaded_for_as_long_as_it_takes(
         digest = sha256_file(model / WEIGHTS)
         register_best(store, run, params.registry.model_name, model, SERVING_CODE, digest, tags, {"eval/mel_ce": 2.5})
         source = find_source(workspace, params, None)
-        assert (source.phase, source.step, source.base, source.figures) == ("phase2", 21, "xtts_v2", {"mel_ce": 2.5})
+        origin = source.origin
+        assert (origin.phase, origin.step, origin.base, origin.figures) == ("phase2", 21, "xtts_v2", {"mel_ce": 2.5})
+        assert origin.sha256 == digest
         assert source.has_vocoder
-        assert source.sha256 == digest
-        assert source.weight_bytes == (model / WEIGHTS).stat().st_size
+        assert source.bytes == sum((model / name).stat().st_size for name in (WEIGHTS, f"{BUNDLE_BASE}/{BASE[-1]}"))
         names = (WEIGHTS, REFERENCE, SETTINGS, *(f"{BUNDLE_BASE}/{name}" for name in BASE))
         assert source.downloaded_bytes == sum((model / name).stat().st_size for name in names)
         with source.open() as files:

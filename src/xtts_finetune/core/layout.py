@@ -187,6 +187,11 @@ class Workspace:
         """Remembers the SHA-256 of large files that do not change."""
         return self.root / "work" / "digests.json"
 
+    @property
+    def downloads(self) -> Path:
+        """Where what `export` fetches from a server lies meanwhile."""
+        return self.root / "work" / "export"
+
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""
         return self.work(phase) / CURVE

@@ -1,7 +1,7 @@
 """`xtts-finetune export`: a model as a folder that Coqui's own class loads, whole or not at all."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from xtts_finetune.core.commands import quoted
@@ -12,8 +12,9 @@ from xtts_finetune.core.layout import COQUI_MODEL, EXPORT_CARD, EXPORT_LICENCE, 
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_export
+from xtts_finetune.export.choice import find_source
 from xtts_finetune.export.place import PROGRAM, free_place
-from xtts_finetune.export.source import TITLE, Files, Source, find_source
+from xtts_finetune.export.source import TITLE, Files, Origin, Source
 
 _SMALL_FILES = 5_000_000  # bytes: vocabulary, config, voice and page; names and padding in model.pth
 
@@ -41,11 +42,12 @@ def export_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     place = free_place(workspace, request.folder, request.force)
     speaker = _speaker(request.speaker, place)
     source = find_source(workspace, params, request.what)
-    _refuse_other_vocoders(source)
+    if not source.has_vocoder:
+        raise _no_xtts(source.origin)
     preflight_export(workspace, params, list(_terms(workspace, source, place, request.half)))
-    yield f"exporting {source.title}"
+    yield f"exporting {source.origin.title}"
     with full_disk_raises(), published_folder(place) as folder, source.open() as files:
-        _fill(folder, source, files, params, speaker, request.half)
+        _fill(folder, source.origin, files, params, speaker, request.half)
     yield f"{quoted(place)}: {shown(held_bytes(files_below(place)))}, with the voice {speaker!r}"
     yield f"Coqui's Xtts.load_checkpoint loads it: {quoted(place / EXPORT_PAGE)} says how"
 
@@ -58,27 +60,24 @@ def _speaker(given: str | None, place: Path) -> str:
     return speaker
 
 
-def _refuse_other_vocoders(source: Source) -> None:
-    if not source.has_vocoder:
-        what = f"was trained on the base {source.base}, which is no XTTS: it speaks by Griffin and Lim's algorithm"
-        remedy = "train on XTTS v2, or files of its shape: base in params.yaml, then dvc repro"
-        raise UserError(TITLE, [Problem(source.title, f"{what}, and no class of Coqui's loads that", remedy)])
+def _no_xtts(origin: Origin) -> UserError:
+    what = f"was trained on the base {origin.base}, which is no XTTS: it speaks by Griffin and Lim's algorithm"
+    remedy = "train on XTTS v2, or files of its shape: base in params.yaml, then dvc repro"
+    return UserError(TITLE, [Problem(origin.title, f"{what}, and no class of Coqui's loads that", remedy)])
 
 
 def _terms(workspace: Workspace, source: Source, place: Path, half: bool) -> Iterator[Term]:
-    size = source.weight_bytes + source.vocoder_bytes
-    yield Term(place, f"{COQUI_MODEL}{' in fp16' if half else ''}", 1, size // 2 if half else size)
+    yield Term(place, f"{COQUI_MODEL}{' in fp16' if half else ''}", 1, source.bytes // 2 if half else source.bytes)
     yield Term(place, "vocabulary, voice, page", 1, _SMALL_FILES)
     if source.downloaded_bytes:
-        yield Term(workspace.digests.parent, "downloaded from MLflow", 1, source.downloaded_bytes)
+        yield Term(workspace.downloads, "downloaded from MLflow", 1, source.downloaded_bytes)
 
 
-def _fill(folder: Path, source: Source, files: Files, params: Params, speaker: str, half: bool) -> None:
+def _fill(folder: Path, origin: Origin, files: Files, params: Params, speaker: str, half: bool) -> None:
     from xtts_finetune.export.coqui import is_published, write_model
     from xtts_finetune.export.page import licence, page
 
-    write_model(folder, files, source.sha256, speaker, half)
-    card = {"phase": source.phase, "step": source.step, "base": source.base, "sha256": source.sha256, "half": half}
-    write_json(folder / EXPORT_CARD, {"program": PROGRAM, "model": source.title, "speaker": speaker, **card})
-    write_text(folder / EXPORT_PAGE, page(source, files.settings, params.prepare.language, speaker, half))
-    write_text(folder / EXPORT_LICENCE, licence(source, is_published(files.base)))
+    write_model(folder, files, origin.sha256, speaker, half)
+    write_json(folder / EXPORT_CARD, {"program": PROGRAM, **asdict(origin), "speaker": speaker, "half": half})
+    write_text(folder / EXPORT_PAGE, page(origin, files.settings, params.prepare.language, speaker, half))
+    write_text(folder / EXPORT_LICENCE, licence(origin, is_published(files.base)))

@@ -3,7 +3,7 @@
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.layout import COQUI_MODEL
 from xtts_finetune.core.params import EvaluateParams
-from xtts_finetune.export.source import Source
+from xtts_finetune.export.source import Origin
 from xtts_finetune.speech.speaker import TOP_K
 
 _PAGE = """\
@@ -94,31 +94,30 @@ Whoever gets this model from you is to get this note with it.
 """
 
 
-def page(source: Source, settings: EvaluateParams, language: str, speaker: str, half: bool) -> str:
+def page(origin: Origin, settings: EvaluateParams, language: str, speaker: str, half: bool) -> str:
     """README.md."""
-    figures = source.figures
-    mel, text = figures.get("mel_ce"), figures.get("text_ce")
+    mel, text = origin.figures.get("mel_ce"), origin.figures.get("text_ce")
     return _PAGE.format(
         speaker=speaker,
-        base=source.base,
+        base=origin.base,
         text=settings.sentences[0],
         language=language,
         settings=settings,
         top_k=TOP_K,
         half=_HALF if half else "",
-        title=source.title,
-        phase=source.phase,
-        step=source.step,
-        sha256=source.sha256,
+        title=origin.title,
+        phase=origin.phase,
+        step=origin.step,
+        sha256=origin.sha256,
         mel_ce=_UNKNOWN if mel is None else f"{mel:.3f}",
         text_ce=_UNKNOWN if text is None else f"{text:.3f} (× {TEXT_WEIGHT}: {text * TEXT_WEIGHT:.4f})",
     )
 
 
-def licence(source: Source, is_published: bool) -> str:
+def licence(origin: Origin, is_published: bool) -> str:
     """LICENSE.txt.
 
     Args:
         is_published: the base is XTTS v2 as Coqui published it.
     """
-    return (_OF_XTTS if is_published else _OF_ANOTHER.format(base=source.base)) + _TEXT_OF_IT
+    return (_OF_XTTS if is_published else _OF_ANOTHER.format(base=origin.base)) + _TEXT_OF_IT
