@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -131,6 +132,44 @@ def restore(
     from xtts_finetune.ops.restore import restore_text
 
     for line in restore_text(Workspace.here(), version):
+        typer.echo(as_typed(line))
+
+
+@app.command()
+def export(
+    *,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WHAT", help="Which model, as below. Else the champion, or the newest phase's."),
+    ] = None,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for it.", show_default=False)],
+    speaker: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What other programs call the voice. Else as the folder.")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Weights in fp16: half the size, read the same way.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+) -> None:
+    """Write a model into a folder that Coqui's own class loads, and with it other programs: export phase2 ../anna.
+
+    WHAT is champion, candidate or the number of a registered version; phase1 or phase2, for that phase's best
+    (models/); or a step that is still there, as phase2@1200 (work/, checkpoints/). Any other lists what there is.
+
+    The folder gets XTTS v2's files: config.json, vocab.json, model.pth (1.87 GB, with --half 0.93) and
+    speakers_xtts.pth, with your voice in it as the evaluation's samples have it; and README.md, which says how to speak
+    with it, what it scored and where it came from. The optimiser's state stays here. Weights that are not what was
+    recorded of them are refused, and the folder has its name only when all of it is there.
+
+    For bases with XTTS v2's vocoder: mini is none. Licence: what is trained from XTTS v2 is for non-commercial use.
+    """
+    from xtts_finetune.stages.process import begin_process
+
+    begin_process()
+    from xtts_finetune.export.command import Request, export_lines
+
+    if what and len(what) > 1:
+        raise typer.BadParameter(f"one model at a time, and a folder after it: not {' '.join(what)}")
+    request = Request(what[0] if what else None, folder, speaker, half, force)
+    for line in export_lines(Workspace.here(), request):
         typer.echo(as_typed(line))
 
 

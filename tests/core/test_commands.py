@@ -14,6 +14,7 @@ from xtts_finetune.core.errors import Problem
         ("then: dvc repro", "then: .venv/bin/dvc repro"),
         ("git stash && dvc checkout", "git stash && .venv/bin/dvc checkout"),
         ("(xtts-finetune sync)", "(.venv/bin/xtts-finetune sync)"),
+        ("xtts-finetune export phase1 ../anna", ".venv/bin/xtts-finetune export phase1 ../anna"),
         ("`mlflow ui`", "`.venv/bin/mlflow ui`"),
         (".venv/bin/dvc repro", ".venv/bin/dvc repro"),
         (

@@ -16,6 +16,7 @@ work/models.lock               held by who measures models/, or restores to it
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
 a bundle                       what is registered and speaks by itself: an exported best, base/, REFERENCE, SETTINGS
+an export, anywhere else       what Coqui's own class loads: COQUI_MODEL, COQUI_SPEAKERS, CONFIG, VOCABULARY; EXPORT_*
 """
 
 import re
@@ -57,6 +58,12 @@ VOCABULARY = "vocab.json"
 MEL_STATS = "mel_stats.safetensors"
 CODEC = "dvae.safetensors"
 VOCODER = "vocoder.safetensors"
+# of an export, beside CONFIG and VOCABULARY: as Coqui's Xtts.load_checkpoint looks for them
+COQUI_MODEL = "model.pth"
+COQUI_SPEAKERS = "speakers_xtts.pth"
+EXPORT_CARD = "export.json"  # says what it is: by it an earlier export is known
+EXPORT_PAGE = "README.md"
+EXPORT_LICENCE = "LICENSE.txt"
 
 CheckpointKind = Literal["step", "best"]
 _CHECKPOINT = re.compile(r"(step|best)-(\d{8,})")
@@ -179,6 +186,11 @@ class Workspace:
     def digests(self) -> Path:
         """Remembers the SHA-256 of large files that do not change."""
         return self.root / "work" / "digests.json"
+
+    @property
+    def downloads(self) -> Path:
+        """Where what `export` fetches from a server lies meanwhile."""
+        return self.root / "work" / "export"
 
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""

@@ -13,7 +13,7 @@ from xtts_finetune.core.disk import file_system, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
-from xtts_finetune.diskspace.budget import Budget, Demand, is_done, run_folder
+from xtts_finetune.diskspace.budget import Budget, Demand, Term, by_file_system, is_done, run_folder
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.stage_peaks import evaluate_peak, prepare_peak
 from xtts_finetune.diskspace.survey import ways_to_make_room
@@ -50,6 +50,11 @@ def preflight_evaluate(workspace: Workspace, params: Params) -> None:
     """Refuse `evaluate` where it would not fit; as `preflight`."""
     budget = Budget(workspace, params, Cache(workspace))
     _refuse_short(budget, "evaluate", evaluate_peak(budget))
+
+
+def preflight_export(workspace: Workspace, params: Params, terms: list[Term]) -> None:
+    """Refuse `export` where what it writes (`terms`) would not fit; as `preflight`."""
+    _refuse_short(Budget(workspace, params, Cache(workspace)), "the export", by_file_system(terms))
 
 
 def _refuse_short(budget: Budget, stage: str, demands: list[Demand]) -> None:

@@ -1,0 +1,109 @@
+"""The files that Coqui's `Xtts.load_checkpoint` reads from a folder: TTS/tts/models/xtts.py of coqui-tts 0.28.0."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import BASE_INFO, CONFIG, COQUI_MODEL, COQUI_SPEAKERS, VOCABULARY, VOCODER
+from xtts_finetune.export.source import TITLE, Files
+from xtts_finetune.model.base import Base
+from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.published import PUBLISHED
+from xtts_finetune.speech.speaker import Speaker
+
+if TYPE_CHECKING:
+    Bar = tqdm[Any]
+
+_BLOCK = 1 << 22  # bytes
+
+
+def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: bool) -> None:
+    """Fill `folder` with config.json, vocab.json, model.pth and speakers_xtts.pth.
+
+    Args:
+        sha256: what the weights must have.
+        speaker: the name of the voice.
+        half: weights in fp16.
+
+    Raises:
+        UserError: the weights are others, or do not fit the base.
+    """
+    make_deterministic()
+    base = Base(files.base, files.base.parent)
+    read, beside = (file.stat().st_size for file in (files.weights, base.folder / VOCODER))
+    total = read + (read + beside) // (2 if half else 1)  # bytes read, and written
+    with tqdm(total=total, unit="B", unit_scale=True, desc="checking the weights") as bar:
+        _refuse_changed(files.weights, sha256, bar)
+        bar.set_description("computing the voice")
+        voice = _voice(base, files)
+        weights = dict(_weights(base, files.weights, half))
+        bar.set_description(f"writing {COQUI_MODEL}")
+        with (folder / COQUI_MODEL).open("wb") as file:
+            # never above its total, which leaves out what zip adds
+            counted = CallbackIOWrapper(lambda written: bar.update(min(written, total - bar.n)), file, "write")
+            torch.save({"model": weights}, counted)
+            bar.set_description("waiting for the disk")
+            file.flush()
+            os.fsync(file.fileno())
+    torch.save({speaker: voice}, folder / COQUI_SPEAKERS)
+    for name in (CONFIG, VOCABULARY):
+        shutil.copyfile(files.base / name, folder / name)
+
+
+def is_published(base: Path) -> bool:
+    """Whether the base in this folder is XTTS v2 as Coqui published it."""
+    digest: str = read_json(base / BASE_INFO)["gpt"]["sha256"]
+    return digest == PUBLISHED["model.pth"]
+
+
+def _refuse_changed(weights: Path, sha256: str, bar: "Bar") -> None:
+    digest = hashlib.sha256()
+    with weights.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    if digest.hexdigest() != sha256:
+        what = f"is damaged, or another model: its SHA-256 is {digest.hexdigest()[:12]}…, not {sha256[:12]}…"
+        remedy = "choose another model; models/ and checkpoints/ come back by: dvc checkout --force"
+        raise UserError(TITLE, [Problem(str(weights), what, remedy)])
+
+
+def _voice(base: Base, files: Files) -> dict[str, Tensor]:
+    """The reference as this model hears it, in the order in which Coqui takes it.
+
+    Returns:
+        gpt_cond_latent (1, 32, model_dim) and speaker_embedding (1, d_vector_dim, 1), as of
+        `Xtts.get_conditioning_latents` and as the samples of `evaluate` were spoken with.
+    """
+    speaker = Speaker(base.gpt(files.weights), base, files.reference, files.settings)
+    embedding: Tensor = speaker.vocoder.speaker  # type: ignore[union-attr]  # of XTTS v2's vocoder
+    # copies of their own: views would be stored with all that they are views of
+    return {
+        "gpt_cond_latent": speaker.prompt.cpu().contiguous().clone(),
+        "speaker_embedding": embedding.cpu().contiguous().clone(),
+    }
+
+
+def _weights(base: Base, weights: Path, half: bool) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of Coqui's class under its names."""
+    for prefix, file in (("gpt.", weights), ("hifigan_decoder.", base.folder / VOCODER)):
+        for name, tensor in load_file(file).items():
+            yield prefix + name, _halved(tensor) if half else tensor
+    yield "mel_stats", base.mel_stats()
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    """In fp16; as it is where that cannot hold it: counters, and values above 65 504."""
+    halved = tensor.half() if tensor.is_floating_point() else tensor
+    return halved if bool(halved.isfinite().all()) else tensor

@@ -1,0 +1,123 @@
+"""What an export says of itself: how to load it, its figures, where it came from, and its licence."""
+
+from xtts_finetune.core.constants import TEXT_WEIGHT
+from xtts_finetune.core.layout import COQUI_MODEL
+from xtts_finetune.core.params import EvaluateParams
+from xtts_finetune.export.source import Origin
+from xtts_finetune.speech.speaker import TOP_K
+
+_PAGE = """\
+# A voice: {speaker}
+
+Fine-tuned by xtts-finetune, in the form of XTTS v2's published files: Coqui's own class loads this folder, and whatever
+builds on it. `config.json`, `vocab.json` and the vocoder are those of the base, `{base}`. In `speakers_xtts.pth` is one
+voice, `{speaker}`.
+
+## Speak
+
+With `pip install coqui-tts soundfile` (tried with coqui-tts 0.28.0), in this folder:
+
+```python
+import soundfile
+from TTS.tts.configs.xtts_config import XttsConfig
+from TTS.tts.models.xtts import Xtts
+
+config = XttsConfig()
+config.load_json("config.json")
+model = Xtts(config)
+model.load_checkpoint(config, checkpoint_dir=".")
+voice = model.speaker_manager.speakers[{speaker!r}]
+spoken = model.inference(
+    {text!r},
+    {language!r},
+    voice["gpt_cond_latent"],
+    voice["speaker_embedding"],
+    temperature={settings.temperature},
+    top_k={top_k},
+    top_p={settings.top_p},
+    repetition_penalty={settings.repetition_penalty},
+)
+soundfile.write("spoken.wav", spoken["wav"], 24_000)
+```
+
+These are the settings that the model was heard with when it was evaluated. With `config.json`'s own settings:
+
+```python
+from TTS.api import TTS
+
+speech = TTS(model_path=".", config_path="config.json")
+speech.tts_to_file({text!r}, speaker={speaker!r}, language={language!r}, file_path="spoken.wav")
+```
+
+Or, as a command: `tts --model_path . --config_path config.json --speaker_idx NAME --language_idx {language} --text …`.
+{half}
+## Where it came from
+
+| | |
+|---|---|
+| model | {title} |
+| phase, step | {phase}, {step} |
+| SHA-256 of its weights (`model.safetensors`) | `{sha256}` |
+| base | `{base}` |
+| Mel CE on the recordings kept for evaluation | {mel_ce} |
+| Text CE | {text_ce} |
+
+Both are in nats per token.
+
+## Licence
+
+See `LICENSE.txt`.
+"""
+_UNKNOWN = "not known of this step"
+_HALF = f"""
+The weights in `{COQUI_MODEL}` are in fp16. Load it as above: Coqui's class copies them into its modules, which are
+fp32, so that in memory the model is as large as ever.
+"""
+_OF_XTTS = """\
+This model was fine-tuned from XTTS v2, and XTTS v2's licence holds for it and for what it says:
+
+    Coqui Public Model License 1.0.0: non-commercial use only
+"""
+_OF_ANOTHER = """\
+This model was fine-tuned from a base of XTTS v2's shape:
+
+    {base}
+
+The base's licence holds for it. If the base derives from the XTTS v2 that Coqui published, this is its licence, for the
+model and for what it says:
+
+    Coqui Public Model License 1.0.0: non-commercial use only
+"""
+_TEXT_OF_IT = """
+Its text: https://huggingface.co/coqui/XTTS-v2/blob/main/LICENSE.txt (and https://coqui.ai/cpml)
+Whoever gets this model from you is to get this note with it.
+"""
+
+
+def page(origin: Origin, settings: EvaluateParams, language: str, speaker: str, half: bool) -> str:
+    """README.md."""
+    mel, text = origin.figures.get("mel_ce"), origin.figures.get("text_ce")
+    return _PAGE.format(
+        speaker=speaker,
+        base=origin.base,
+        text=settings.sentences[0],
+        language=language,
+        settings=settings,
+        top_k=TOP_K,
+        half=_HALF if half else "",
+        title=origin.title,
+        phase=origin.phase,
+        step=origin.step,
+        sha256=origin.sha256,
+        mel_ce=_UNKNOWN if mel is None else f"{mel:.3f}",
+        text_ce=_UNKNOWN if text is None else f"{text:.3f} (× {TEXT_WEIGHT}: {text * TEXT_WEIGHT:.4f})",
+    )
+
+
+def licence(origin: Origin, is_published: bool) -> str:
+    """LICENSE.txt.
+
+    Args:
+        is_published: the base is XTTS v2 as Coqui published it.
+    """
+    return (_OF_XTTS if is_published else _OF_ANOTHER.format(base=origin.base)) + _TEXT_OF_IT

@@ -1,0 +1,245 @@
+"""`xtts-finetune export`: Coqui's own class loads it and speaks, or nothing is there."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import TTS.tts.models.xtts
+from damage import replace_flipped
+from exporting import FILES, export, refused
+from making.prepared import TEXT
+from safetensors.torch import load_file
+from TTS.tts.configs.xtts_config import XttsConfig
+from TTS.tts.models.xtts import Xtts
+
+from xtts_finetune.core.files import write_json
+from xtts_finetune.core.layout import MODEL_CARD, REFERENCE, WEIGHTS, Workspace
+from xtts_finetune.core.params import load_params
+from xtts_finetune.data.batches import torch_seed
+from xtts_finetune.export import coqui
+from xtts_finetune.model.base import Base
+from xtts_finetune.model.published import PUBLISHED
+from xtts_finetune.model.xtts import GPT
+from xtts_finetune.speech.speaker import TOP_K, Speaker
+
+FAR = f"phase1@{5000 * '9'}"  # Python reads no number of so many digits
+pytestmark = pytest.mark.usefixtures("deterministic")
+
+
+def loaded(folder: Path) -> Xtts:
+    """As the README of coqui-tts has it; its keys are strict."""
+    config = XttsConfig()
+    config.load_json(str(folder / "config.json"))
+    model = Xtts(config)
+    model.load_checkpoint(config, checkpoint_dir=folder)
+    return model
+
+
+def read(path: str, rate: int) -> torch.Tensor:
+    sound, own = soundfile.read(path, dtype="float32", always_2d=True)
+    assert own == rate
+    return torch.from_numpy(sound.T)
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Workspace, deterministic: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "anna"
+    export(trained, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(exported: Path) -> Xtts:
+    return loaded(exported)
+
+
+@pytest.fixture(scope="module")
+def ours(trained: Workspace, deterministic: None) -> Speaker:
+    base = Base(trained.prepared / "base", trained.root)
+    settings = load_params(trained.params).evaluate
+    return Speaker(base.gpt(trained.model("phase1") / WEIGHTS), base, trained.prepared / REFERENCE, settings)
+
+
+def test_it_holds_what_was_trained_and_the_bases_vocoder(exported: Path, trained: Workspace) -> None:
+    assert sorted(os.listdir(exported)) == FILES
+    content = torch.load(exported / "model.pth", weights_only=True)
+    assert content.keys() == {"model"}
+    expected = {f"gpt.{name}": value for name, value in load_file(trained.model("phase1") / WEIGHTS).items()}
+    vocoder = load_file(trained.prepared / "base" / "vocoder.safetensors")
+    expected |= {f"hifigan_decoder.{name}": value for name, value in vocoder.items()}
+    expected["mel_stats"] = Base(trained.prepared / "base", trained.root).mel_stats()
+    assert content["model"].keys() == expected.keys()
+    assert all(torch.equal(content["model"][name], value) for name, value in expected.items())
+    for name in ("config.json", "vocab.json"):
+        assert (exported / name).read_bytes() == (trained.prepared / "base" / name).read_bytes()
+
+
+def test_coquis_class_has_the_voice_by_name(
+    theirs: Xtts, ours: Speaker, trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert theirs.speaker_manager.speaker_names == ["anna"]
+    voice = theirs.speaker_manager.speakers["anna"]
+    assert list(voice) == ["gpt_cond_latent", "speaker_embedding"]  # in the order in which Xtts.synthesize takes them
+    torch.testing.assert_close(voice["gpt_cond_latent"], ours.prompt, atol=1e-5, rtol=0)
+    # cloned by Coqui from the same recording, which it resamples by another filter for the speaker encoder
+    monkeypatch.setattr(TTS.tts.models.xtts, "load_audio", read)  # its own needs FFmpeg's libraries
+    length = {"max_ref_length": 30, "gpt_cond_len": 30, "gpt_cond_chunk_len": 6}
+    latent, embedding = theirs.get_conditioning_latents(str(trained.prepared / REFERENCE), **length)
+    torch.testing.assert_close(voice["gpt_cond_latent"], latent, atol=1e-5, rtol=0)
+    torch.testing.assert_close(voice["speaker_embedding"], embedding, atol=1e-3, rtol=0)
+
+
+def test_coquis_class_speaks_what_ours_speaks(theirs: Xtts, ours: Speaker) -> None:
+    """By the same draws. (Where a model says STOP, Coqui's class lets the vocoder hear it; this one never does.)"""
+    sound, rate = ours.speak(TEXT, "en")
+    settings, voice = ours.settings, theirs.speaker_manager.speakers["anna"]
+    theirs.gpt.max_gen_mel_tokens = ours.gpt.max_gen_mel_tokens
+    torch.manual_seed(torch_seed("speak", TEXT))
+    spoken = theirs.inference(
+        TEXT,
+        "en",
+        *voice.values(),
+        temperature=settings.temperature,
+        top_k=TOP_K,
+        top_p=settings.top_p,
+        repetition_penalty=settings.repetition_penalty,
+    )["wav"]
+    assert rate == 24_000
+    assert len(spoken) == len(sound) > 0.5 * rate
+    np.testing.assert_allclose(spoken, sound, atol=1e-5)
+    assert np.abs(sound).max() > 0.01
+
+
+def hush(gpt: GPT) -> None:
+    """Random weights never say STOP: a second must do."""
+    gpt.max_gen_mel_tokens = 21
+
+
+def test_in_fp16_it_is_half_as_large_and_speaks_as_its_page_says(
+    trained: Workspace, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = export(trained, tmp_path / "half", speaker="Anna, my 'voice'", half=True)
+    assert "with the voice \"Anna, my 'voice'\"" in said
+    sizes = [(folder / "model.pth").stat().st_size for folder in (tmp_path / "half", exported)]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
+    code, _ = re.findall(r"```python\n(.*?)```", (tmp_path / "half" / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path / "half")
+    begin = GPT.init_gpt_for_inference
+    monkeypatch.setattr(GPT, "init_gpt_for_inference", lambda gpt, **options: (begin(gpt, **options), hush(gpt)))
+    here: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), here)
+    sound, rate = soundfile.read("spoken.wav")
+    assert rate == 24_000
+    assert np.isfinite(sound).all() and np.abs(sound).max() > 0.01
+    weights, halved = load_file(trained.model("phase1") / WEIGHTS), here["model"].gpt.state_dict()
+    assert all(halved[name].dtype == torch.float32 for name in weights)
+    assert all(torch.equal(halved[name], value.half().float()) for name, value in weights.items())
+    assert torch.equal(here["model"].mel_stats, Base(trained.prepared / "base", trained.root).mel_stats())
+
+
+def test_what_fp16_cannot_hold_stays_as_it_is() -> None:
+    for tensor in (torch.tensor([1e5]), torch.tensor([3])):
+        assert coqui._halved(tensor) is tensor
+    assert coqui._halved(torch.tensor([0.5])).dtype == torch.float16
+
+
+def test_its_page_says_what_it_is(exported: Path, trained: Workspace) -> None:
+    digest = json.loads((trained.model("phase1") / MODEL_CARD).read_text())["sha256"]
+    page = (exported / "README.md").read_text(encoding="utf-8")
+    for figure in ("models/phase1", "phase1, 201", digest, "../base/small", "4.250", "3.500 (× 0.01: 0.0350)"):
+        assert figure in page
+    assert "fp16" not in page
+    card = json.loads((exported / "export.json").read_text())
+    assert (card["phase"], card["step"], card["sha256"], card["speaker"]) == ("phase1", 201, digest, "anna")
+    assert "non-commercial use only" in (exported / "LICENSE.txt").read_text(encoding="utf-8")
+
+
+def test_a_base_that_is_xtts_v2_has_its_licence(workspace: Workspace, tmp_path: Path) -> None:
+    info = json.loads((workspace.prepared / "base" / "base.json").read_text())
+    info["gpt"]["sha256"] = PUBLISHED["model.pth"]
+    write_json(workspace.prepared / "base" / "base.json", info)
+    export(workspace, tmp_path / "anna")
+    assert "XTTS v2's licence holds for it" in (tmp_path / "anna" / "LICENSE.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("step", [220, 230])
+def test_a_step_is_exported_without_its_optimiser(workspace: Workspace, tmp_path: Path, step: int) -> None:
+    export(workspace, tmp_path / "anna", f"phase2@{step}")
+    content = torch.load(tmp_path / "anna" / "model.pth", weights_only=True)["model"]
+    [place] = workspace.work("phase2").glob(f"step-*{step}")
+    assert all(torch.equal(content[f"gpt.{name}"], value) for name, value in load_file(place / WEIGHTS).items())
+    assert not any("moments" in name or "exp_avg" in name for name in content)
+    page = (tmp_path / "anna" / "README.md").read_text(encoding="utf-8")
+    assert ("4.125" in page) == (step == 220)
+    assert ("not known of this step" in page) == (step == 230)
+
+
+def test_unasked_it_is_the_newest_phases(workspace: Workspace, tmp_path: Path) -> None:
+    """Where nothing is registered."""
+    assert "exporting models/phase1" in export(workspace, tmp_path / "anna", None)
+    shutil.rmtree(workspace.model("phase1"))
+    assert "no model is trained or registered yet" in refused(workspace, tmp_path / "other", None)
+
+
+@pytest.mark.parametrize("what", ["phase2", "phase2@7", FAR, "phase3", "champion", "3", "", "phase1@", "models/phase1"])
+def test_an_unknown_model_is_refused_with_those_that_there_are(workspace: Workspace, tmp_path: Path, what: str) -> None:
+    said = refused(workspace, tmp_path / "anna", what)
+    assert re.search(r"phase1 +models/phase1\n", said)
+    assert re.search(r"phase2@220 +work/phase2/best-00000220\n", said)
+    assert re.search(r"phase2@230 +work/phase2/step-00000230\n", said)
+
+
+def test_mini_is_no_xtts(workspace: Workspace, tmp_path: Path) -> None:
+    write_json(workspace.prepared / "base" / "base.json", {"vocoder": "griffin_lim"})
+    said = refused(workspace, tmp_path / "anna")
+    assert "no XTTS: it speaks by Griffin and Lim" in said
+    assert "base in params.yaml" in said
+
+
+def test_weights_that_are_not_what_was_recorded(workspace: Workspace, tmp_path: Path) -> None:
+    replace_flipped(workspace.model("phase1") / WEIGHTS)
+    assert "is damaged, or another model" in refused(workspace, tmp_path / "anna")
+    [state] = workspace.work("phase2").glob("step-*230")
+    replace_flipped(state / WEIGHTS)
+    assert "is damaged, or another model" in refused(workspace, tmp_path / "anna", "phase2@230")
+    (state / WEIGHTS).unlink()
+    assert "is not there" in refused(workspace, tmp_path / "anna", "phase2@230")
+
+
+def test_a_card_that_cannot_be_read(workspace: Workspace, tmp_path: Path) -> None:
+    card = workspace.model("phase1") / MODEL_CARD
+    card.write_text("{")
+    assert f"{card}\n      cannot be read" in refused(workspace, tmp_path / "anna")
+
+
+def test_a_model_of_another_base(workspace: Workspace, tmp_path: Path) -> None:
+    params = workspace.params.read_text(encoding="utf-8").replace("base: ../base/small", "base: ../base/other")
+    workspace.params.write_text(params, encoding="utf-8")
+    assert "was trained on the base ../base/small" in refused(workspace, tmp_path / "anna")
+
+
+def test_a_step_of_a_run_that_began_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
+    """As when the base was changed, and the run before has yet to be moved aside."""
+    card = json.loads((workspace.model("phase1") / MODEL_CARD).read_text())
+    write_json(workspace.model("phase1") / MODEL_CARD, card | {"sha256": "f" * 64})
+    assert "was trained from other weights" in refused(workspace, tmp_path / "anna", "phase2@230")
+
+
+def test_weights_that_training_replaces_meanwhile(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_on(*arguments: Any) -> dict[str, torch.Tensor]:
+        content = (workspace.model("phase1") / WEIGHTS).read_bytes()
+        (workspace.model("phase1") / WEIGHTS).unlink()
+        (workspace.model("phase1") / WEIGHTS).write_bytes(content)
+        return {}
+
+    monkeypatch.setattr(coqui, "_voice", train_on)
+    assert "was replaced, or let go" in refused(workspace, tmp_path / "anna")
