@@ -21,8 +21,8 @@ STAND_INS = {
         esac""",
     "srun": 'echo "srun $@ for $XTTS_FINETUNE_RENDEZVOUS"',
     ".venv/bin/dvc": """
-        echo "dvc $@ at $XTTS_FINETUNE_RENDEZVOUS"
         trap 'echo "asked to stop"; exit 255' INT
+        echo "dvc $@ at $XTTS_FINETUNE_RENDEZVOUS"
         [ -z "$LONG" ] || for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 1; done""",
 }
 
@@ -65,7 +65,7 @@ def test_slurm_saves_and_comes_back_when_its_time_is_up(cluster: Path) -> None:
     assert job.stdout
     while "dvc repro" not in job.stdout.readline():
         pass
-    time.sleep(0.5)  # bash sets its trap after it has started dvc
+    time.sleep(1)  # bash sets its trap after it has started dvc
     job.send_signal(signal.SIGTERM)
     said, _ = job.communicate(timeout=60)
     assert "asked to stop" in said

@@ -340,7 +340,9 @@ def test_a_machine_that_leaves_before_the_training_begins(
 def test_a_third_machine_comes_while_a_round_begins(before: Before, alone: Small, tmp_path: Path, port: int) -> None:
     """The leader is stuck before it meets the other: all three begin together, at once."""
     head, *others = (machine(before, tmp_path / name, nodes=3, port=port) for name in ("head", "second", "third"))
-    process, second = start(head, *TRAIN), start(others[0], *JOIN)
+    second = start(others[0], *JOIN)
+    wait_until(lambda: "waiting for" in said(others[0]), second, others[0])
+    process = start(head, *TRAIN)
     with ended(process), ended(second):
         wait_until(lambda: worker(process, 0), process, head)
         leader = worker(process, 0)

@@ -1,18 +1,21 @@
 """What a machine must have for several processes."""
 
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from checkouts import Checkout
 from making.params import starter
+from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import LaunchParams
 from xtts_finetune.stages.check import check
 from xtts_finetune.stages.join import join
-from xtts_finetune.training.launch import refuse_what_is_lacking
+from xtts_finetune.training.launch import _Agent, refuse_what_is_lacking
 
 
 def launch(**changes: int) -> LaunchParams:
@@ -38,6 +41,24 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch, gpus: list[str], said: str | None
     with pytest.raises(UserError) as refused:
         refuse_what_is_lacking(launch(processes=2))
     assert said in str(refused.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="several processes are refused there")
+def test_who_left_because_of_another_is_not_at_fault() -> None:
+    """Whatever the order of their ranks; what torch kills then is not asked."""
+    agent = _Agent.__new__(_Agent)
+    agent._pcontext = SubprocessContext.__new__(SubprocessContext)
+    ends = ["sys.exit(76)", "sys.exit(1)", "sys.exit(0)", "time.sleep(60)"]
+    children = [subprocess.Popen([sys.executable, "-c", f"import sys, time; {end}"]) for end in ends]
+    for child in children[:-1]:
+        child.wait(60)
+    agent._pcontext.subprocess_handlers = {
+        rank: SimpleNamespace(proc=child)  # type: ignore[misc]
+        for rank, child in enumerate(children)
+    }
+    assert agent._exit_codes() == [1, 76]
+    children[-1].kill()
+    children[-1].wait(60)
 
 
 def test_windows(monkeypatch: pytest.MonkeyPatch) -> None:

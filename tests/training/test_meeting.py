@@ -9,6 +9,7 @@ from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 from threading import Timer
 
+import psutil
 import pytest
 from making.project import PROJECT
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError
@@ -50,6 +51,8 @@ def test_a_long_silence_is_survived(backend: meeting._Backend, server: "subproce
     """Longer than one call waits for its answer."""
     assert backend.set_state(b"a round")
     server.send_signal(SIGSTOP)
+    while psutil.Process(server.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
     begun = time.monotonic()
     Timer(4, server.send_signal, [SIGCONT]).start()
     state = backend.get_state()

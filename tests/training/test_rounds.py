@@ -129,7 +129,7 @@ def test_rounds_in_vain_come_to_an_end(
 def test_other_machines_faults_use_up_no_patience(head: Head, store: dist.HashStore) -> None:
     """Each leaves by itself, after two; there may be some. But all has an end."""
     head.before_round(store)
-    rounds(head, store, [ANOTHER_ROUND, -signal.SIGTERM], OTHERS_RESTARTS)
+    rounds(head, store, [ANOTHER_ROUND], OTHERS_RESTARTS)
     rounds(head, store, [EXIT_BUG], RESTARTS)
     with pytest.raises(Stopped):
         rounds(head, store, [ANOTHER_ROUND], 1)
@@ -243,13 +243,13 @@ def test_a_machine_that_joined_ends_a_round_when_the_head_says_so(
 
 
 def test_a_machine_that_fails_leaves_in_time(store: dist.HashStore) -> None:
-    """What the others did does not count, nor what torch kills after it; what was saved since is a new start."""
+    """What the others did does not count; what was saved since is a new start."""
     member = Member()
     for newest in ("-1", "7"):
         store.set("newest", newest)
         member.before_start(store)
         for _ in range(10):
-            member.after_failure([ANOTHER_ROUND, -signal.SIGTERM, -signal.SIGKILL])
+            member.after_failure([ANOTHER_ROUND, ANOTHER_ROUND])
         for _ in range(OWN_RESTARTS):
             member.after_failure([-signal.SIGKILL, ANOTHER_ROUND])
     member.before_start(store)
@@ -262,3 +262,15 @@ def test_what_the_user_must_mend_is_not_tried_again() -> None:
     with pytest.raises(SystemExit, match=str(EXIT_USER)):
         Member().after_failure([EXIT_USER])
     Member().after_failure([EXIT_BUG])
+
+
+def test_a_leader_that_lost_another_brings_its_save_to_an_end(
+    head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
+) -> None:
+    """Before torch kills it."""
+    head.before_round(store)
+    head.before_start(store)
+    begin(DIES, leader, messages, Leader.READY)
+    messages.leader = Leader.ASKED  # it now takes half a second
+    head.after_failure([EXIT_BUG])
+    assert leader[0].status() == psutil.STATUS_ZOMBIE

@@ -16,7 +16,7 @@ class MadeWay(Stopped):
 class StopRequest:
     """Tells whether this process was asked to stop: by a signal, or to make way."""
 
-    def __init__(self, must_make_way: Callable[[], bool]) -> None:
+    def __init__(self, must_make_way: Callable[[], bool] = lambda: False) -> None:
         self.signal: signal.Signals | None = None
         self._must_make_way = must_make_way
 

@@ -15,6 +15,7 @@ from torch.distributed import DistError
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 from torch.distributed.elastic.rendezvous import RendezvousError
 
 from xtts_finetune.checkpoints.identity import origin_of
@@ -39,7 +40,7 @@ from xtts_finetune.training.meeting import (
 )
 from xtts_finetune.training.messages import Messages, Outcome
 from xtts_finetune.training.rounds import Ended, Head, Machine, Member, stopped_by_signals
-from xtts_finetune.training.team import HEAD, STORE
+from xtts_finetune.training.team import ANOTHER_ROUND, HEAD, STORE
 
 _WORKER = ("-m", "xtts_finetune.stages.worker")
 
@@ -146,13 +147,23 @@ class _Agent(LocalElasticAgent):
         return processes
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        """What became of them. When one has failed, torch kills the others: the machine hears of it before."""
+        ended = self._exit_codes()
+        if ended:
+            self._rendezvous_here.machine.after_failure(ended)
         result: RunResult = super()._monitor_workers(worker_group)
-        if result.is_failed():
-            self._rendezvous_here.machine.after_failure([failure.exitcode for failure in result.failures.values()])
+        if result.is_failed() and not ended:  # since just now
+            self._rendezvous_here.machine.after_failure(self._exit_codes())
         return result
 
+    def _exit_codes(self) -> list[int]:
+        """Of the processes that failed; last those that only left because another one had."""
+        handlers = self._pcontext.subprocess_handlers.values() if isinstance(self._pcontext, SubprocessContext) else ()
+        return sorted((code for each in handlers if (code := each.proc.poll())), key=lambda code: code == ANOTHER_ROUND)
+
     def _exit_barrier(self) -> None:
-        """Wait for nobody: that the leader let them go is all that processes need."""
+        """Not torch's, in which whoever was lost is waited for, and no signal heard."""
+        self._rendezvous_here.let_others_leave()
 
 
 def _set_environment(endpoint: str, address: str, processes: int, is_head: bool) -> None:

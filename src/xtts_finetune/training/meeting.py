@@ -32,6 +32,7 @@ from xtts_finetune.training.team import ROUND, SILENCE
 BACKEND = "xtts-finetune"  # its name in torch's launcher
 LATECOMERS = timedelta(seconds=30)  # how long a round waits for further machines
 PATIENCE = timedelta(seconds=20)  # with a store that does not answer
+LEAVING = timedelta(seconds=10)  # that machines have for it, at the end of a phase
 CLOCKS_APART = timedelta(seconds=5)  # torch takes a machine for dead that gave no sign for 15 s, by its own clock
 _GROUND = "ground"
 _CLOCK = "clock"  # the head's, in seconds since the epoch, told every second
@@ -61,10 +62,11 @@ def open_meeting(endpoint: str, ground: Ground) -> TCPStore:
 
 
 def _tell_the_time(endpoint: str) -> None:
-    store = reached_store(endpoint)
-    while True:
-        store.set(_CLOCK, str(time.time()))
-        time.sleep(1)
+    with suppress(DistError):  # the head ends, or is cut off from itself
+        store = reached_store(endpoint)
+        while True:
+            store.set(_CLOCK, str(time.time()))
+            time.sleep(1)
 
 
 def reached_store(endpoint: str) -> TCPStore:
@@ -82,11 +84,13 @@ def refuse_another_clock(endpoint: str) -> None:
     """Raise UserError where this machine's clock is not that of the head: it would take living machines for dead.
 
     Raises:
-        DistError: there is no head.
+        DistError: there is no head, or it tells no time.
     """
-    store = reached_store(endpoint)
+    store, deadline = reached_store(endpoint), monotonic() + PATIENCE.total_seconds()
     seen = told = store.get(_CLOCK)
     while told == seen:  # until it is just told
+        if monotonic() > deadline:
+            raise DistError(f"{endpoint} tells no time")
         time.sleep(0.05)
         told = store.get(_CLOCK)
     apart = abs(_now() - float(told))
@@ -182,6 +186,13 @@ class Rendezvous(DynamicRendezvousHandler):
         number, machines = self.formed
         gone = machines - len(self._state_holder.state.participants)
         return int(self.machine.ends_round(come, gone, is_over=int(self.backend.get(_OVER)) >= number))
+
+    def let_others_leave(self) -> None:
+        """On the head, whose store goes with it: machines may still have to hear how the phase ended."""
+        deadline = monotonic() + LEAVING.total_seconds()
+        while self.is_head and len(self._state_holder.state.participants) > 1 and monotonic() < deadline:
+            time.sleep(0.1)
+            super().num_nodes_waiting()  # reads who is there
 
     def shutdown(self) -> bool:
         """Leave, so that no round counts on this machine. The others may go on: nobody closes it for them."""
