@@ -267,9 +267,13 @@ def test_what_the_user_must_mend_is_not_tried_again() -> None:
 def test_a_leader_that_lost_another_brings_its_save_to_an_end(
     head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
 ) -> None:
-    """Before torch kills it."""
+    """Before torch kills it. One that has not met the others has nothing to save, and may be stuck."""
     head.before_round(store)
     head.before_start(store)
+    begin(IS_STUCK, leader, messages, Leader.STARTING)
+    head.after_failure([EXIT_BUG])
+    assert leader[0].is_running()
+    leader.pop().kill()
     begin(DIES, leader, messages, Leader.READY)
     messages.leader = Leader.ASKED  # it now takes half a second
     head.after_failure([EXIT_BUG])

@@ -101,10 +101,12 @@ class Head:
     def after_failure(self, codes: list[int]) -> None:
         """Processes of this machine ended early: the exit codes, or minus the signals; first of those at fault.
 
-        The leader hears of it from the others' connections, and brings a save to its end: torch would give it half a
-        minute.
+        A leader that has met the others hears of it from their connections, and brings a save to its end: torch would
+        give it half a minute.
         """
         self._is_others = codes[0] == ANOTHER_ROUND
+        if self._messages.leader == Leader.STARTING:
+            return
         leader, deadline = started().get("0"), time.monotonic() + SAVING.total_seconds()
         while leader and _works(leader) and time.monotonic() < deadline:
             time.sleep(0.1)
