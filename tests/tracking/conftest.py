@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from making import workspaces
-from mlflow_server import free_port
+from mlflow_server import MlflowServer, free_port
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
@@ -47,3 +47,12 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture(name="free_port")
 def _free_port() -> int:
     return free_port()
+
+
+@pytest.fixture
+def empty_server(tmp_path: Path, empty_database: Path, free_port: int) -> MlflowServer:
+    """A server that is yet to be started, with nothing in its store."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
+    return MlflowServer(folder, free_port)

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -64,3 +65,12 @@ class MlflowServer:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+@contextmanager
+def running(server: MlflowServer) -> Iterator[None]:
+    server.start()
+    try:
+        yield
+    finally:
+        server.kill()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from making.params import make_params
-from mlflow_server import MlflowServer
+from mlflow_server import MlflowServer, running
 
 from xtts_finetune.core.files import sha256_file, write_json
 from xtts_finetune.core.layout import BUNDLE_BASE, REFERENCE, SETTINGS, WEIGHTS, Workspace
@@ -18,21 +18,16 @@ BASE = ("base.json", "config.json", "vocab.json", "mel_stats.safetensors", "voco
 
 @pytest.mark.slow
 def test_a_version_is_downloaded_for_as_long_as_it_takes(
-    tmp_path: Path, empty_database: Path, model: Path, free_port: int
+    tmp_path: Path, model: Path, empty_server: MlflowServer
 ) -> None:
-    params = make_params(uri=f"http://127.0.0.1:{free_port}")
+    params = make_params(uri=empty_server.uri)
     write_json(model / SETTINGS, params.evaluate.model_dump())
     (model / BUNDLE_BASE).mkdir()
     for name in (REFERENCE, *(f"{BUNDLE_BASE}/{name}" for name in BASE)):
         (model / name).write_bytes(name.encode() * 100)
     workspace = Workspace(tmp_path / "checkout")
     workspace.root.mkdir()
-    folder = tmp_path / "server"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    server = MlflowServer(folder, free_port)
-    server.start()
-    try:
+    with running(empty_server):
         store = open_store(workspace, params.tracking)
         run = store.client.create_run(store.experiment_id).info.run_id
         tags = {"phase": "phase2", "step": "21", "base": "xtts_v2"}
@@ -52,5 +47,3 @@ def test_a_version_is_downloaded_for_as_long_as_it_takes(
             assert files.reference.read_bytes() == (model / REFERENCE).read_bytes()
             assert {file.name for file in files.base.iterdir()} == set(BASE)
         assert not files.weights.parent.exists()
-    finally:
-        server.kill()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from making.project import PROJECT
-from mlflow_server import MlflowServer
+from mlflow_server import MlflowServer, running
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_file, write_json
@@ -17,25 +17,16 @@ from xtts_finetune.tracking.registry import register_best
 
 
 @pytest.mark.slow
-def test_weights_and_card_are_downloaded_and_checked(
-    tmp_path: Path, empty_database: Path, model: Path, free_port: int
-) -> None:
+def test_weights_and_card_are_downloaded_and_checked(tmp_path: Path, model: Path, empty_server: MlflowServer) -> None:
     digest = sha256_file(model / WEIGHTS)
     write_json(model / MODEL_CARD, {"sha256": digest})
     workspace = Workspace(tmp_path / "checkout")
     workspace.root.mkdir()
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8")
     assert "\n  uri: null" in text
-    workspace.params.write_text(
-        text.replace("\n  uri: null", f"\n  uri: http://127.0.0.1:{free_port}"), encoding="utf-8"
-    )
+    workspace.params.write_text(text.replace("\n  uri: null", f"\n  uri: {empty_server.uri}"), encoding="utf-8")
     params = load_params(workspace.params)
-    folder = tmp_path / "server"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    server = MlflowServer(folder, free_port)
-    server.start()
-    try:
+    with running(empty_server):
         store = open_store(workspace, params.tracking)
         run = store.client.create_run(store.experiment_id).info.run_id
         name, tags = params.registry.model_name, {"phase": "phase2", "step": "21"}
@@ -46,10 +37,8 @@ def test_weights_and_card_are_downloaded_and_checked(
         restored = workspace.model("phase2")
         assert {file.name for file in restored.iterdir()} == {WEIGHTS, MODEL_CARD}
         assert sha256_file(restored / WEIGHTS) == digest
-        [kept] = (file for file in (folder / "files").rglob(WEIGHTS))
+        [kept] = (file for file in (tmp_path / "server" / "files").rglob(WEIGHTS))
         kept.write_bytes(b"another")
         with pytest.raises(UserError, match="not those that were registered"):
             list(restore_text(workspace, "1"))
         assert sha256_file(restored / WEIGHTS) == digest
-    finally:
-        server.kill()

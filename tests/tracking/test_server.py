@@ -1,12 +1,10 @@
 """Against a real MLflow server on loopback, which keeps the artifacts itself."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mlflow_server import MlflowServer
+from mlflow_server import MlflowServer, running
 from runs import artifact_folder, begin, history, line
 
 from xtts_finetune.core.layout import Workspace
@@ -16,27 +14,14 @@ from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import find_champion, register_best
 
 
-@contextmanager
-def running(server: MlflowServer) -> Iterator[None]:
-    server.start()
-    try:
-        yield
-    finally:
-        server.kill()
-
-
 @pytest.mark.slow
 def test_a_server_that_dies_and_comes_back(
     tmp_path: Path,
-    empty_database: Path,
     model: Path,
-    free_port: int,
+    empty_server: MlflowServer,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    server = MlflowServer(folder, free_port)
-    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
+    server = empty_server
     remote = TrackingParams(experiment="voices", uri=server.uri, log_every_steps=1, flush_every_steps=1)
     with running(server):
         store = open_store(Workspace(tmp_path), remote)
