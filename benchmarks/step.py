@@ -27,7 +27,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from xtts_finetune.core.params import PhaseParams, load_params
+from xtts_finetune.core.params import load_params
+from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.data.batches import Indices, collate, epoch_batches, voice_prompts
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureReader, FeatureWriter

@@ -61,7 +61,7 @@ def test_prepare_leaves_features_the_base_and_a_voice(finished: Checkout) -> Non
 def test_the_base_says_how_much_of_it_is_trained(finished: Checkout) -> None:
     weights = load_file(finished.root / "models" / "phase1" / "model.safetensors")
     gpt = finished.json("prepared/base/base.json")["gpt"]
-    assert gpt.keys() == {"path", "sha256", "parameters"}
+    assert gpt.keys() == {"path", "sha256", "parameters", "shapes"}
     assert gpt["parameters"] == sum(value.size for value in weights.values())
 
 

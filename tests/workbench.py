@@ -74,7 +74,11 @@ def train(
         claimed = claim(job, store, lambda: is_kept)
         if not store.done:
             run = make_run(workspace, params, stop_at, name, claimed.record)
-            store.mark_done(summary(run, claimed.record, fit(run, claimed.state, stop_of(run))))
+            try:
+                end = fit(run, claimed.state, stop_of(run))
+            finally:
+                run.finish_saving()
+            store.mark_done(summary(run, claimed.record, end))
         publish_outs(job, store)
 
 

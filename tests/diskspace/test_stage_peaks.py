@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from making.params import starter
+from making.params import LORA, starter
+from making.prepared import describe_base
 from small_disks import SmallDisk
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget
 from xtts_finetune.diskspace.preflight import preflight_evaluate, preflight_prepare
 from xtts_finetune.diskspace.stage_peaks import BASE_BYTES, REPORTS, evaluate_peak, prepare_peak
@@ -35,9 +37,9 @@ def export(workspace: Workspace) -> None:
         (workspace.model(phase) / "model.safetensors").write_bytes(bytes(WEIGHTS))
 
 
-def needed(workspace: Workspace, stage: str) -> dict[Path, int]:
+def needed(workspace: Workspace, stage: str, params: Params | None = None) -> dict[Path, int]:
     peak = {"prepare": prepare_peak, "evaluate": evaluate_peak}[stage]
-    return {demand.disk: demand.needed for demand in peak(Budget(workspace, starter(), Cache(workspace)))}
+    return {demand.disk: demand.needed for demand in peak(Budget(workspace, params or starter(), Cache(workspace)))}
 
 
 def test_prepare_keeps_sound_as_16_bit_mono(configured: Workspace) -> None:
@@ -61,6 +63,20 @@ def test_evaluate_copies_weights_only_where_links_are_impossible(configured: Wor
     assert list(needed(configured, "evaluate").values()) == [SMALL_THINGS + samples]
     (configured.root / "mlruns").symlink_to(other_disk.root)
     assert needed(configured, "evaluate")[other_disk.root] == WEIGHTS
+
+
+def test_evaluate_puts_weights_together_where_parts_were_frozen(configured: Workspace, other_disk: SmallDisk) -> None:
+    export(configured)
+    describe_base(configured, parameters=2_000_000)
+    [before] = needed(configured, "evaluate").values()
+    params = starter(phases=["phase1"], **LORA)
+    [more] = needed(configured, "evaluate", params).values()
+    assert more == before + 8_000_000
+    alone = params.model_copy(update={"registry": params.registry.model_copy(update={"weights": "trained"})})
+    [same] = needed(configured, "evaluate", alone).values()
+    assert same == before
+    (configured.root / "mlruns").symlink_to(other_disk.root)
+    assert needed(configured, "evaluate", params)[other_disk.root] == 8_000_000
 
 
 @pytest.mark.parametrize("stage", ["prepare", "evaluate"])

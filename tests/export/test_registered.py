@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from xtts_finetune.core.layout import MODEL_CARD, WEIGHTS, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.speech.speaker import SERVING_CODE
-from xtts_finetune.stages.evaluate import Evaluation, _fill_bundle
+from xtts_finetune.stages.bundle import bundle_of
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import register_best
 
@@ -26,7 +26,8 @@ def registered(workspace: Workspace, tmp_path: Path) -> Workspace:
     params = load_params(workspace.params)
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    _fill_bundle(Evaluation(workspace, params), "phase1", bundle)
+    with bundle_of(workspace, params, "phase1") as best:
+        best.fill(bundle)
     store = open_store(workspace, params.tracking)
     run = store.client.create_run(store.experiment_id).info.run_id
     digest = json.loads((bundle / MODEL_CARD).read_text())["sha256"]

@@ -39,7 +39,7 @@ def write_tiny(workspace: Workspace, **shape: Any) -> int:
     save_file(xtts.build_dvae(**mini.CODEC_SHAPE).state_dict(), base / CODEC)
     save_file({"mel_stats": torch.full((80,), 5.0)}, base / MEL_STATS)
     gpt = {"path": "prepared/base/gpt.safetensors", "sha256": sha256_file(base / "gpt.safetensors")}
-    gpt |= {"parameters": xtts.count_parameters(model)}
+    gpt |= xtts.sizes(model)
     write_json(base / BASE_INFO, {"vocoder": "griffin_lim", "codec": mini.CODEC_SHAPE, "gpt": gpt})
     tokens: int = tokenizer.get_number_tokens()
     return tokens

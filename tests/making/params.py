@@ -5,12 +5,16 @@ from typing import Any
 
 from making.project import PROJECT
 from xtts_finetune.core.layout import PHASES, PhaseName
-from xtts_finetune.core.params import Params, PhaseParams, load_params
+from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.core.phase_params import PhaseParams
 
 ParamsFile = dict[str, Any]  # params.yaml as it is written
 
 # Of a training that takes tenths of a second, and has steps of several kinds.
 TINY_PHASE = PhaseParams(
+    method="full",
+    train_only=None,
+    lora=None,
     epochs=2,
     batch_size=2,
     batch_tokens=None,
@@ -29,6 +33,12 @@ TINY_PHASE = PhaseParams(
     target_mel_ce=None,
     patience=None,
 )
+
+LORA: dict[str, Any] = {
+    "method": "lora",
+    "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "layers": ["c_attn", "c_proj", "c_fc"], "in_full": []},
+}
+PARTS: dict[str, Any] = {"train_only": ["gpt.h.0.mlp", "final_norm", "mel_head"]}
 
 
 def starter(**changes: Any) -> Params:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from making.params import make_params
+from making.params import LORA, make_params
 from making.prepared import TEXT
 from making.recordings import noise
 from operators import REFUSED, traced
@@ -18,12 +18,14 @@ from workbench import train
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import sha256_file
 from xtts_finetune.core.layout import REFERENCE, Workspace
 from xtts_finetune.core.params import EvaluateParams
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import pick_device
 from xtts_finetune.speech.speaker import Speaker, _TopP, load_speaker
-from xtts_finetune.stages.evaluate import Evaluation, _examine, _fill_bundle, _measure
+from xtts_finetune.stages.bundle import bundle_of
+from xtts_finetune.stages.evaluate import Evaluation, _examine, _measure
 
 SETTINGS = EvaluateParams(sentences=[TEXT], temperature=0.75, top_p=0.85, repetition_penalty=5.0, max_seconds=1.0)
 
@@ -93,9 +95,12 @@ def test_limits_are_the_models(template: Workspace, reference: Path, max_seconds
     assert rate == SAMPLE_RATE
 
 
-def test_a_registered_model_speaks_anywhere(workspace: Workspace, reference: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, LORA], ids=["full", "lora"])
+def test_a_registered_model_speaks_anywhere(
+    workspace: Workspace, reference: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     """Its folder, as evaluate registers it, needs nothing of the workspace."""
-    params = make_params(epochs=1, batch_size=9)
+    params = make_params(epochs=1, batch_size=9, **changes)
     params = params.model_copy(update={"evaluate": SETTINGS})
     train(workspace, params)
     shutil.copyfile(reference, workspace.prepared / REFERENCE)
@@ -103,10 +108,14 @@ def test_a_registered_model_speaks_anywhere(workspace: Workspace, reference: Pat
     weights = workspace.model("phase1") / "model.safetensors"
     sound, rate = Speaker(base.gpt(weights), base, reference, SETTINGS).speak(TEXT, "en")
     (tmp_path / "elsewhere").mkdir()
-    _fill_bundle(Evaluation(workspace, params), "phase1", tmp_path / "elsewhere")
-    assert (tmp_path / "elsewhere" / "model.safetensors").samefile(weights)
+    with bundle_of(workspace, params, "phase1") as bundle:
+        bundle.fill(tmp_path / "elsewhere")
+    registered = tmp_path / "elsewhere" / "model.safetensors"
+    assert registered.samefile(weights) == (not changes)
+    card = json.loads((tmp_path / "elsewhere" / "model.json").read_text())
+    assert (card["phase"], card["sha256"]) == ("phase1", sha256_file(registered))
+    assert not list((workspace.root / "work").glob("*whole*"))
     shutil.rmtree(workspace.root)
-    assert json.loads((tmp_path / "elsewhere" / "model.json").read_text())["phase"] == "phase1"
     again, again_rate = load_speaker(tmp_path / "elsewhere").speak(TEXT, "en")
     assert again_rate == rate
     assert np.array_equal(again, sound)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from making.batches import random_batch
-from making.params import make_params
+from making.params import LORA, make_params
 from workbench import interrupt, make_run, outcome, train
 
 from xtts_finetune.core.layout import Workspace
@@ -104,7 +104,9 @@ def test_a_recorded_step_is_the_step(on_gpu: GPT, conditioning_mel: Any) -> None
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-@pytest.mark.parametrize("changes", [*VARIANTS, {**VARIANTS[-1], "optim": "adamw8bit"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [*VARIANTS, {**VARIANTS[-1], "optim": "adamw8bit"}, {**LORA, "precision": "bf16"}], ids=str
+)
 def test_stopped_and_gone_on_with_it_ends_in_the_same_bytes(
     workspace: Workspace, tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any]
 ) -> None:

@@ -72,7 +72,7 @@ def test_adamw8bit_goes_nearly_where_adamw_goes() -> None:
 def test_adamw8bit_loads_without_a_word() -> None:
     program = """
 import torch
-from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.training.optim import build_optimizer
 phase = PhaseParams.model_construct(optim="adamw8bit", lr=1e-3, weight_decay=0.0)
 print(type(build_optimizer(torch.nn.Linear(2, 2), phase)).__name__)

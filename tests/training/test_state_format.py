@@ -30,6 +30,9 @@ pytestmark = pytest.mark.usefixtures("short_prompts")
 FORMAT_1 = Path(__file__).parent / "format-1.tar.xz"
 SINCE_FORMAT_1 = {
     "voice_prompts": "of one length",
+    "train_phase1.method": "full",
+    "train_phase1.train_only": None,
+    "train_phase1.lora": None,
     "train_phase1.dropout": 0.1,
     "train_phase1.attention_dropout": 0.0,
     "train_phase1.gradient_checkpointing": False,

@@ -32,6 +32,7 @@ SOURCES = (
     "model/base.py",
     "model/device.py",
     "model/forward.py",
+    "model/trained.py",
     "model/xtts.py",
     "training/feed.py",
     "training/graphs.py",
@@ -52,9 +53,11 @@ SOURCES = (
     "training/step.py",
     "training/team.py",
 )
-_SINCE_LATER = "base_files"  # which states of before do not tell
-# What states of before do not tell, and what they were then.
-_BEFORE = {
+_UNKNOWN = object()
+# What states of before do not tell, and what it was then.
+_BEFORE: dict[str, Any] = {
+    "base_files": _UNKNOWN,
+    "method": "full",
     "dropout": 0.1,
     "attention_dropout": 0.1,
     "gradient_checkpointing": False,
@@ -86,9 +89,8 @@ class Identity:
         return not any(self._differs(before, name) for name in self.trajectory | before.trajectory)
 
     def _differs(self, before: "Identity", name: str) -> bool:
-        if name == _SINCE_LATER and name not in before.trajectory:
-            return False
-        return bool(self.trajectory.get(name) != before._setting(name))
+        old = before._setting(name)
+        return old is not _UNKNOWN and bool(self.trajectory.get(name) != old)
 
     def _setting(self, name: str) -> Any:
         return self.trajectory.get(name, _BEFORE.get(name.rpartition(".")[2]))
@@ -187,7 +189,7 @@ def _start(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
     if not info.is_file() or (phase == "phase2" and not card.is_file()):
         return None
     base = read_json(info)
-    network = {_SINCE_LATER: sha256_json(base["files"])} if "files" in base else {}
+    network = {"base_files": sha256_json(base["files"])} if "files" in base else {}
     if phase == "phase1":
         return {"initial_weights": base["gpt"]["sha256"], **network}
     before = read_json(card)  # its last step is where the steps, and with them all random draws, go on

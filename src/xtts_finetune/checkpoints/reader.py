@@ -8,7 +8,7 @@ from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.stopping import ends_as
 from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.layout import MANIFEST, CheckpointKind, checkpoint_step
-from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.core.phase_params import PhaseParams
 
 
 class CheckpointReader:

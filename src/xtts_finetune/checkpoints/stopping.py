@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.core.phase_params import PhaseParams
 
 HELD = 2  # evaluations in a row at the target
 

@@ -188,6 +188,11 @@ class Workspace:
         return self.root / "work" / "digests.json"
 
     @property
+    def whole_weights(self) -> Path:
+        """Where weights lie while they are put together for the registry."""
+        return self.root / "work" / "whole"
+
+    @property
     def downloads(self) -> Path:
         """Where what `export` fetches from a server lies meanwhile."""
         return self.root / "work" / "export"

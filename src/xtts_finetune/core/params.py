@@ -7,29 +7,16 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName
+from xtts_finetune.core.phase_params import Fraction, Name, PhaseParams, Positive, Strict
 from xtts_finetune.core.yamlfile import read_yaml
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1)]
 _TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _NOT_IN_MODEL_NAMES = "/:.%\"'"
 
@@ -74,10 +61,6 @@ ELSEWHERE = {
 }
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
 class PrepareParams(Strict):
     """How recordings become a data set."""
 
@@ -99,28 +82,6 @@ class PrepareParams(Strict):
         if self.max_text_tokens > MAX_TEXT_TOKENS:
             raise ValueError(f"max_text_tokens {self.max_text_tokens} is above the model's {MAX_TEXT_TOKENS}")
         return self
-
-
-class PhaseParams(Strict):
-    """One phase of the training run."""
-
-    epochs: PositiveInt
-    batch_size: PositiveInt  # clips per micro-batch, at the most
-    batch_tokens: PositiveInt | None  # text tokens and audio codes per micro-batch, at the most, too
-    accumulate: PositiveInt  # micro-batches per optimiser step
-    optim: Literal["adamw", "adamw8bit"]  # adamw8bit: its moments in 8 bits, by bitsandbytes
-    lr: Positive  # peak
-    schedule: Literal["constant", "cosine"]
-    warmup_steps: NonNegativeInt
-    weight_decay: NonNegative
-    grad_clip: Positive  # of the gradient's norm
-    precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, moments and losses are fp32
-    dropout: Share  # of embeddings and residuals
-    attention_dropout: Share  # of attention's weights; 0 lets attention run in its fast kernel, and a GPU record steps
-    gradient_checkpointing: bool  # less memory, but more time; on a GPU no CUDA graphs
-    mask_prompt: bool  # leave the conditioning slice's own codes out of the loss
-    target_mel_ce: Positive | None  # stop when eval Mel CE has held this for two evaluations
-    patience: PositiveInt | None  # evaluations without a better eval Mel CE before stopping
 
 
 class CheckpointsParams(Strict):
@@ -150,6 +111,9 @@ class EvaluateParams(Strict):
 
 class RegistryParams(Strict):
     model_name: Annotated[str, AfterValidator(_as_mlflow_takes_it)]
+    weights: Literal[
+        "whole", "trained"
+    ]  # trained: where parts are frozen, without them: MBs, that need the base's files
 
 
 class TrackingParams(Strict):
@@ -185,6 +149,17 @@ class Params(Strict):
                 batch = f"train_{name}.batch_size {self.phase(name).batch_size}"
                 raise ValueError(f"launch.processes × launch.nodes, {processes}, must not be above {batch}")
         return self
+
+    @model_validator(mode="after")
+    def _phase2_can_go_on(self) -> "Params":
+        """What phase 2 freezes must be the base's: else its weights were only whole with phase 1's beside them."""
+        first, second = self.train_phase1, self.train_phase2
+        if second.trained.is_all or first.trained == second.trained:
+            return self
+        raise ValueError(
+            "train_phase2 freezes what train_phase1 trained: "
+            "give both the same method (train_only; lora but for its dropout), or train all in phase 2"
+        )
 
     def phase(self, name: PhaseName) -> PhaseParams:
         return self.train_phase1 if name == "phase1" else self.train_phase2
@@ -248,7 +223,8 @@ def _meant(location: tuple[str | int, ...]) -> str | None:
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:
     """The keys that are known at the place of an unknown key."""
-    model: Any = Params
+    model: type[BaseModel] = Params
     for part in location[:-1]:
-        model = model.model_fields[str(part)].annotation
+        annotation: Any = model.model_fields[str(part)].annotation
+        model = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))  # it, or null
     return list(model.model_fields)

@@ -118,9 +118,19 @@ class Budget:
         yield from self._copies(phase, sizes)
         registered = self.cache.root if self._cache_takes_over(model) else model.parent
         is_last, is_local = phase == PHASES[-1], self.params.tracking.uri is None
-        if is_last and is_local and not can_link(registered, artifacts):
-            yield Term(artifacts, f"weights copied to {artifacts.name}/", 1, sizes.weights)
+        whole = self.whole_weights if is_last else 0
+        if whole:
+            yield Term(at.undelivered, "weights, put together", 1, whole)
+        if is_last and is_local and not can_link(at.undelivered if whole else registered, artifacts):
+            yield Term(artifacts, f"weights copied to {artifacts.name}/", 1, max(whole, sizes.weights))
         yield Term(at.root, "reports, samples, databases", 1, SMALL_THINGS)
+
+    @property
+    def whole_weights(self) -> int:
+        """Bytes of what `evaluate` may put together for the registry; 0: it takes any phase's weights as they are."""
+        parameters = all_parameters(self.workspace, self.params.base)
+        are_whole = all(self.params.phase(phase).trained.is_all for phase in PHASES)
+        return 0 if are_whole or self.params.registry.weights == "trained" else WEIGHT_BYTES * (parameters or 0)
 
     def _copies(self, phase: PhaseName, sizes: Sizes) -> Iterator[Term]:
         """Of a phase's outs, where they can't be second names of what is in work/, and DVC's of them."""
@@ -182,7 +192,7 @@ def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | N
 
     None before `prepare`, unless the base is the published one: nothing is known yet.
     """
-    parameters = _parameters(workspace, params.base)
+    parameters = trained_parameters(workspace, params, phase)
     if parameters is None:
         return None
     state = parameters * (WEIGHT_BYTES + OPTIMIZER_BYTES_PER_PARAMETER[params.phase(phase).optim])
@@ -195,7 +205,17 @@ def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | N
     return Sizes(int(state), parameters * WEIGHT_BYTES)
 
 
-def _parameters(workspace: Workspace, base: str) -> int | None:
+def trained_parameters(workspace: Workspace, params: Params, phase: PhaseName) -> int | None:
+    """How many a phase trains; None where that is not known yet: before `prepare`, or where parts are frozen."""
+    trained = params.phase(phase).trained
+    if trained.is_all:
+        return all_parameters(workspace, params.base)
+    file = workspace.prepared / "base" / BASE_INFO
+    shapes = read_json(file)["gpt"].get("shapes") if file.exists() else None
+    return trained.count(shapes) if shapes else None
+
+
+def all_parameters(workspace: Workspace, base: str) -> int | None:
     """Of the base that `prepare` opened; of the published one also before, or while mini still lies there."""
     file = workspace.prepared / "base" / BASE_INFO
     info = read_json(file) if file.exists() else None

@@ -53,8 +53,11 @@ def _evaluate_terms(budget: Budget) -> Iterator[Term]:
     waiting = workspace.undelivered
     if not all(can_link(source, waiting) for source in sources):
         yield Term(waiting, "bundle, copied together", 1, bundle)
+    whole = budget.whole_weights
+    if whole:
+        yield Term(waiting, "weights, put together", 1, whole)
     if budget.params.tracking.uri is None and not can_link(waiting, artifacts):
-        yield Term(artifacts, f"bundle copied to {artifacts.name}/", 1, bundle)
+        yield Term(artifacts, f"bundle copied to {artifacts.name}/", 1, max(whole, bundle))
 
 
 def _feature_bytes(clip: Clip, max_seconds: float) -> int:

@@ -16,10 +16,12 @@ from tqdm.utils import CallbackIOWrapper
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, CONFIG, COQUI_MODEL, COQUI_SPEAKERS, VOCABULARY, VOCODER
+from xtts_finetune.diskspace.budget import WEIGHT_BYTES
 from xtts_finetune.export.source import TITLE, Files
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.model.published import PUBLISHED
+from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import Speaker
 
 if TYPE_CHECKING:
@@ -40,14 +42,16 @@ def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: boo
         UserError: the weights are others, or do not fit the base.
     """
     make_deterministic()
-    base = Base(files.base, files.base.parent)
+    base = Base(files.base, files.root)
     read, beside = (file.stat().st_size for file in (files.weights, base.folder / VOCODER))
-    total = read + (read + beside) // (2 if half else 1)  # bytes read, and written
+    whole = max(read, WEIGHT_BYTES * base.info["gpt"]["parameters"])  # frozen weights may not be in the file
+    total = read + (whole + beside) // (2 if half else 1)  # bytes read, and written
     with tqdm(total=total, unit="B", unit_scale=True, desc="checking the weights") as bar:
         _refuse_changed(files.weights, sha256, bar)
         bar.set_description("computing the voice")
-        voice = _voice(base, files)
-        weights = dict(_weights(base, files.weights, half))
+        gpt = base.gpt(files.weights)
+        weights = dict(_weights(base, gpt.state_dict(), half))
+        voice = _voice(gpt, base, files)  # last: it changes the network
         bar.set_description(f"writing {COQUI_MODEL}")
         with (folder / COQUI_MODEL).open("wb") as file:
             # never above its total, which leaves out what zip adds
@@ -79,14 +83,14 @@ def _refuse_changed(weights: Path, sha256: str, bar: "Bar") -> None:
         raise UserError(TITLE, [Problem(str(weights), what, remedy)])
 
 
-def _voice(base: Base, files: Files) -> dict[str, Tensor]:
+def _voice(gpt: GPT, base: Base, files: Files) -> dict[str, Tensor]:
     """The reference as this model hears it, in the order in which Coqui takes it.
 
     Returns:
         gpt_cond_latent (1, 32, model_dim) and speaker_embedding (1, d_vector_dim, 1), as of
         `Xtts.get_conditioning_latents` and as the samples of `evaluate` were spoken with.
     """
-    speaker = Speaker(base.gpt(files.weights), base, files.reference, files.settings)
+    speaker = Speaker(gpt, base, files.reference, files.settings)
     embedding: Tensor = speaker.vocoder.speaker  # type: ignore[union-attr]  # of XTTS v2's vocoder
     # copies of their own: views would be stored with all that they are views of
     return {
@@ -95,10 +99,10 @@ def _voice(base: Base, files: Files) -> dict[str, Tensor]:
     }
 
 
-def _weights(base: Base, weights: Path, half: bool) -> Iterator[tuple[str, Tensor]]:
+def _weights(base: Base, gpt: dict[str, Tensor], half: bool) -> Iterator[tuple[str, Tensor]]:
     """All tensors of Coqui's class under its names."""
-    for prefix, file in (("gpt.", weights), ("hifigan_decoder.", base.folder / VOCODER)):
-        for name, tensor in load_file(file).items():
+    for prefix, state in (("gpt.", gpt), ("hifigan_decoder.", load_file(base.folder / VOCODER))):
+        for name, tensor in state.items():
             yield prefix + name, _halved(tensor) if half else tensor
     yield "mel_stats", base.mel_stats()
 

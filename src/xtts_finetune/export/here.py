@@ -11,6 +11,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, MODEL_CARD, REFERENCE, VOCODER, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.core.params import Params
+from xtts_finetune.diskspace.budget import WEIGHT_BYTES
 from xtts_finetune.export.source import DAMAGED, FIGURES, TITLE, Files, Origin, Source
 
 _START = "initial_weights"  # of a run's trajectory
@@ -81,11 +82,14 @@ def _source(workspace: Workspace, params: Params, origin: Origin, weights: Path)
     if missing:
         remedy = "dvc checkout, or: dvc repro"
         raise UserError(TITLE, [Problem(str(file), "is not there", remedy) for file in missing])
-    files, vocoder = Files(weights, base, reference, params.evaluate), base / VOCODER
+    files, vocoder = Files(weights, base, workspace.root, reference, params.evaluate), base / VOCODER
+    info = read_json(base / BASE_INFO)
+    parameters = info.get("gpt", {}).get("parameters", 0)
+    whole = max(weights.stat().st_size, WEIGHT_BYTES * parameters)  # frozen ones may not be in the file
     return Source(
         origin=origin,
-        has_vocoder=read_json(base / BASE_INFO).get("vocoder") == "hifigan" and vocoder.is_file(),
-        bytes=weights.stat().st_size + (vocoder.stat().st_size if vocoder.is_file() else 0),
+        has_vocoder=info.get("vocoder") == "hifigan" and vocoder.is_file(),
+        bytes=whole + (vocoder.stat().st_size if vocoder.is_file() else 0),
         downloaded_bytes=0,
         open=lambda: _in_place(files),
     )

@@ -19,9 +19,10 @@ from xtts_finetune.core.layout import (
     Workspace,
 )
 from xtts_finetune.core.params import EvaluateParams, Params
+from xtts_finetune.diskspace.budget import WEIGHT_BYTES
 from xtts_finetune.export.source import DAMAGED, FIGURES, TITLE, Files, Origin, Source
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
+from xtts_finetune.tracking.logged_model import PARAMETERS_TAG, WEIGHTS_TAG
 from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import Versions, shown
 
@@ -59,10 +60,15 @@ def of_version(workspace: Workspace, params: Params, wanted: str) -> Source | No
     return Source(
         origin=_origin(version),
         has_vocoder=_VOCODER in sizes,  # mini's has a DVAE instead
-        bytes=sizes[WEIGHTS] + sizes.get(_VOCODER, 0),
+        bytes=_whole(sizes[WEIGHTS], version) + sizes.get(_VOCODER, 0),
         downloaded_bytes=0 if here else sum(sizes.get(name, 0) for name in _NEEDED),
-        open=lambda: nullcontext(_files(here)) if here else _downloaded(workspace, registry, version),
+        open=lambda: nullcontext(_files(here, workspace)) if here else _downloaded(workspace, registry, version),
     )
+
+
+def _whole(weights: int, version: Version) -> int:
+    """Bytes of a network's weights, of which the file may have the trained ones alone."""
+    return max(weights, WEIGHT_BYTES * int(version.tags.get(PARAMETERS_TAG, 0)))
 
 
 def _origin(version: Version) -> Origin:
@@ -82,13 +88,13 @@ def _downloaded(workspace: Workspace, registry: Versions, version: Version) -> I
     with scratch_folder(workspace.downloads) as folder:
         print(f"fetching version {version.version} from {registry.store.uri}", flush=True)
         registry.fetch(version, folder, _NEEDED)
-        yield _files(folder)
+        yield _files(folder, workspace)
 
 
-def _files(bundle: Path) -> Files:
+def _files(bundle: Path, workspace: Workspace) -> Files:
     try:
         settings = EvaluateParams.model_validate_json((bundle / SETTINGS).read_text(encoding="utf-8"))
     except DAMAGED as error:
         problem = Problem(str(bundle / SETTINGS), f"cannot be read: {error}", "choose another model")
         raise UserError(TITLE, [problem]) from None
-    return Files(bundle / WEIGHTS, bundle / BUNDLE_BASE, bundle / REFERENCE, settings)
+    return Files(bundle / WEIGHTS, bundle / BUNDLE_BASE, workspace.root, bundle / REFERENCE, settings)

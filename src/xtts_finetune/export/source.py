@@ -31,6 +31,7 @@ class Files:
 
     weights: Path
     base: Path  # prepared/base/, or a bundle's
+    root: Path  # the workspace, where weights of the base itself lie
     reference: Path  # the voice, as of `Speaker`
     settings: EvaluateParams
 
@@ -41,6 +42,6 @@ class Source:
 
     origin: Origin
     has_vocoder: bool  # XTTS v2's
-    bytes: int  # of weights and vocoder
+    bytes: int  # of a whole network's weights and the vocoder
     downloaded_bytes: int  # into work/; 0: the files are used where they are
     open: Callable[[], AbstractContextManager[Files]]

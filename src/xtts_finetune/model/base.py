@@ -20,8 +20,10 @@ from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER, Workspace
+from xtts_finetune.core.phase_params import Trained
 from xtts_finetune.model import xtts
 from xtts_finetune.model.published import FETCH, PUBLISHED, check_published
+from xtts_finetune.model.trained import Header, freeze, merge, trained_state
 from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
 
 PUBLISHED_CODEC = {"codes": 1024, "hidden_dim": 512, "resnet_blocks": 3, "codebook_dim": 512}
@@ -59,22 +61,59 @@ class Base:
         return load_file(self.folder / MEL_STATS)["mel_stats"]
 
     def gpt(self, weights: Path | None = None) -> GPT:
-        """The GPT with the `weights` of a fine-tune (model.safetensors), or else with the base's own.
+        """The whole network with the `weights` of a fine-tune (model.safetensors), or else with the base's own.
 
         Raises:
             UserError: the weights do not fit, or the base's file is gone or no longer what `prepare` saw.
         """
-        gpt = xtts.build_gpt(self.args, self.tokenizer())
-        if weights is not None:
-            load_state(gpt, load_file(weights), weights)
+        header = Header.of_file(weights) if weights else None
+        if weights and header:
+            gpt = self.gpt_to_train(weights, header.trained, 0.0, 0)
+            merge(gpt)
             return gpt
-        source, digest = self.root / self.info["gpt"]["path"], self.info["gpt"]["sha256"]
-        if not source.is_file() or sha256_once(source, Workspace(self.root).digests) != digest:
-            changed = Problem(str(source), "is not the file that prepare saw", "restore it, or run: dvc repro")
-            raise UserError("the base has changed", [changed])
-        state = load_file(source) if source.suffix == ".safetensors" else dict(gpt_part(source))
-        load_state(gpt, state, source)
+        gpt = xtts.build_gpt(self.args, self.tokenizer())
+        load_state(gpt, load_file(weights) if weights else self._own_state(), weights or self._own_file)
         return gpt
+
+    def gpt_to_train(self, weights: Path | None, trained: Trained, dropout: float, seed: int) -> GPT:
+        """The network with `weights`, or the base's own, of which what is `trained` has gradients.
+
+        Args:
+            dropout, seed: as of `freeze`.
+
+        Raises:
+            UserError: as `gpt`; or the network lacks a part that is to be trained.
+        """
+        header = Header.of_file(weights) if weights else None
+        goes_on = header is not None and header.trained == trained  # else it is put together first
+        gpt = self.gpt(None if goes_on else weights)
+        freeze(gpt, trained, dropout, seed)
+        if weights and header and goes_on:
+            self._refuse_another_base(weights, header)
+            load_trained(gpt, load_file(weights), weights)
+        return gpt
+
+    def header(self, trained: Trained) -> Header | None:
+        """What a file with what is `trained` beside this base's weights says of itself; None: it is all."""
+        return None if trained.is_all else Header(trained=trained, base=self.info["gpt"]["sha256"])
+
+    @property
+    def _own_file(self) -> Path:
+        return self.root / str(self.info["gpt"]["path"])
+
+    def _own_state(self) -> dict[str, Tensor]:
+        source, digest = self._own_file, self.info["gpt"]["sha256"]
+        if not source.is_file() or sha256_once(source, Workspace(self.root).digests) != digest:
+            what = "is not the file that prepare saw" if source.is_file() else "is not there"
+            raise UserError("the base has changed", [Problem(str(source), what, "restore it, or run: dvc repro")])
+        return load_file(source) if source.suffix == ".safetensors" else dict(gpt_part(source))
+
+    def _refuse_another_base(self, weights: Path, header: Header) -> None:
+        own = self.info["gpt"]["sha256"]
+        if header.base != own:
+            what = f"was trained beside the weights {header.base[:12]}…, and the base's are {own[:12]}…"
+            remedy = "use it with the base that it was trained on"
+            raise UserError("weights do not fit the model", [Problem(str(weights), what, remedy)])
 
     def codec(self) -> DiscreteVAE:
         """The DVAE that is also mini's vocoder, in evaluation mode."""
@@ -108,6 +147,13 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: Path, ass
         shown = " ".join(details[:3]) + (f" and {len(details) - 3} more" if len(details) > 3 else "")
         remedy = "use weights, config.json and vocab.json of one and the same model"
         raise UserError("weights do not fit the model", [Problem(str(source), shown[:600], remedy)]) from None
+
+
+def load_trained(gpt: GPT, state: Mapping[str, Tensor], source: Path) -> None:
+    """Load `state` into what of `gpt` is trained; raises as `load_state`."""
+    own = trained_state(gpt)
+    frozen = {name: tensor for name, tensor in gpt.state_dict().items() if name not in own}
+    load_state(gpt, {**frozen, **state}, source)
 
 
 def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> dict[str, Any]:
@@ -150,7 +196,7 @@ def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> di
     return {
         "vocoder": "hifigan",
         "codec": PUBLISHED_CODEC,
-        "gpt": {"path": path.as_posix(), "sha256": digest, "parameters": xtts.count_parameters(gpt)},
+        "gpt": {"path": path.as_posix(), "sha256": digest, **xtts.sizes(gpt)},
     }
 
 

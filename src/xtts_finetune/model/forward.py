@@ -63,8 +63,8 @@ class Settings:
 
 def set_dropout(gpt: GPT, probability: float) -> None:
     """Of embeddings and residuals; 0.1 as Coqui trains (GPT2Config's default)."""
-    for module in gpt.gpt.modules():
-        if isinstance(module, nn.Dropout):
+    for name, module in gpt.gpt.named_modules():
+        if isinstance(module, nn.Dropout) and "lora_dropout" not in name:  # adapters have their own
             module.p = probability
 
 

@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,10 @@ def build_gpt(args: dict[str, Any], tokenizer: VoiceBpeTokenizer) -> GPT:
     )
 
 
-def count_parameters(gpt: GPT) -> int:
-    """How many numbers training updates: all of the GPT's, 441,018,563 of XTTS v2."""
-    return sum(parameter.numel() for parameter in gpt.parameters())
+def sizes(gpt: GPT) -> dict[str, Any]:
+    """Of a network, as base.json tells it: how many `parameters` (441,018,563 of XTTS v2), and all their `shapes`."""
+    shapes = {name: list(parameter.shape) for name, parameter in gpt.named_parameters()}
+    return {"parameters": sum(map(prod, shapes.values())), "shapes": shapes}
 
 
 def default_args(**changes: Any) -> dict[str, Any]:

@@ -182,7 +182,14 @@ def refuse_unspeakable(sentences: Sequence[str], language: str, tokenizer: Voice
 
 
 def load_speaker(folder: Path) -> Speaker:
-    """The speaker in a self-contained model folder, as registered: weights, base/, reference.wav, settings."""
-    base = Base(folder / BUNDLE_BASE, folder)
+    """The speaker in a model folder, as registered: weights, base/, reference.wav, settings.
+
+    All is there but, where it was registered so, the weights beside which these were trained: they are looked for where
+    params.yaml had them, as seen from the folder that this runs in.
+
+    Raises:
+        UserError: they are not there.
+    """
+    base = Base(folder / BUNDLE_BASE, Path.cwd())
     settings = EvaluateParams.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
     return Speaker(base.gpt(folder / WEIGHTS), base, folder / REFERENCE, settings)

@@ -1,6 +1,5 @@
 """Compare base and phases, let them speak, register only the best."""
 
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,19 +10,11 @@ from tqdm import tqdm
 
 from xtts_finetune.checkpoints.lock import models_held
 from xtts_finetune.core.commands import as_typed
-from xtts_finetune.core.files import link_or_copy, published_folder, read_json, sha256_json, write_json
+from xtts_finetune.core.files import published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.layout import (
-    BASE_INFO,
-    BUNDLE_BASE,
-    CODEC,
-    CONFIG,
-    MEL_STATS,
     MODEL_CARD,
     PHASES,
     REFERENCE,
-    SETTINGS,
-    VOCABULARY,
-    VOCODER,
     WEIGHTS,
     PhaseName,
     Workspace,
@@ -37,10 +28,11 @@ from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import SERVING_CODE, Speaker, unspeakable
+from xtts_finetune.stages.bundle import Bundle, bundle_of
 from xtts_finetune.stages.figures import draw_curves
 from xtts_finetune.tracking.backlog import Files, deliver_backlog, put, set_aside
 from xtts_finetune.tracking.connection import TrackingStore, is_local, reason
-from xtts_finetune.tracking.logged_model import PARAM
+from xtts_finetune.tracking.logged_model import PARAM, PARAMETERS_TAG
 from xtts_finetune.tracking.outbox import Order, now
 from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
 from xtts_finetune.training import loss
@@ -97,7 +89,8 @@ def _compare(job: Evaluation) -> Path:
     target = job.params.phase(PHASES[-1]).target_mel_ce
     draw_curves(workspace.reports / "curves.png", curves, figures["base"], target)
     write_json(workspace.evaluation, {**figures, "best": best})
-    own = _put(job, figures, best)
+    with bundle_of(workspace, job.params, best) as bundle:
+        own = _put(job, figures, best, bundle)
     print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}")
     return own
 
@@ -130,25 +123,26 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
         write_wav(folder / f"{number + 1}.wav", sound, rate)
 
 
-def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName) -> Path:
+def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bundle) -> Path:
     """Keep for MLflow: one run with the figures, samples and curves, and the best model for the registry.
 
     Returns:
         The folder where all of it waits.
     """
-    workspace, params, card = job.workspace, job.params, job.card(best)
+    workspace, params, card = job.workspace, job.params, bundle.card
     settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
     tags = stage_tags(workspace, "evaluate", data_digest(workspace))
     trained = {f"{PARAM}{name}": str(value) for name, value in card["params"].items()}
     of_version = {name: tags[name] for name in VERSION_TAGS} | trained
     of_version |= {"phase": best, "step": str(card["step"]), "base": params.base}
+    of_version[PARAMETERS_TAG] = str(job.base.info["gpt"]["parameters"])
     order = Order(params.registry.model_name, card["sha256"], of_version, _named(figures[best]))
     cards = {phase: job.card(phase) for phase in PHASES}
-    key = sha256_json([tags["data_md5"], settings, cards, figures])[:16]
+    key = sha256_json([tags["data_md5"], settings, cards, figures, card["sha256"]])[:16]
     record = replace(stage_run(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
-    return put(workspace, record, [point], Files(shown, lambda folder: _fill_bundle(job, best, folder), SERVING_CODE))
+    return put(workspace, record, [point], Files(shown, bundle.fill, SERVING_CODE))
 
 
 def _register(job: Evaluation, connect: Callable[[], TrackingStore], own: Path) -> None:
@@ -173,16 +167,3 @@ def _register(job: Evaluation, connect: Callable[[], TrackingStore], own: Path) 
 
 def _named(figures: dict[str, float]) -> dict[str, float]:
     return {"eval/mel_ce": figures["mel_ce"], "eval/text_ce": figures["text_ce"]}
-
-
-def _fill_bundle(job: Evaluation, best: PhaseName, folder: Path) -> None:
-    """All that the best model needs to speak, as links: no byte is copied."""
-    prepared = job.workspace.prepared
-    (folder / BUNDLE_BASE).mkdir()
-    for file in (WEIGHTS, MODEL_CARD):
-        link_or_copy(job.workspace.model(best) / file, folder / file)
-    sound = VOCODER if job.base.info["vocoder"] == "hifigan" else CODEC
-    for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound):
-        link_or_copy(prepared / "base" / file, folder / BUNDLE_BASE / file)
-    shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
-    write_json(folder / SETTINGS, job.params.evaluate.model_dump())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 WEIGHTS_TAG = "model_sha256"
+PARAMETERS_TAG = "parameters"  # of the whole network
 PARAM = "param."  # begins the tags with what the model was trained with
 MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
 

@@ -18,9 +18,11 @@ class HalfWeights:
         layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | Conv1D)]
         self._places = [(layer, name) for layer in layers for name, _ in layer.named_parameters(recurse=False)]
         self._masters = [layer.get_parameter(name) for layer, name in self._places]
-        self._copies = [nn.Parameter(master.detach().bfloat16()) for master in self._masters]
+        self._copies = [nn.Parameter(m.detach().bfloat16(), requires_grad=m.requires_grad) for m in self._masters]
+        pairs = zip(self._masters, self._copies, strict=True)
+        self._trained = [(master, copy) for master, copy in pairs if master.requires_grad]
         own = {id(master) for master in self._masters}
-        self._others = [parameter for parameter in model.parameters() if id(parameter) not in own]
+        self._others = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -38,7 +40,7 @@ class HalfWeights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Before the first micro-batch of a step: what the weights are now, and no gradient yet."""
-        torch._foreach_copy_(list[Tensor](self._copies), list[Tensor](self._masters))
+        torch._foreach_copy_([copy for _, copy in self._trained], [master for master, _ in self._trained])
         gradients = [parameter.grad for parameter in self._others if parameter.grad is not None]
         if gradients:
             torch._foreach_zero_(gradients)
@@ -47,8 +49,8 @@ class HalfWeights:
     def gather(self, is_first: bool) -> None:
         """Move the gradients of a micro-batch to the model's own weights: instead of what is there, or added to it."""
         ours, theirs = list[Tensor](), list[Tensor]()
-        for copy, master in zip(self._copies, self._masters, strict=True):
-            assert copy.grad is not None, "every weight takes part in every micro-batch"
+        for master, copy in self._trained:
+            assert copy.grad is not None, "every trained weight takes part in every micro-batch"
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
             ours.append(master.grad)

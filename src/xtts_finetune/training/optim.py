@@ -1,13 +1,13 @@
 """The optimiser and its learning rate."""
 
-import logging
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.core.quiet import quiet_bitsandbytes
 
 BETAS = (0.9, 0.96)  # recipes/ljspeech/xtts_v2/train_gpt_xtts.py
 EPS = 1e-8
@@ -22,7 +22,7 @@ def build_optimizer(model: nn.Module, phase: PhaseParams) -> torch.optim.Optimiz
     """AdamW with weight decay on weights alone: not on biases, norms and embeddings (GPTTrainer.get_optimizer)."""
     embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     exempt = {id(p) for p in embeddings} | {id(p) for p in model.parameters() if p.ndim < 2}
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if id(p) not in exempt], "weight_decay": phase.weight_decay},
         {"params": [p for p in parameters if id(p) in exempt], "weight_decay": 0.0},
@@ -64,8 +64,7 @@ def update(optimizer: torch.optim.Optimizer, is_finite: Tensor, excess: Tensor) 
 
 def _adamw8bit(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
     """AdamW whose moments take a byte each, scaled in blocks of 256; those of tensors below 4096 elements stay fp32."""
-    # On some CPUs the import looks for a kernel of 4-bit inference, which nobody here needs, and warns: there is none.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    quiet_bitsandbytes()
     from bitsandbytes.optim import AdamW8bit  # takes seconds
 
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=BETAS, eps=EPS)

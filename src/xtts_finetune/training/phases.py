@@ -15,11 +15,14 @@ from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, published_folder, read_json, write_json
 from xtts_finetune.core.layout import FEATURES, MODEL_CARD, WEIGHTS, PhaseName, Workspace
-from xtts_finetune.core.params import Params, PhaseParams
+from xtts_finetune.core.params import Params
+from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.data.batches import torch_seed
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.model import xtts
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import pick_device
+from xtts_finetune.model.trained import freeze
 from xtts_finetune.tracking.curve import as_text, parse_rows, write_csv
 from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.run import SKIPPED, Run
@@ -71,8 +74,9 @@ class Job:
         Raises:
             UserError: the weights are not those that the stage before recorded.
         """
-        gpt = self.base.gpt(self._initial_weights())
-        return _inputs(self.workspace, gpt, self.name, self.phase, self.params.seed, self.start_step)
+        weights, trained, seed = self._initial_weights(), self.phase.trained, self.params.seed
+        gpt = self.base.gpt_to_train(weights, trained, *_adapters_of(self.phase, seed))
+        return _inputs(self.workspace, gpt, self.name, self.phase, seed, self.start_step)
 
     def _initial_weights(self) -> Path | None:
         """Of the warm start; None: the base's own, which it checks itself."""
@@ -91,23 +95,31 @@ def inputs_to_follow(workspace: Workspace, work: dict[str, Any]) -> Inputs:
     Args:
         work: as `Share.begin` tells it.
     """
-    base = Base.prepared(workspace)
+    base, phase, seed = Base.prepared(workspace), PhaseParams(**work["phase"]), work["seed"]
     gpt = xtts.build_gpt(base.args, base.tokenizer())
-    return _inputs(workspace, gpt, work["name"], PhaseParams(**work["phase"]), work["seed"], work["start_step"])
+    freeze(gpt, phase.trained, *_adapters_of(phase, seed))
+    return _inputs(workspace, gpt, work["name"], phase, seed, work["start_step"])
+
+
+def _adapters_of(phase: PhaseParams, seed: int) -> tuple[float, int]:
+    """Their dropout, and the seed of their first weights."""
+    return phase.lora.dropout if phase.lora else 0.0, torch_seed("adapters", seed)
 
 
 def _inputs(
     workspace: Workspace, gpt: xtts.GPT, name: PhaseName, phase: PhaseParams, seed: int, start_step: int
 ) -> Inputs:
+    base = Base.prepared(workspace)
     return Inputs(
         name=name,
         phase=phase,
         seed=seed,
         gpt=gpt.to(pick_device()).train(),
-        mel_stats=Base.prepared(workspace).mel_stats(),
+        mel_stats=base.mel_stats(),
         train=FeatureReader(workspace.prepared, "train"),
         eval=FeatureReader(workspace.prepared, "eval"),
         start_step=start_step,
+        header=base.header(phase.trained),
     )
 
 

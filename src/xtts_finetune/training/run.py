@@ -61,7 +61,7 @@ class Run:
         self.last_measured: Row | None = None  # figures of the newest step that were read
         self.last_evaluated: Row | None = None  # those of the newest evaluation in this process
         self._meter = Meter(log_every_steps, share.device)
-        self._snapshot = Snapshot(self.gpt, self.optimizer)
+        self._snapshot = Snapshot(self.gpt, self.optimizer, self.inputs.header)
         self._saver = Saver(store, self._snapshot, record, self._log_at)
 
     # The verbs of fit().
@@ -211,7 +211,6 @@ class Run:
     def _refuse_divergence(self, step: int) -> None:
         if self.position.skipped < MAX_SKIPPED:
             return
-        self.finish_saving()
         name = self.inputs.name
         what = f"loss or gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {step}"
         remedy = (

@@ -13,7 +13,8 @@ from torch import Tensor
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import OPTIMIZER, WEIGHTS
-from xtts_finetune.model.base import load_state
+from xtts_finetune.model.base import load_trained
+from xtts_finetune.model.trained import Header, trained_state
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.training.optim import kept_per_parameter
 
@@ -21,7 +22,7 @@ Tensors = dict[str, Tensor]  # by name
 
 
 class Snapshot:
-    """Weights and optimiser state of one moment, copied to the host: they can be written while training goes on.
+    """What is trained, and the optimiser's state, of one moment: they can be written while training goes on.
 
     Every moment is copied into the same memory, 5.3 GB for XTTS v2 with AdamW, by the thread that writes it, when the
     one before is written. Training computes the next gradients meanwhile; weights must not change before
@@ -33,17 +34,18 @@ class Snapshot:
 
     Attributes:
         size: bytes of all tensors of the moment.
-        weights: by their names in the model.
+        weights: what is trained, by its names in the model.
         state: of the optimiser, by `<parameter's name>.<its own>`, e.g. text_head.weight.exp_avg; empty before its
             first step.
     """
 
-    def __init__(self, gpt: GPT, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, gpt: GPT, optimizer: torch.optim.Optimizer, header: Header | None = None) -> None:
         self.size = 0
         self.weights: Tensors = {}
         self.state: Tensors = {}
         self._gpt = gpt
         self._optimizer = optimizer
+        self._entries = header.entries() if header else None
         self._host = [_Memory({}), _Memory({})]  # of weights and state
         self._copied: Future[None] = Future()
         self._copied.set_result(None)
@@ -60,7 +62,7 @@ class Snapshot:
             What the copying came to: only a moment that was copied may be written, and on `worker`.
         """
         self._copied.result()
-        weights, state = self._gpt.state_dict(), dict(optimizer_tensors(self._gpt, self._optimizer))
+        weights, state = trained_state(self._gpt), dict(optimizer_tensors(self._gpt, self._optimizer))
         self.size = sum(tensor.nbytes for tensor in (*weights.values(), *state.values()))
         on_gpu = self._copied_on_gpu([weights, state])
         self._may_change = bool(on_gpu)
@@ -79,7 +81,7 @@ class Snapshot:
         Raises:
             safetensors.SafetensorError: it cannot be written.
         """
-        save_file(self.weights, folder / WEIGHTS)
+        save_file(self.weights, folder / WEIGHTS, metadata=self._entries)
 
     def write_optimizer(self, folder: Path) -> None:
         """Write optimizer.safetensors; as `write_weights`."""
@@ -158,7 +160,7 @@ def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, numbe
     Raises:
         UserError: tensors that the model or its optimiser needs are missing, or others are there.
     """
-    load_state(gpt, load_file(folder / WEIGHTS), folder / WEIGHTS)
+    load_trained(gpt, load_file(folder / WEIGHTS), folder / WEIGHTS)
     # pread: mapped tensors would hold on to the file's room on disk after it is deleted
     tensors = load_file(folder / OPTIMIZER, backend="pread")
     names = _names(gpt, optimizer)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from xtts_finetune.core.params import PhaseParams
+from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.model.device import tf32
 from xtts_finetune.model.forward import Settings
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
@@ -40,7 +40,7 @@ class Step:
         self._optimizer = optimizer
         self._phase = phase
         self._team = team
-        self._parameters = list(gpt.parameters())
+        self._parameters = [parameter for parameter in gpt.parameters() if parameter.requires_grad]
         self._device = gpt.mel_head.weight.device
         self._settings = Settings(phase.attention_dropout, phase.gradient_checkpointing)
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)

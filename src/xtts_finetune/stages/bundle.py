@@ -1,0 +1,66 @@
+"""What is registered of the best model: a folder that speaks by itself."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from xtts_finetune.core.files import link_or_copy, read_json, scratch_folder, sha256_file, write_json
+from xtts_finetune.core.layout import (
+    BASE_INFO,
+    BUNDLE_BASE,
+    CODEC,
+    CONFIG,
+    MEL_STATS,
+    MODEL_CARD,
+    REFERENCE,
+    SETTINGS,
+    VOCABULARY,
+    VOCODER,
+    WEIGHTS,
+    PhaseName,
+    Workspace,
+)
+from xtts_finetune.core.params import Params
+from xtts_finetune.model.base import Base
+from xtts_finetune.model.trained import Header
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A phase's model as it is registered."""
+
+    workspace: Workspace
+    params: Params
+    weights: Path
+    card: dict[str, Any]  # its `sha256` is of these weights
+
+    def fill(self, folder: Path) -> None:
+        """All that the model needs to speak, as links: no byte is copied."""
+        prepared, base = self.workspace.prepared, Base.prepared(self.workspace)
+        (folder / BUNDLE_BASE).mkdir()
+        link_or_copy(self.weights, folder / WEIGHTS)
+        write_json(folder / MODEL_CARD, self.card)
+        sound = VOCODER if base.info["vocoder"] == "hifigan" else CODEC
+        for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound):
+            link_or_copy(prepared / "base" / file, folder / BUNDLE_BASE / file)
+        shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
+        write_json(folder / SETTINGS, self.params.evaluate.model_dump())
+
+
+@contextmanager
+def bundle_of(workspace: Workspace, params: Params, phase: PhaseName) -> Iterator[Bundle]:
+    """The best of a phase to be registered: with what it was trained beside, unless params.yaml wants it alone."""
+    model = workspace.model(phase)
+    weights, card = model / WEIGHTS, dict[str, Any](read_json(model / MODEL_CARD))
+    if params.registry.weights == "trained" or Header.of_file(weights) is None:
+        yield Bundle(workspace, params, weights, card)
+        return
+    with scratch_folder(workspace.whole_weights) as folder:
+        save_file(Base.prepared(workspace).gpt(weights).state_dict(), folder / WEIGHTS)
+        whole = {**card, "sha256": sha256_file(folder / WEIGHTS), "trained_sha256": card["sha256"]}
+        yield Bundle(workspace, params, folder / WEIGHTS, whole)
