@@ -35,10 +35,11 @@ repro: setup  ## run every stage that is not up to date, bring MLflow what it la
 	@.venv/bin/xtts-finetune status
 
 test: setup  ## run the quick tests
-	@$(IN_VENV) $(PYTEST) -m "not slow and not gpu"
+	@$(IN_VENV) $(PYTEST) -m "not slow and not gpu and not alone"
 
 test-slow: setup  ## run the slow tests
 	@$(IN_VENV) $(PYTEST) -m "slow and not gpu"
+	@$(IN_VENV) python -m pytest -m alone
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	@$(IN_VENV) python -m pytest -m gpu

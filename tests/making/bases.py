@@ -17,11 +17,12 @@ from TTS.tts.models.xtts import Xtts, XttsArgs, _legacy_safe_globals
 
 from making.prepared import TEXT
 from making.recordings import sample_lines
-from xtts_finetune.core.files import sha256_file, write_json
+from xtts_finetune.core.files import read_json, sha256_file, write_json
 from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, Workspace
 from xtts_finetune.model import mini, xtts
 
 TINY: dict[str, Any] = {"gpt_layers": 1, "gpt_n_model_channels": 64, "gpt_n_heads": 2, "decoder_input_dim": 64}
+TEXT_TOKENS = 6681  # of XTTS v2's vocabulary
 SECOND_NAMES = ("gpt.gpt_inference.", "gpt.gpt.wte.")  # of the GPT's tensors in a published model.pth, for inference
 
 
@@ -45,8 +46,10 @@ def write_tiny(workspace: Workspace, **shape: Any) -> int:
     return tokens
 
 
-def write_published(folder: Path, recordings: Sequence[Path]) -> Path:
+def write_published(folder: Path, recordings: Sequence[Path], true_size: bool = False) -> Path:
     """A stand-in for XTTS v2's published files: its names and formats, written by Coqui's own classes; a small GPT.
+
+    Or one of its true size: 441,018,563 random weights.
 
     The DVAE has its true shape, which Coqui's GPTTrainer insists on, and a codebook that gives these recordings many
     different codes. model.pth has the GPT's second names for inference and, beside the weights, a pickled config of
@@ -54,13 +57,15 @@ def write_published(folder: Path, recordings: Sequence[Path]) -> Path:
     """
     folder.mkdir(parents=True)
     mini.train_vocabulary([(line.split("|")[2], "en") for line in sample_lines()], folder / "vocab.json")
+    if true_size:
+        _fill_up(folder / "vocab.json", TEXT_TOKENS)
     mels = [xtts.build_codec_mel(None)(_sound(recording)[None]) for recording in recordings]
     stats = torch.cat(mels, dim=2)[0].abs().mean(1)
     torch.save(stats, folder / "mel_stats.pth")
     torch.manual_seed(1)
     torch.save(_dvae([mel / stats[None, :, None] for mel in mels]).state_dict(), folder / "dvae.pth")
 
-    config = XttsConfig(model_args=XttsArgs(**xtts.default_args(**mini.GPT_SHAPE)))
+    config = XttsConfig(model_args=XttsArgs(**xtts.default_args(**({} if true_size else mini.GPT_SHAPE))))
     write_json(folder / "config.json", config.to_dict())
     model = Xtts(config)
     model.tokenizer = xtts.build_tokenizer(folder / "vocab.json")
@@ -70,6 +75,14 @@ def write_published(folder: Path, recordings: Sequence[Path]) -> Path:
     with _legacy_safe_globals():
         torch.save({"model": model.state_dict(), "config": config, "epoch": 1}, folder / "model.pth")
     return folder
+
+
+def _fill_up(vocabulary: Path, tokens: int) -> None:
+    """With tokens that no text has, until there are so many."""
+    content = read_json(vocabulary)
+    words = content["model"]["vocab"]
+    words |= {f"<unused {number}>": number for number in range(len(words), tokens)}
+    write_json(vocabulary, content)
 
 
 def published_weights(folder: Path) -> dict[str, Tensor]:

@@ -92,7 +92,8 @@ def trained_state(gpt: GPT) -> dict[str, Tensor]:
 @torch.no_grad()
 def merge(gpt: GPT) -> None:
     """Add adapters to the weights beside which they stand, and take them out: a network as Coqui built it."""
-    for name, layer in list(_adapted(gpt)):
+    has_adapters = any(".lora_A." in name for name, _ in gpt.named_parameters())
+    for name, layer in list(_adapted(gpt)) if has_adapters else ():  # else peft is not loaded
         layer.merge()
         parent, _, own_name = name.rpartition(".")
         setattr(gpt.get_submodule(parent), own_name, layer.get_base_layer())
