@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from damage import replace_flipped
+from making.params import LORA
 from making.project import PROJECT
 from safetensors.torch import load_file
 from small_runs import PHASE1, Before, Small
@@ -191,6 +192,20 @@ def test_three_processes_with_batches_by_tokens(before: Before, tmp_path: Path) 
     finish(one, start(one, *TRAIN))
     finish(small, start(small, *TRAIN))
     assert_as_one(small, one)
+
+
+@pytest.mark.slow
+def test_adapters_beside_weights_in_bf16(before: Before, tmp_path: Path) -> None:
+    """Those that follow have frozen weights from the leader, too. Alike as far as bf16 is."""
+    adapters = {**LORA, "lora": {**LORA["lora"], "dropout": 0.0}, "precision": "bf16", "epochs": 1}
+    one, two = (machine(before, tmp_path / str(count), processes=count, **adapters) for count in (1, 2))
+    for small in (one, two):
+        finish(small, start(small, *TRAIN))
+    expected, gradients = first_gradients(one), first_gradients(two)
+    assert all("lora_" in name for name in expected)
+    whole = max(gradient.norm() for gradient in expected.values())
+    for name, gradient in gradients.items():
+        assert (gradient - expected[name]).norm() <= 0.1 * expected[name].norm() + 1e-3 * whole, name
 
 
 @pytest.mark.slow

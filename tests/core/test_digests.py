@@ -53,12 +53,15 @@ def test_a_damaged_memory_costs_a_reading(tmp_path: Path, content: str) -> None:
     assert sha256_once(weights, memory) == sha256_file(weights)
 
 
-def test_a_full_disk_costs_a_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path]) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_memory_that_cannot_be_written_costs_a_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path], number: int
+) -> None:
     weights = tmp_path / "model.pth"
     weights.write_bytes(b"weights")
 
     def full(path: Path, value: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(digests, "write_json", full)
     assert [sha256_once(weights, tmp_path / "digests.json") for _ in range(2)] == [sha256_file(weights)] * 2

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from xtts_finetune.training.interrupts import stop_on_signals
+from xtts_finetune.training.interrupts import Newcomer, StopRequest, stop_on_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -40,6 +41,44 @@ def test_the_second_acts() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_dropped_connection_is_one_however_often_it_is_told() -> None:
+    """The kernel tells the foreground's processes, and bash tells its jobs again in the same millisecond."""
+    with stop_on_signals() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal is signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_told_twice_a_stage_still_cleans_up() -> None:
+    program = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+from xtts_finetune.stages.process import begin_process
+begin_process()
+try:
+    os.kill(os.getpid(), signal.SIGHUP)
+except KeyboardInterrupt:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("cleaned up")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "cleaned up\n")
+
+
+def test_for_another_machine_alone_no_step_is_lost() -> None:
+    put_off: list[str] = []
+    request = StopRequest(Newcomer(lambda: True, lambda: put_off.append("off")))
+    assert request
+    assert not request.is_granted(is_saved=False)
+    assert put_off == ["off"]
+    assert request.is_granted(is_saved=True)
+    request.signal = signal.SIGTERM
+    assert request.is_granted(is_saved=False)
+    assert put_off == ["off"]
 
 
 @pytest.mark.usefixtures("interruptible")

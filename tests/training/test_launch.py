@@ -1,21 +1,25 @@
 """What a machine must have for several processes."""
 
+import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from checkouts import Checkout
 from making.params import starter
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import EXIT_BUG, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import LaunchParams
 from xtts_finetune.stages.check import check
 from xtts_finetune.stages.join import join
-from xtts_finetune.training.launch import _Agent, refuse_what_is_lacking
+from xtts_finetune.training.launch import _Agent, _origin, refuse_what_is_lacking
 
 
 def launch(**changes: int) -> LaunchParams:
@@ -81,3 +85,44 @@ def test_check_refuses_them_with_all_else_that_is_wrong(fresh: Checkout, monkeyp
 def test_one_machine_joins_no_other(fresh: Checkout) -> None:
     with pytest.raises(UserError, match=r"launch\.nodes = 1\n.*lets no machine join another one"):
         list(join(Workspace(fresh.root)))
+
+
+def test_what_this_machine_cannot_do_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, fresh: Checkout) -> None:
+    """Only a head that is not there yet is."""
+
+    def refuses(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        params = yaml.safe_load((fresh.root / "params.yaml").read_text())
+        params["launch"] = {"processes": 1, "nodes": 2, "rendezvous": f"127.0.0.1:{head.getsockname()[1]}"}
+        (fresh.root / "params.yaml").write_text(yaml.safe_dump(params))
+        monkeypatch.setattr("xtts_finetune.stages.join.serve", refuses)
+        with pytest.raises(PermissionError):
+            list(join(Workspace(fresh.root)))
+
+
+def test_machines_with_another_launcher_do_not_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    ours = _origin(workspace)
+    assert {"the version of peft", "the code of the launcher"} <= ours.keys()
+    monkeypatch.setattr("xtts_finetune.training.launch._TALKING", ("training/launch.py",))
+    changed = {name for name, value in _origin(workspace).items() if value != ours[name]}
+    assert changed == {"the code of the launcher"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="several processes are refused there")
+def test_a_process_that_fails_does_not_stay_behind() -> None:
+    """Torch's threads may hold it for ever in Python's own way to end."""
+    program = """
+import threading, time
+from xtts_finetune.stages import worker
+worker.Team.join = lambda: 1 / 0
+threading.Thread(target=time.sleep, args=[300]).start()
+worker.main()
+"""
+    environment = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == EXIT_BUG
+    assert "ZeroDivisionError" in done.stderr

@@ -15,6 +15,7 @@ from torch import Tensor
 from workbench import make_run, outcome, rows_of, stop_of, train
 
 from xtts_finetune.checkpoints.identity import Record
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
@@ -23,6 +24,7 @@ from xtts_finetune.data.batches import eval_groups, voice_prompts
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.tracking.curve import as_text
 from xtts_finetune.training import loss, step
+from xtts_finetune.training.interrupts import MadeWay, Newcomer, StopRequest
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.packing import MicroBatch
 from xtts_finetune.training.phases import Job, summary
@@ -146,6 +148,19 @@ def test_what_is_logged(workspace: Workspace) -> None:
     assert [row["train/lr"] for _, row in rows if "train/lr" in row][:3] == [0.0005, 0.001, 0.001]
 
 
+def test_for_a_newcomer_no_step_is_lost_on_a_full_disk(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is put off at every step of which no state has room, and let in at the first that has."""
+    run, put_off = make_run(workspace, make_params()), list[int]()
+    save = CheckpointStore.save
+    monkeypatch.setattr(
+        CheckpointStore, "save", lambda store, step, *rest: step not in (2, 3) and save(store, step, *rest)
+    )
+    newcomer = Newcomer(lambda: run.position.step >= 2, lambda: put_off.append(run.position.step))
+    with pytest.raises(MadeWay, match="phase1 is saved at step 4"):
+        fit(run, None, StopRequest(newcomer))
+    assert put_off == [2, 3]
+
+
 def poisoned(run: Run, steps: Sequence[int]) -> Run:
     """Make the gradient of these steps (from 0) NaN."""
     run.gpt.mel_head.weight.register_hook(lambda grad: grad * (math.nan if run.position.step in steps else 1))
@@ -210,6 +225,7 @@ def test_divergence_ends_the_run_and_keeps_the_state_before(workspace: Workspace
     run = poisoned(make_run(workspace, params), range(2, 100))
     with pytest.raises(UserError) as error:
         fit(run, None, stop_of(run))
+    run.finish_saving()  # as the stage does whatever happens
     assert f"not finite in {MAX_SKIPPED} steps in a row, up to step {2 + MAX_SKIPPED}" in str(error.value)
     assert "lower train_phase1.lr" in str(error.value)
     again = make_run(workspace, params)

@@ -63,12 +63,20 @@ def store() -> dist.HashStore:
     return dist.HashStore()
 
 
-def rounds(head: Head, store: dist.HashStore, codes: list[int], count: int) -> None:
+def rounds(head: Head, store: dist.HashStore, codes: list[int], count: int, machines: int = 2) -> None:
     """That begin, and end too early: with these exit codes of the head's own processes."""
     for _ in range(count):
         head.before_start(store)
-        head.after_failure(codes)
+        head.after_failure(codes, machines)
         head.before_round(store)
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Are heard, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 # A leader that saves when it is asked to, one that dies instead, one that takes its time to stop, and one that waits
@@ -83,6 +91,7 @@ while messages.leader != Leader.ASKED:
 time.sleep(0.5)
 messages.leader = Leader.SAVED
 """
+HAS_NO_ROOM = SAVES.replace("Leader.SAVED", "Leader.READY") + "time.sleep(60)"
 DIES = SAVES.replace("messages.leader = Leader.SAVED", "")
 IS_SLOW = """
 import signal, time
@@ -135,6 +144,16 @@ def test_other_machines_faults_use_up_no_patience(head: Head, store: dist.HashSt
         rounds(head, store, [ANOTHER_ROUND], 1)
 
 
+def test_where_there_is_no_other_machine_none_is_at_fault(
+    head: Head, store: dist.HashStore, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All processes of this one leave for each other, where NCCL cannot begin."""
+    head.before_round(store)
+    with pytest.raises(Stopped):
+        rounds(head, store, [ANOTHER_ROUND, ANOTHER_ROUND], RESTARTS + 1, machines=1)
+    assert "another machine" not in capfd.readouterr().out
+
+
 def test_a_round_that_was_not_begun_is_none(head: Head, store: dist.HashStore) -> None:
     """A machine left while it was formed."""
     for _ in range(10 * RESTARTS):
@@ -164,6 +183,20 @@ def test_another_machine_comes(
     assert messages.leader == Leader.SAVED
     assert leader[0].status() == psutil.STATUS_ZOMBIE
     head.before_round(store)
+
+
+def test_where_a_state_has_no_room_it_waits(
+    head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
+) -> None:
+    """What was trained since the newest state is not given up for another machine."""
+    head.before_round(store)
+    head.before_start(store)
+    begin(HAS_NO_ROOM, leader, messages, Leader.READY)
+    assert not head.ends_round(1, 0, False)
+    assert leader[0].is_running()
+    messages.leader = Leader.READY
+    assert not head.ends_round(1, 0, False)
+    assert messages.leader == Leader.READY, "it is not asked again at once"
 
 
 @pytest.mark.parametrize("why", ["it is asked to stop", "it has ended"])
@@ -219,6 +252,19 @@ def test_the_first_signal_asks_the_leader_and_the_second_ends_all(
         assert leader[0].wait(30) == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("hangups")
+def test_a_dropped_connection_told_twice_asks_the_leader(
+    head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
+) -> None:
+    head.before_round(store)
+    head.before_start(store)
+    with stopped_by_signals(head, messages):
+        begin(IS_SLOW, leader, messages, Leader.READY)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+        assert head.is_stopped and leader[0].is_running()
+
+
 def test_a_signal_before_there_is_anything_to_save_ends_all(
     head: Head, messages: Messages, leader: "list[psutil.Process]", store: dist.HashStore
 ) -> None:
@@ -249,19 +295,19 @@ def test_a_machine_that_fails_leaves_in_time(store: dist.HashStore) -> None:
         store.set("newest", newest)
         member.before_start(store)
         for _ in range(10):
-            member.after_failure([ANOTHER_ROUND, ANOTHER_ROUND])
+            member.after_failure([ANOTHER_ROUND, ANOTHER_ROUND], 2)
         for _ in range(OWN_RESTARTS):
-            member.after_failure([-signal.SIGKILL, ANOTHER_ROUND])
+            member.after_failure([-signal.SIGKILL, ANOTHER_ROUND], 2)
     member.before_start(store)
     with pytest.raises(Stopped, match=r"ended too early 2 times \(exit code -9\); -9 is a kill"):
-        member.after_failure([-signal.SIGKILL])
+        member.after_failure([-signal.SIGKILL], 2)
     assert OWN_RESTARTS < RESTARTS
 
 
 def test_what_the_user_must_mend_is_not_tried_again() -> None:
     with pytest.raises(SystemExit, match=str(EXIT_USER)):
-        Member().after_failure([EXIT_USER])
-    Member().after_failure([EXIT_BUG])
+        Member().after_failure([EXIT_USER], 2)
+    Member().after_failure([EXIT_BUG], 2)
 
 
 def test_a_leader_that_lost_another_brings_its_save_to_an_end(
@@ -271,10 +317,10 @@ def test_a_leader_that_lost_another_brings_its_save_to_an_end(
     head.before_round(store)
     head.before_start(store)
     begin(IS_STUCK, leader, messages, Leader.STARTING)
-    head.after_failure([EXIT_BUG])
+    head.after_failure([EXIT_BUG], 2)
     assert leader[0].is_running()
     leader.pop().kill()
     begin(DIES, leader, messages, Leader.READY)
     messages.leader = Leader.ASKED  # it now takes half a second
-    head.after_failure([EXIT_BUG])
+    head.after_failure([EXIT_BUG], 2)
     assert leader[0].status() == psutil.STATUS_ZOMBIE

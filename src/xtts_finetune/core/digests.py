@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from xtts_finetune.core.disk import is_disk_full
+from xtts_finetune.core.disk import is_disk_full, is_refused
 from xtts_finetune.core.files import read_json, sha256_file, write_json
 
 
@@ -37,9 +37,9 @@ def _known(memory: Path) -> dict[str, Any]:
 
 
 def _remember(memory: Path, known: dict[str, Any]) -> None:
-    """Where the disk has no room for it, the file is read again next time."""
+    """Where the disk has no room for it, or may not be written to, the file is read again next time."""
     try:
         write_json(memory, known)
     except OSError as error:
-        if not is_disk_full(error):
+        if not (is_disk_full(error) or is_refused(error)):
             raise

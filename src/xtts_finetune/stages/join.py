@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from torch.distributed import DistError
 from torch.distributed.elastic.rendezvous import RendezvousError
@@ -43,8 +44,15 @@ def join(workspace: Workspace) -> Iterator[str]:
 def _served(workspace: Workspace, endpoint: str, launch: LaunchParams) -> Outcome:
     """What became of the next phase; waits until there is one."""
     while True:
-        try:
-            socket.create_connection(host_and_port(endpoint), timeout=2).close()
-            return serve(workspace, launch)
-        except (OSError, RendezvousError, DistError):  # nobody is there yet, or any more; or a phase has just ended
-            time.sleep(1)
+        if _is_there(endpoint):
+            with suppress(RendezvousError, DistError):  # it is there no more; or a phase has just ended
+                return serve(workspace, launch)
+        time.sleep(1)
+
+
+def _is_there(endpoint: str) -> bool:
+    try:
+        socket.create_connection(host_and_port(endpoint), timeout=2).close()
+    except OSError:
+        return False
+    return True

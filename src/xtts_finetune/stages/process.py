@@ -2,9 +2,10 @@
 
 import os
 import signal
+from types import FrameType
 
 from xtts_finetune.stages.output import speak_on_unheard
-from xtts_finetune.training.interrupts import stop_signals
+from xtts_finetune.training.interrupts import is_hangup, stop_signals
 
 
 def begin_process() -> None:
@@ -14,4 +15,10 @@ def begin_process() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the stacks of connections that end
     speak_on_unheard()
     for number in stop_signals():
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if is_hangup(number):
+        signal.signal(number, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)

@@ -1,7 +1,5 @@
 """Train one phase, from wherever it was left."""
 
-from collections.abc import Callable
-
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
@@ -13,7 +11,7 @@ from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_run, stage_tags, track
 from xtts_finetune.training.claim import Claim, claim
-from xtts_finetune.training.interrupts import StopRequest, stop_on_signals
+from xtts_finetune.training.interrupts import NOBODY, Newcomer, StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
 from xtts_finetune.training.phases import Job, publish_outs, summary
 from xtts_finetune.training.run import Run
@@ -26,13 +24,13 @@ def train(
     params: Params,
     name: PhaseName,
     team: Team,
-    must_make_way: Callable[[], bool] = lambda: False,
+    newcomer: Newcomer = NOBODY,
 ) -> None:
     """Train a phase in work/, then link its outs. Killed anywhere and called again, it ends in the same bytes.
 
     Args:
         team: that this process leads.
-        must_make_way: asked at every step: whether another machine waits to take part.
+        newcomer: asked at every step.
 
     Raises:
         UserError: base or data are unusable, or another trainer is at work.
@@ -45,7 +43,7 @@ def train(
     remove_finished_work(workspace)
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
-    with store.locked(), stop_on_signals(team.is_launched, must_make_way) as stop:
+    with store.locked(), stop_on_signals(team.is_launched, newcomer) as stop:
         relink_finished_work(workspace, name)
         claimed = claim(job, store, lambda: is_kept(workspace, name))
         if not store.done:

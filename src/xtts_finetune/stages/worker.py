@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
@@ -20,7 +21,7 @@ from xtts_finetune.model.device import device_in_words, make_deterministic
 from xtts_finetune.stages.process import begin_process
 from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.stages.train import train
-from xtts_finetune.training.interrupts import MadeWay, stop_signals
+from xtts_finetune.training.interrupts import MadeWay, Newcomer, stop_signals
 from xtts_finetune.training.messages import Leader, Messages, Outcome
 from xtts_finetune.training.phases import inputs_to_follow
 from xtts_finetune.training.share import Share
@@ -49,6 +50,9 @@ def main() -> NoReturn:
         _end(ANOTHER_ROUND if is_met else EXIT_BUG)
     except KeyboardInterrupt:
         _end(EXIT_RESUMABLE)
+    except Exception:  # noqa: BLE001 - whatever it was, the process must not stay behind
+        traceback.print_exc()
+        _end(EXIT_BUG)
     _end(ANOTHER_ROUND if outcome.code == ANOTHER_ROUND else EXIT_DONE)
 
 
@@ -58,17 +62,21 @@ def _lead(team: Team) -> Outcome:
     phase, params = messages.work
     is_change = False
 
-    def must_make_way() -> bool:
+    def waits() -> bool:
         with suppress(DistError):  # the launcher is gone
             return messages.leader == Leader.ASKED
         return False
+
+    def put_off() -> None:
+        with suppress(DistError):
+            messages.leader = Leader.READY
 
     def lead() -> None:
         nonlocal is_change
         workspace = Workspace.here()
         with explained_stops(workspace):
             try:
-                train(workspace, params, phase, team, must_make_way)
+                train(workspace, params, phase, team, Newcomer(waits, put_off))
             except KeyboardInterrupt:  # in the middle of anything the others cannot be told
                 _end(EXIT_RESUMABLE)
             except MadeWay:

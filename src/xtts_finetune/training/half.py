@@ -21,6 +21,7 @@ class HalfWeights:
         self._copies = [nn.Parameter(m.detach().bfloat16(), requires_grad=m.requires_grad) for m in self._masters]
         pairs = zip(self._masters, self._copies, strict=True)
         self._trained = [(master, copy) for master, copy in pairs if master.requires_grad]
+        self._is_new = True
         own = {id(master) for master in self._masters}
         self._others = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
 
@@ -39,8 +40,14 @@ class HalfWeights:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Before the first micro-batch of a step: what the weights are now, and no gradient yet."""
-        torch._foreach_copy_([copy for _, copy in self._trained], [master for master, _ in self._trained])
+        """Before the first micro-batch of a step: what the weights are now, and no gradient yet.
+
+        Frozen ones are copied once, by now: a process that follows has them from the leader since it began.
+        """
+        pairs = zip(self._masters, self._copies, strict=True) if self._is_new else self._trained
+        masters, copies = zip(*pairs, strict=True)
+        torch._foreach_copy_(list[Tensor](copies), list[Tensor](masters))
+        self._is_new = False
         gradients = [parameter.grad for parameter in self._others if parameter.grad is not None]
         if gradients:
             torch._foreach_zero_(gradients)

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from xtts_finetune.core.errors import Stopped
@@ -13,15 +14,33 @@ class MadeWay(Stopped):
     """A phase stopped only so that it can go on at once, with another machine."""
 
 
+@dataclass(frozen=True)
+class Newcomer:
+    """Another machine that may want to take part."""
+
+    waits: Callable[[], bool] = lambda: False
+    put_off: Callable[[], None] = lambda: None  # its wish will be heard again later
+
+
+NOBODY = Newcomer()
+
+
 class StopRequest:
     """Tells whether this process was asked to stop: by a signal, or to make way."""
 
-    def __init__(self, must_make_way: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, newcomer: Newcomer = NOBODY) -> None:
         self.signal: signal.Signals | None = None
-        self._must_make_way = must_make_way
+        self._newcomer = newcomer
 
     def __bool__(self) -> bool:
-        return self.signal is not None or self._must_make_way()
+        return self.signal is not None or self._newcomer.waits()
+
+    def is_granted(self, is_saved: bool) -> bool:
+        """Whether to stop now. For a newcomer alone no step is lost: it is put off where a state has no room."""
+        if self.signal or is_saved:
+            return True
+        self._newcomer.put_off()
+        return False
 
     def granted(self, text: str) -> Stopped:
         """What the process stops with."""
@@ -36,25 +55,27 @@ def stop_signals() -> list[signal.Signals]:
     return wanted
 
 
+def is_hangup(number: int) -> bool:
+    """Of the connection. It is told twice: by the kernel, and by the shell, as bash does; never is it impatience."""
+    return sys.platform != "win32" and number == signal.SIGHUP
+
+
 @contextmanager
-def stop_on_signals(
-    is_patient: bool = False, must_make_way: Callable[[], bool] = lambda: False
-) -> Iterator[StopRequest]:
+def stop_on_signals(is_patient: bool = False, newcomer: Newcomer = NOBODY) -> Iterator[StopRequest]:
     """Catch `stop_signals` while the block runs; a second one acts as it would have without us.
 
     Args:
-        must_make_way: asked at every step, too.
+        newcomer: asked at every step, too.
         is_patient: a second one is no more than the first. Where a launcher passes a signal on, that is sent to all
             processes, too.
     """
-    request = StopRequest(must_make_way)
+    request = StopRequest(newcomer)
     previous = {number: signal.getsignal(number) for number in stop_signals()}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         request.signal = signal.Signals(number)
-        if is_patient:
-            return
-        signal.signal(number, previous[signal.Signals(number)])
+        if not is_patient:
+            signal.signal(number, signal.SIG_IGN if is_hangup(number) else previous[signal.Signals(number)])
 
     for number in previous:
         signal.signal(number, on_signal)

@@ -8,6 +8,8 @@ where `dvc repro` runs.
 import logging
 import os
 import sys
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from xtts_finetune.checkpoints.identity import origin_of
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json
+from xtts_finetune.core.files import read_json, sha256_file, sha256_json
 from xtts_finetune.core.layout import FEATURES, PhaseName, Workspace
 from xtts_finetune.core.meeting_place import host_and_port, listening, rendezvous_of
 from xtts_finetune.core.params import LaunchParams, Params
@@ -42,6 +44,19 @@ from xtts_finetune.training.messages import Messages, Outcome
 from xtts_finetune.training.rounds import Ended, Head, Machine, Member, stopped_by_signals
 from xtts_finetune.training.team import ANOTHER_ROUND, HEAD, STORE
 
+_PACKAGE = Path(__file__).parents[1]
+_COMPUTING = ("torch", "coqui-tts", "transformers", "peft", "bitsandbytes")
+# What machines talk with, beside the code that shapes the weights.
+_TALKING = (
+    "core/phase_params.py",
+    "stages/train.py",
+    "stages/worker.py",
+    "training/launch.py",
+    "training/meeting.py",
+    "training/messages.py",
+    "training/rounds.py",
+    "training/saving.py",
+)
 _WORKER = ("-m", "xtts_finetune.stages.worker")
 
 
@@ -112,7 +127,9 @@ def _refuse_damaged_features(workspace: Workspace) -> None:
 
 def _origin(workspace: Workspace) -> dict[str, str]:
     device = next(iter(_gpus()), "cpu")
-    return {**origin_of(workspace), "the version of PyTorch": torch.__version__, "the kind of device": device}
+    versions = {f"the version of {name}": version(name) for name in _COMPUTING}
+    talking = sha256_json([sha256_file(_PACKAGE / name) for name in _TALKING])
+    return {**origin_of(workspace), **versions, "the code of the launcher": talking, "the kind of device": device}
 
 
 def _run(endpoint: str, launch: LaunchParams, messages: Messages, machine: Machine) -> Outcome:
@@ -150,11 +167,15 @@ class _Agent(LocalElasticAgent):
         """What became of them. When one has failed, torch kills the others: the machine hears of it before."""
         ended = self._exit_codes()
         if ended:
-            self._rendezvous_here.machine.after_failure(ended)
+            self._after_failure(ended)
         result: RunResult = super()._monitor_workers(worker_group)
         if result.is_failed() and not ended:  # since just now
-            self._rendezvous_here.machine.after_failure(self._exit_codes())
+            self._after_failure(self._exit_codes())
         return result
+
+    def _after_failure(self, codes: list[int]) -> None:
+        _, machines = self._rendezvous_here.formed
+        self._rendezvous_here.machine.after_failure(codes, machines)
 
     def _exit_codes(self) -> list[int]:
         """Of the processes that failed; last those that only left because another one had."""
@@ -170,6 +191,8 @@ def _set_environment(endpoint: str, address: str, processes: int, is_head: bool)
     """For the processes to be started, which inherit it."""
     os.environ[STORE] = endpoint
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    # NCCL's watchdog would abort a sum that a lost process has no part in, and let the update after it run.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3")
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGABRT"  # none of those that a stage handles itself
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     interface = interface_of(address)

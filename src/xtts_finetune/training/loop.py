@@ -36,6 +36,8 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
             _show(bar, run)
             if stops and run.end is None:
                 run.finish_saving()
+                if not stop.is_granted(run.is_saved):
+                    continue
                 raise stop.granted(f"{run.resume_point}; run dvc repro again to resume")
     run.finish_saving()
     return end

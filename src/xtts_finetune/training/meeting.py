@@ -127,8 +127,8 @@ class Machine(Protocol):
     def before_start(self, store: Store) -> None:
         """Its processes are about to be started."""
 
-    def after_failure(self, codes: list[int]) -> None:
-        """Its processes ended early."""
+    def after_failure(self, codes: list[int], machines: int) -> None:
+        """Its processes ended early, in a round of so many machines."""
 
     def ends_round(self, come: int, gone: int, is_over: bool) -> bool:
         """Whether to end it: so many machines wait, or have left; the head says it is over. May take its time."""

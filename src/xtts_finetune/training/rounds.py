@@ -17,13 +17,14 @@ from torch.distributed.distributed_c10d import Store
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.errors import EXIT_USER, Stopped
-from xtts_finetune.training.interrupts import stop_signals
+from xtts_finetune.training.interrupts import is_hangup, stop_signals
 from xtts_finetune.training.messages import Leader, Messages
 from xtts_finetune.training.team import ANOTHER_ROUND
 
 RESTARTS = 3  # in a row, of processes that died before they saved anything new; then a phase gives up
 OTHERS_RESTARTS = 12  # likewise, where the fault was another machine's, which leaves by itself
 OWN_RESTARTS = 1  # likewise, of a machine that joined: then it leaves
+PUT_OFF = timedelta(minutes=1)  # until a machine that came while the disk was full is heard again
 SAVING = timedelta(minutes=2)  # a state of 5.3 GB on a disk of 50 MB/s
 _NEWEST = "newest"  # in the store where machines meet: the step of the newest state when a round began
 
@@ -39,6 +40,7 @@ class Head:
         self._in_vain = 0  # rounds, since the newest state was saved
         self._others = 0  # those of them that other machines ended
         self._is_others = False  # whether the last one is of those
+        self._hears_at = 0.0  # whether another machine has come, by the monotonic clock
 
     def before_round(self, store: Store) -> None:
         """Count the round that ended, and tell the others how far the training is.
@@ -85,7 +87,7 @@ class Head:
             kill(started())  # they may be waiting for one that is gone
             self._messages.leader = Leader.SAVED  # there was nothing to save
             return True
-        if stage == Leader.READY and come:
+        if stage == Leader.READY and come and time.monotonic() > self._hears_at:
             print("another machine has come: the leader saves, and all go on together", flush=True)
             return self._has_made_way()
         return False
@@ -94,17 +96,20 @@ class Head:
         """Have the leader save, however long it takes. Torch would kill it after half a minute."""
         self._messages.leader = Leader.ASKED
         working = started()
-        while working and all(map(_works, working.values())):
+        while working and all(map(_works, working.values())) and self._messages.leader != Leader.READY:
             time.sleep(0.1)
+        if self._messages.leader == Leader.READY:
+            print("the disk has no room for a state: the other machine waits until there is", flush=True)
+            self._hears_at = time.monotonic() + PUT_OFF.total_seconds()
         return self._messages.leader == Leader.SAVED
 
-    def after_failure(self, codes: list[int]) -> None:
+    def after_failure(self, codes: list[int], machines: int) -> None:
         """Processes of this machine ended early: the exit codes, or minus the signals; first of those at fault.
 
         A leader that has met the others hears of it from their connections, and brings a save to its end: torch would
         give it half a minute.
         """
-        self._is_others = codes[0] == ANOTHER_ROUND
+        self._is_others = codes[0] == ANOTHER_ROUND and machines > 1
         if self._messages.leader == Leader.STARTING:
             return
         leader, deadline = started().get("0"), time.monotonic() + SAVING.total_seconds()
@@ -134,7 +139,7 @@ class Member:
             kill(started())
         return is_over
 
-    def after_failure(self, codes: list[int]) -> None:
+    def after_failure(self, codes: list[int], machines: int) -> None:
         """As of the head.
 
         Raises:
@@ -167,6 +172,8 @@ def stopped_by_signals(head: Head | None, messages: Messages) -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if is_hangup(number):
+            signal.signal(number, signal.SIG_IGN)
         working = started()
         leader = working.get("0")
         if head and leader and not head.is_stopped and messages.leader != Leader.STARTING:

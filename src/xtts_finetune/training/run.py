@@ -169,6 +169,12 @@ class Run:
         return saved if states[-1].step == step else f"{saved}; the disk had no room for step {step}"
 
     @property
+    def is_saved(self) -> bool:
+        """Whether a state of this step is on the disk, when saving is finished."""
+        states = self.store.states()
+        return bool(states) and states[-1].step == self.position.step
+
+    @property
     def at_epoch_end(self) -> bool:
         return self.position.epoch_step == len(self.share.plan.epoch(self.position.epoch))
 

@@ -232,4 +232,10 @@ def _others_needed() -> Iterator[None]:
     except (torch.AcceleratorError, torch.OutOfMemoryError):  # of this process's own work, which only now is heard of
         raise
     except RuntimeError as error:  # also torch.distributed's own, which are of this class
-        raise PeerLost(str(error).partition("\n")[0]) from error
+        raise PeerLost(_reason(error)) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """Gloo's in its first line; NCCL's further below, where it says what it lacks."""
+    text = str(error)
+    return text if isinstance(error, dist.DistBackendError) else text.partition("\n")[0]
