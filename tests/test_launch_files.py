@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkouts import Checkout
+from making.params import starter
 from making.project import PROJECT
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.stages.check import check
 
 SLURM, SKY = PROJECT / "launch" / "slurm.sbatch", PROJECT / "launch" / "sky.yaml"
 # https://docs.skypilot.co/en/latest/reference/yaml-spec.html
@@ -54,9 +60,9 @@ def test_slurm_starts_dvc_on_the_first_machine_and_join_on_the_others(cluster: P
     job = submitted(cluster)
     said, _ = job.communicate(timeout=60)
     assert job.returncode == 0
-    assert "dvc repro at gpu-1:29400\n" in said
+    assert "dvc repro at gpu-1:20007\n" in said
     options = "--nodes=1 --ntasks=1 --exclude=gpu-1 --cpus-per-task=8"
-    join = f"srun {options} .venv/bin/xtts-finetune join for gpu-1:29400\n"
+    join = f"srun {options} .venv/bin/xtts-finetune join for gpu-1:20007\n"
     assert join in said and "requeued" not in said
 
 
@@ -86,7 +92,9 @@ def test_sky_can_be_read() -> None:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
-@pytest.mark.parametrize(("rank", "expected"), [("0", "dvc repro at a:29400\ndvc push"), ("1", "dvc repro prepare")])
+@pytest.mark.parametrize(
+    ("rank", "expected"), [("0", "dvc repro at a:29400\ndvc push"), ("1", "dvc repro prepare at 127.0.0.1:29400\n")]
+)
 def test_sky_starts_dvc_on_the_first_machine(cluster: Path, rank: str, expected: str) -> None:
     (cluster / ".venv" / "bin" / "xtts-finetune").symlink_to(cluster / "srun")
     given = {"SKYPILOT_NODE_IPS": "a\nb", "SKYPILOT_NODE_RANK": rank}
@@ -96,3 +104,16 @@ def test_sky_starts_dvc_on_the_first_machine(cluster: Path, rank: str, expected:
     )  # fmt: skip
     assert done.stdout.startswith(expected)
     assert ("srun join for a:29400" in done.stdout) == (rank == "1")
+
+
+def test_what_a_machine_that_joins_may_prepare_as(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` asks whether this machine can be the first: it must be able to listen there."""
+    launch = starter().launch.model_copy(update={"nodes": 2})
+    params = starter().model_copy(update={"launch": launch})
+    monkeypatch.setenv("XTTS_FINETUNE_RENDEZVOUS", "192.0.2.1:29400")  # another machine's
+    with pytest.raises(UserError, match=r"on all machines but the first: .*xtts-finetune join"):
+        check(Workspace(fresh.root), params)
+    monkeypatch.setenv("XTTS_FINETUNE_RENDEZVOUS", "127.0.0.1:0")
+    with pytest.raises(UserError) as other:  # there are no recordings
+        check(Workspace(fresh.root), params)
+    assert "listened" not in str(other.value)

@@ -196,8 +196,8 @@ def join() -> None:
     params.yaml, or from the environment's XTTS_FINETUNE_RENDEZVOUS. A phase begins with the machines that come within
     half a minute; one that comes later is taken in when the leader has saved. When one is lost, the others go on.
 
-    No result is written here. It ends when phase 2 is trained, or the training stops. The machines trust each other, and
-    everybody who can reach them: use a network of your own.
+    No result is written here. It ends when phase 2 is trained, or the training stops. The machines trust each other,
+    and everybody who can reach them: use a network of your own.
     """
     from xtts_finetune.stages.process import begin_process
 

@@ -1,5 +1,6 @@
 """Where launchers meet: what they survive there, and what they refuse."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -91,3 +92,10 @@ def test_who_leaves_waits_for_nobody(
     backend.is_patient = False
     with pytest.raises(RendezvousConnectionError):
         backend.get("over")
+
+
+def test_who_listens_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch itself would wait without end, and hear no signal."""
+    monkeypatch.setattr(meeting, "PATIENCE", timedelta(seconds=0.5))
+    with socket.create_server(("127.0.0.1", 0)) as foreign, pytest.raises(meeting.Silent):
+        meeting.ground_of(f"127.0.0.1:{foreign.getsockname()[1]}")

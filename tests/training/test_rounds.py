@@ -193,7 +193,7 @@ def test_where_a_state_has_no_room_it_waits(
     head.before_start(store)
     begin(HAS_NO_ROOM, leader, messages, Leader.READY)
     assert not head.ends_round(1, 0, False)
-    assert leader[0].is_running()
+    assert leader[0].status() != psutil.STATUS_ZOMBIE
     messages.leader = Leader.READY
     assert not head.ends_round(1, 0, False)
     assert messages.leader == Leader.READY, "it is not asked again at once"

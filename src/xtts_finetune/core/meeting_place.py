@@ -74,7 +74,10 @@ def listening(endpoint: str) -> socket.socket:
         socket_.bind(address)
         socket_.listen()
     except OSError as error:
-        remedy = "give an address of this machine, as the others reach it, and a port that is free"
+        remedy = (
+            "on all machines but the first: xtts-finetune join; there: give its address, as the others reach it, "
+            "and a port that is free"
+        )
         raise _refused(endpoint, f"cannot be listened at: {error.strerror}", remedy) from None
     return socket_
 

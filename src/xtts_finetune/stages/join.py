@@ -1,9 +1,9 @@
 """Another machine's part in a training: `xtts-finetune join`."""
 
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 from torch.distributed import DistError
 from torch.distributed.elastic.rendezvous import RendezvousError
@@ -13,6 +13,7 @@ from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.meeting_place import host_and_port, refuse_unknown_host, rendezvous_of
 from xtts_finetune.core.params import LaunchParams, load_params
 from xtts_finetune.training.launch import refuse_what_is_lacking, serve
+from xtts_finetune.training.meeting import Silent
 from xtts_finetune.training.messages import Outcome
 
 
@@ -43,16 +44,28 @@ def join(workspace: Workspace) -> Iterator[str]:
 
 def _served(workspace: Workspace, endpoint: str, launch: LaunchParams) -> Outcome:
     """What became of the next phase; waits until there is one."""
+    reasons = set[str]()
     while True:
-        if _is_there(endpoint):
-            with suppress(RendezvousError, DistError):  # it is there no more; or a phase has just ended
+        why_not = _unreachable(endpoint)
+        if why_not is None:
+            try:
                 return serve(workspace, launch)
+            except Silent:
+                why_not = "somebody listens there, and says nothing: another program, or a head that stands still"
+            except (RendezvousError, DistError):  # it is there no more; or a phase has just ended
+                pass
+        if why_not and why_not not in reasons:
+            reasons.add(why_not)
+            print(f"{endpoint}: {why_not}; trying on", file=sys.stderr, flush=True)
         time.sleep(1)
 
 
-def _is_there(endpoint: str) -> bool:
+def _unreachable(endpoint: str) -> str | None:
+    """Why nobody is reached, "" where that is usual: the head is not there yet; None: somebody listens."""
     try:
         socket.create_connection(host_and_port(endpoint), timeout=2).close()
+    except socket.gaierror as error:
+        return f"cannot be looked up now: {error.strerror}"
     except OSError:
-        return False
-    return True
+        return ""
+    return None

@@ -202,7 +202,7 @@ def _set_environment(endpoint: str, address: str, processes: int, is_head: bool)
     os.environ.pop(HEAD, None)
     if is_head:
         os.environ[HEAD] = "1"
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what ended, the machine says in words
 
 
 def refuse_what_is_lacking(launch: LaunchParams) -> None:

@@ -8,11 +8,13 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import psutil
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
@@ -29,6 +31,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.meeting_place import host_and_port, listening_to_others
 from xtts_finetune.training.team import ROUND, SILENCE
 
+T = TypeVar("T")
 BACKEND = "xtts-finetune"  # its name in torch's launcher
 LATECOMERS = timedelta(seconds=30)  # how long a round waits for further machines
 PATIENCE = timedelta(seconds=20)  # with a store that does not answer
@@ -70,14 +73,40 @@ def _tell_the_time(endpoint: str) -> None:
 
 
 def reached_store(endpoint: str) -> TCPStore:
-    """The store that another process opened there; raises DistError where none answers within PATIENCE."""
+    """The store that another process opened there.
+
+    Raises:
+        DistError: none answers within PATIENCE; Silent, of this class: who listens there says nothing.
+    """
     host, port = host_and_port(endpoint)
-    return TCPStore(host, port, is_master=False, timeout=PATIENCE)
+    return _in_time(lambda: TCPStore(host, port, is_master=False, timeout=PATIENCE), endpoint)
 
 
 def ground_of(endpoint: str) -> Ground:
-    """What the head at this address says of its training; raises DistError where there is none."""
-    return Ground(*json.loads(reached_store(endpoint).get(_GROUND)))
+    """What the head at this address says of its training; raises as `reached_store`."""
+    store = reached_store(endpoint)
+    return Ground(*json.loads(_in_time(lambda: store.get(_GROUND), endpoint)))
+
+
+class Silent(DistError):
+    """Somebody listens, and says nothing: no head, or one that stands still."""
+
+
+def _in_time(work: Callable[[], T], endpoint: str) -> T:
+    """What `work` returns or raises. Torch waits for a silent server without end, and hears no signal meanwhile."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - to be raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return done.result(2 * PATIENCE.total_seconds())
+    except TimeoutError:
+        raise Silent(f"{endpoint} is silent") from None
 
 
 def refuse_another_clock(endpoint: str) -> None:

@@ -150,6 +150,8 @@ class Member:
         if first == EXIT_USER:
             sys.exit(EXIT_USER)
         self._failures += first != ANOTHER_ROUND
+        why = "this round is over" if first == ANOTHER_ROUND else f"a process of this machine ended early ({first})"
+        print(f"{why}: all begin again", flush=True)
         if self._failures > OWN_RESTARTS:
             what = f"processes of this machine ended too early {self._failures} times (exit code {first})"
             killed = "; -9 is a kill, perhaps as its memory was full" if first == -signal.SIGKILL else ""
