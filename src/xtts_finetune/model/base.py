@@ -2,7 +2,8 @@
 
 `prepare` writes `prepared/base/`: config.json, vocab.json, mel_stats.safetensors, base.json, and what turns codes or
 latents into sound: dvae.safetensors (mini, Griffin-Lim) or vocoder.safetensors (XTTS v2's HiFi-GAN). The initial GPT
-weights are read where they are (base.json says where): XTTS v2's model.pth is not copied.
+weights are read where they are (base.json says where): XTTS v2's model.pth is not copied. An extended
+vocabulary has its rows in new_rows.safetensors.
 """
 
 import json
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER, Workspace
+from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, NEW_ROWS, VOCABULARY, VOCODER, Workspace
 from xtts_finetune.model import xtts
 from xtts_finetune.model.published import FETCH, PUBLISHED, check_published
+from xtts_finetune.model.rows import grown
 from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
 
 PUBLISHED_CODEC = {"codes": 1024, "hidden_dim": 512, "resnet_blocks": 3, "codebook_dim": 512}
@@ -72,8 +74,8 @@ class Base:
         if not source.is_file() or sha256_once(source, Workspace(self.root).digests) != digest:
             changed = Problem(str(source), "is not the file that prepare saw", "restore it, or run: dvc repro")
             raise UserError("the base has changed", [changed])
-        state = load_file(source) if source.suffix == ".safetensors" else dict(gpt_part(source))
-        load_state(gpt, state, source)
+        digests: dict[str, str] = self.info.get("files", {})
+        load_state(gpt, grown(own_state(source), self.folder / NEW_ROWS, digests.get(NEW_ROWS)), source)
         return gpt
 
     def codec(self) -> DiscreteVAE:
@@ -81,6 +83,11 @@ class Base:
         dvae = xtts.build_dvae(**self.info["codec"])
         load_state(dvae, load_file(self.folder / CODEC), self.folder / CODEC)
         return dvae.eval()
+
+
+def own_state(weights: Path) -> dict[str, Tensor]:
+    """The GPT's own tensors, as the base has them: without those of an extended vocabulary."""
+    return load_file(weights) if weights.suffix == ".safetensors" else dict(gpt_part(weights))
 
 
 def gpt_part(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
