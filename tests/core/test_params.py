@@ -253,3 +253,18 @@ def test_every_process_must_get_a_clip(tmp_path: Path, content: dict[str, Any]) 
     assert problem.what == "launch.processes × launch.nodes, 4, must not be above train_phase2.batch_size 3"
     content["train_phase2"]["batch_size"] = 4
     assert load(tmp_path, content).launch.nodes == 2
+
+
+def test_pieces_are_learned_by_auto_alone(tmp_path: Path, content: dict[str, Any]) -> None:
+    content |= {"base": "xtts_v2", "vocabulary": {"extend": "list.txt", "pieces": 5}}
+    [problem] = refused(tmp_path, content).problems
+    assert problem.where == "params.yaml: vocabulary"
+    assert problem.what == "pieces 5 are learned with extend: auto alone, not with list.txt"
+    content["vocabulary"]["extend"] = "auto"
+    assert load(tmp_path, content).vocabulary.pieces == 5
+
+
+def test_minis_vocabulary_lacks_nothing(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["vocabulary"]["extend"] = "auto"
+    [problem] = refused(tmp_path, content).problems
+    assert "vocabulary.extend auto is not for base mini" in problem.what

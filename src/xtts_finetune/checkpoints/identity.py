@@ -32,6 +32,7 @@ SOURCES = (
     "model/base.py",
     "model/device.py",
     "model/forward.py",
+    "model/rows.py",
     "model/trained.py",
     "model/xtts.py",
     "training/feed.py",

@@ -58,6 +58,7 @@ VOCABULARY = "vocab.json"
 MEL_STATS = "mel_stats.safetensors"
 CODEC = "dvae.safetensors"
 VOCODER = "vocoder.safetensors"
+NEW_ROWS = "new_rows.safetensors"  # of the tokens that an extended vocabulary adds to the base's own
 # of an export, beside CONFIG and VOCABULARY: as Coqui's Xtts.load_checkpoint looks for them
 COQUI_MODEL = "model.pth"
 COQUI_SPEAKERS = "speakers_xtts.pth"

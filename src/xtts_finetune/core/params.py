@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
@@ -84,6 +84,19 @@ class PrepareParams(Strict):
         return self
 
 
+class VocabularyParams(Strict):
+    """What is added to the base's vocabulary."""
+
+    extend: Name | None  # auto: what the transcripts need; or a file in data/, of characters and pieces, a line each
+    pieces: NonNegativeInt  # of words, learned on the transcripts, beside the characters; with auto alone
+
+    @model_validator(mode="after")
+    def _only_auto_learns(self) -> "VocabularyParams":
+        if self.pieces and self.extend != "auto":
+            raise ValueError(f"pieces {self.pieces} are learned with extend: auto alone, not with {self.extend}")
+        return self
+
+
 class CheckpointsParams(Strict):
     """What is kept while a phase runs; changes no result."""
 
@@ -133,6 +146,7 @@ class Params(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
     base: Name  # mini, xtts_v2, or a folder of XTTS v2's files
     prepare: PrepareParams
+    vocabulary: VocabularyParams
     train_phase1: PhaseParams
     train_phase2: PhaseParams
     checkpoints: CheckpointsParams
@@ -140,6 +154,13 @@ class Params(Strict):
     evaluate: EvaluateParams
     registry: RegistryParams
     tracking: TrackingParams
+
+    @model_validator(mode="after")
+    def _mini_lacks_nothing(self) -> "Params":
+        if self.base == "mini" and self.vocabulary.extend is not None:
+            learned = "base mini, whose vocabulary is learned on the transcripts anyway"
+            raise ValueError(f"vocabulary.extend {self.vocabulary.extend} is not for {learned}")
+        return self
 
     @model_validator(mode="after")
     def _every_process_has_work(self) -> "Params":

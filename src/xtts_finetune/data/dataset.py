@@ -60,6 +60,8 @@ def refuse_without_clips(data: Path, accepted: Sequence[Accepted], rejected: Seq
         return
     kinds = ", ".join(f"{count} × {kind}" for kind, count in _counts(each.kind for each in rejected).items())
     remedy = "correct the recordings or their lines, or the limits in params.yaml: prepare"
+    if any(each.kind == "text not encodable" for each in rejected):
+        remedy += "; characters that the vocabulary lacks are added by vocabulary.extend: auto"
     first = [Problem(f"{data.name}/{METADATA}:{each.clip.line}", each.reason, remedy) for each in rejected[:5]]
     summary = Problem(f"{data.name}/{METADATA}", f"all {len(rejected)} clips are rejected: {kinds}", remedy)
     raise UserError("no clip is usable", [summary, *first])

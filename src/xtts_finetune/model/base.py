@@ -2,7 +2,8 @@
 
 `prepare` writes `prepared/base/`: config.json, vocab.json, mel_stats.safetensors, base.json, and what turns codes or
 latents into sound: dvae.safetensors (mini, Griffin-Lim) or vocoder.safetensors (XTTS v2's HiFi-GAN). The initial GPT
-weights are read where they are (base.json says where): XTTS v2's model.pth is not copied.
+weights are read where they are (base.json says where): XTTS v2's model.pth is not copied. An extended
+vocabulary has its rows in new_rows.safetensors.
 """
 
 import json
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER, Workspace
+from xtts_finetune.core.files import read_json, sha256_json
+from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, NEW_ROWS, VOCABULARY, VOCODER, Workspace
 from xtts_finetune.core.phase_params import Trained
 from xtts_finetune.model import xtts
 from xtts_finetune.model.published import FETCH, PUBLISHED, check_published
+from xtts_finetune.model.rows import grown
 from xtts_finetune.model.trained import Header, freeze, merge, trained_state
 from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
 
@@ -55,6 +57,11 @@ class Base:
 
     def tokenizer(self) -> VoiceBpeTokenizer:
         return xtts.build_tokenizer(self.folder / VOCABULARY)
+
+    def sizes(self) -> dict[str, Any]:
+        """As of `xtts.sizes`; no weight is read."""
+        with torch.device("meta"):
+            return xtts.sizes(xtts.build_gpt(self.args, self.tokenizer()))
 
     def mel_stats(self) -> Tensor:
         """(80,) mean magnitudes that log mels are divided by."""
@@ -95,21 +102,32 @@ class Base:
 
     def header(self, trained: Trained) -> Header | None:
         """What a file with what is `trained` beside this base's weights says of itself; None: it is all."""
-        return None if trained.is_all else Header(trained=trained, base=self.info["gpt"]["sha256"])
+        return None if trained.is_all else Header(trained=trained, base=self._digest)
+
+    @property
+    def _digest(self) -> str:
+        """Of its own weights, and of the rows that were added to them."""
+        own, rows = str(self.info["gpt"]["sha256"]), self._digest_of_rows
+        return own if rows is None else sha256_json([own, rows])
+
+    @property
+    def _digest_of_rows(self) -> str | None:
+        digests: dict[str, str] = self.info.get("files", {})
+        return digests.get(NEW_ROWS)
 
     @property
     def _own_file(self) -> Path:
         return self.root / str(self.info["gpt"]["path"])
 
-    def _own_state(self) -> dict[str, Tensor]:
+    def _own_state(self) -> Mapping[str, Tensor]:
         source, digest = self._own_file, self.info["gpt"]["sha256"]
         if not source.is_file() or sha256_once(source, Workspace(self.root).digests) != digest:
             what = "is not the file that prepare saw" if source.is_file() else "is not there"
             raise UserError("the base has changed", [Problem(str(source), what, "restore it, or run: dvc repro")])
-        return load_file(source) if source.suffix == ".safetensors" else dict(gpt_part(source))
+        return grown(own_state(source), self.folder / NEW_ROWS, self._digest_of_rows)
 
     def _refuse_another_base(self, weights: Path, header: Header) -> None:
-        own = self.info["gpt"]["sha256"]
+        own = self._digest
         if header.base != own:
             what = f"was trained beside the weights {header.base[:12]}…, and the base's are {own[:12]}…"
             remedy = "use it with the base that it was trained on"
@@ -120,6 +138,11 @@ class Base:
         dvae = xtts.build_dvae(**self.info["codec"])
         load_state(dvae, load_file(self.folder / CODEC), self.folder / CODEC)
         return dvae.eval()
+
+
+def own_state(weights: Path) -> dict[str, Tensor]:
+    """The GPT's own tensors, as the base has them: without those of an extended vocabulary."""
+    return load_file(weights) if weights.suffix == ".safetensors" else dict(gpt_part(weights))
 
 
 def gpt_part(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
@@ -196,7 +219,7 @@ def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> di
     return {
         "vocoder": "hifigan",
         "codec": PUBLISHED_CODEC,
-        "gpt": {"path": path.as_posix(), "sha256": digest, **xtts.sizes(gpt)},
+        "gpt": {"path": path.as_posix(), "sha256": digest},
     }
 
 

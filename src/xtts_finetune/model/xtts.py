@@ -44,15 +44,17 @@ def encode_text(tokenizer: VoiceBpeTokenizer, text: str, language: str) -> list[
     """BPE tokens of `text`, cleaned and tagged with its language.
 
     Raises:
-        ValueError: the language is unknown or cannot be cleaned here, or the vocabulary lacks a character; the
-            message names it.
+        ValueError: the language is unknown or cannot be cleaned here, or the vocabulary lacks its token or a
+            character; the message names it.
     """
     if language not in LANGUAGES:
         raise ValueError(f"language {language!r} is not one of XTTS v2's: {', '.join(LANGUAGES)}")
+    if tokenizer.tokenizer.token_to_id(language_tag(language)) is None:
+        raise ValueError(f"the vocabulary lacks the language's own token, {language_tag(language)}")
     with _cleaning(language):
         tokens: list[int] = tokenizer.encode(text, language)
     if UNKNOWN_TOKEN in tokens:
-        lacking = sorted({c for c in clean_text(tokenizer, text, language) if UNKNOWN_TOKEN in _spell(tokenizer, c)})
+        lacking = sorted({c for c in clean_text(tokenizer, text, language) if UNKNOWN_TOKEN in spell(tokenizer, c)})
         raise ValueError(f"the vocabulary lacks {' '.join(map(repr, lacking))}")
     return tokens
 
@@ -77,8 +79,14 @@ def _cleaning(language: str) -> Iterator[None]:
         raise ValueError(f"text in {language!r} cannot be cleaned: {reason}") from None
 
 
-def _spell(tokenizer: VoiceBpeTokenizer, character: str) -> list[int]:
-    ids: list[int] = tokenizer.tokenizer.encode(character.replace(" ", "[SPACE]")).ids
+def language_tag(language: str) -> str:
+    """What VoiceBpeTokenizer puts before a text of this language."""
+    return f"[{language}]"
+
+
+def spell(tokenizer: VoiceBpeTokenizer, cleaned: str) -> list[int]:
+    """Tokens of a cleaned text, or a part of one, without its language's."""
+    ids: list[int] = tokenizer.tokenizer.encode(cleaned.replace(" ", "[SPACE]")).ids
     return ids
 
 

@@ -17,6 +17,7 @@ from xtts_finetune.core.layout import (
     CONFIG,
     MEL_STATS,
     MODEL_CARD,
+    NEW_ROWS,
     REFERENCE,
     SETTINGS,
     VOCABULARY,
@@ -46,7 +47,8 @@ class Bundle:
         link_or_copy(self.weights, folder / WEIGHTS)
         write_json(folder / MODEL_CARD, self.card)
         sound = VOCODER if base.info["vocoder"] == "hifigan" else CODEC
-        for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound):
+        rows = [NEW_ROWS] if (prepared / "base" / NEW_ROWS).exists() else []
+        for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound, *rows):
             link_or_copy(prepared / "base" / file, folder / BUNDLE_BASE / file)
         shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
         write_json(folder / SETTINGS, self.params.evaluate.model_dump())

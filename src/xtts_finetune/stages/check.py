@@ -9,6 +9,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.meeting_place import listening_to_others, rendezvous_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.data.pieces import read_pieces
 from xtts_finetune.model.published import PUBLISHED, base_folder, check_published, is_pinned
 
 
@@ -19,6 +20,9 @@ def check(workspace: Workspace, params: Params) -> None:
         UserError: metadata.csv or the base cannot be used, or other machines not met; every problem is named.
     """
     problems = _problems(lambda: read_metadata(workspace.data, params.prepare.language))
+    listed = params.vocabulary.extend
+    if listed is not None and listed != "auto":
+        problems += _problems(lambda: read_pieces(workspace.data, listed))
     if params.launch.nodes * params.launch.processes > 1:
         from xtts_finetune.training.launch import refuse_what_is_lacking  # loads torch
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
-from xtts_finetune.core.layout import BASE_INFO, CONFIG, FEATURES, MEL_STATS, REFERENCE, VOCABULARY, Workspace
+from xtts_finetune.core.layout import BASE_INFO, CONFIG, FEATURES, MEL_STATS, NEW_ROWS, REFERENCE, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import load_audio, write_wav
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText, Rejection
@@ -28,6 +28,7 @@ from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import DiscreteVAE, VoiceBpeTokenizer
 from xtts_finetune.speech.speaker import refuse_unspeakable
+from xtts_finetune.stages.extension import settle_vocabulary
 from xtts_finetune.stages.figures import draw_lengths
 
 REFERENCE_SECONDS = 12.0
@@ -44,19 +45,23 @@ def prepare(workspace: Workspace, params: Params) -> None:
         base = prepared / "base"
         base.mkdir()
         info = _open_base(workspace, params, base)
+        vocabulary = settle_vocabulary(workspace, params, base, info) if params.base != "mini" else {}
         tokenizer = xtts.build_tokenizer(base / VOCABULARY)
         refuse_unspeakable(params.evaluate.sentences, params.prepare.language, tokenizer)
         accepted, rejected = accept(workspace.data, params.prepare, _encoder(tokenizer))
-        with _refusal_reported(workspace, accepted, rejected):
+        with _refusal_reported(workspace, accepted, rejected, vocabulary):
             refuse_without_clips(workspace.data, accepted, rejected)
             train, evaluation = split(accepted, params.prepare.eval_fraction, params.seed)
         if params.base == "mini":
             info |= mini.build(base, lambda i: load_audio(train[i].clip.audio).samples, len(train), params.seed)
             weights = base / "gpt.safetensors"
             info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
-        info["files"] = {name: sha256_file(base / name) for name in (CONFIG, MEL_STATS)}
-        write_json(base / BASE_INFO, info)
+        info["files"] = {
+            name: sha256_file(base / name) for name in (CONFIG, MEL_STATS, NEW_ROWS) if (base / name).exists()
+        }
         opened = Base(base, workspace.root)
+        info["gpt"] |= opened.sizes()
+        write_json(base / BASE_INFO, info)
         codec = Codec(opened.codec(), opened.mel_stats())
         with single_threaded():
             digests = write_features(prepared, "train", train, codec)
@@ -64,7 +69,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
         write_json(prepared / FEATURES, digests)
         _write_reference(prepared / REFERENCE, train)
     report = dataset_report(workspace.data, train, evaluation, rejected)
-    write_json(workspace.dataset_report, {**report, "base": _base_report(info, codec)})
+    write_json(workspace.dataset_report, {**report, "base": _base_report(info, codec), "vocabulary": vocabulary})
     draw_lengths(workspace.reports / "dataset.png", [c.seconds for c in train], [c.seconds for c in evaluation])
     counts = f"{len(train)} clips to train on, {len(evaluation)} to evaluate, {len(rejected)} rejected"
     print(f"{counts}: see reports/dataset.json")
@@ -72,14 +77,14 @@ def prepare(workspace: Workspace, params: Params) -> None:
 
 @contextmanager
 def _refusal_reported(
-    workspace: Workspace, accepted: Sequence[Accepted], rejected: Sequence[Rejection]
+    workspace: Workspace, accepted: Sequence[Accepted], rejected: Sequence[Rejection], vocabulary: dict[str, Any]
 ) -> Iterator[None]:
     """Where the clips won't do, leave reports/dataset.json: which of them were rejected and why."""
     try:
         yield
     except UserError as error:
         report = dataset_report(workspace.data, accepted, [], rejected)
-        write_json(workspace.dataset_report, {**report, "refused": error.problems[0].what})
+        write_json(workspace.dataset_report, {**report, "vocabulary": vocabulary, "refused": error.problems[0].what})
         raise
 
 
