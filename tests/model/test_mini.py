@@ -89,7 +89,7 @@ def test_seconds_of_audio_are_enough_to_build(tmp_path: Path, seconds: list[floa
     assert codes.shape[1] >= len(sounds[0]) // 1024
     assert base.codec().decode(codes)[0].isfinite().all()
     assert base.gpt().layers == mini.GPT_SHAPE["gpt_layers"]
-    assert info["gpt"]["parameters"] == sum(p.numel() for p in base.gpt().parameters())
+    assert base.sizes()["parameters"] == sum(p.numel() for p in base.gpt().parameters())
 
 
 @pytest.mark.usefixtures("hasty")
