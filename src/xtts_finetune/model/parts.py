@@ -33,7 +33,7 @@ from xtts_finetune.core.layout import (
     WEIGHTS,
     Workspace,
 )
-from xtts_finetune.model.published import FETCH, check_published, not_published, published_folder
+from xtts_finetune.model.published import FETCH, check_published, not_published, xtts_v2_folder
 
 COQUI_CODEC, COQUI_STATS = "dvae.pth", "mel_stats.pth"
 CODEC_PREFIX = "dvae."  # of its tensors in a checkpoint of Coqui's trainer
@@ -163,11 +163,11 @@ def _with_xtts_v2s(own: dict[str, Path], weights: Path, workspace: Workspace) ->
     for name, path in own.items():
         if path.is_file():
             continue
-        complete[name] = published_folder(workspace) / name
+        complete[name] = xtts_v2_folder(workspace) / name
         if complete[name].is_file():
             problems += not_published(complete[name], workspace.digests)
         else:
-            what = f"lacks {name}, and neither {weights.name} nor {published_folder(workspace)} has it"
+            what = f"lacks {name}, and neither {weights.name} nor {xtts_v2_folder(workspace)} has it"
             problems.append(Problem(str(path.parent), what, f"put it there; or XTTS v2's own: {FETCH}"))
     return complete, problems
 

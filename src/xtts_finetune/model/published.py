@@ -39,7 +39,7 @@ def is_pinned(base: str) -> bool:
     return base == "xtts_v2"
 
 
-def published_folder(workspace: Workspace) -> Path:
+def xtts_v2_folder(workspace: Workspace) -> Path:
     """Where the published files belong."""
     return workspace.base / "xtts_v2"
 

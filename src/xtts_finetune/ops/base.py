@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.digests import sha256_once
@@ -60,17 +61,17 @@ def fetch_lines(workspace: Workspace, what: str | None, accepted: bool) -> Itera
 
 def _published(workspace: Workspace, params: Params, accepted: bool) -> Iterator[str]:
     from xtts_finetune.model.fetching import TITLE, fetch, part_of
-    from xtts_finetune.model.published import LICENCE, LICENCE_TEXT, OPTIONAL, PUBLISHED, SIZES
-    from xtts_finetune.model.published import published_folder as folder_of
+    from xtts_finetune.model.published import LICENCE, LICENCE_TEXT, OPTIONAL, PUBLISHED, SIZES, xtts_v2_folder
 
-    folder, wanted = folder_of(workspace), PUBLISHED | OPTIONAL
+    folder, wanted = xtts_v2_folder(workspace), PUBLISHED | OPTIONAL
     licence = f"XTTS v2 is under the {LICENCE}: non-commercial use only, for the model and for what it says"
     if not accepted:
         what = f"{licence}. Its text: {LICENCE_TEXT}"
         raise UserError(TITLE, [Problem(LICENCE, what, "accept it: xtts-finetune base fetch --accept-licence")])
     yield f"{licence}\n  {LICENCE_TEXT}"
     there = [name for name in wanted if os.path.lexists(folder / name)]
-    others = [folder / name for name in there if not _is(folder / name, wanted[name], workspace)]
+    checked = tqdm(there, desc="checking what is there", unit="file", leave=False)
+    others = [folder / name for name in checked if not _is(folder / name, wanted[name], workspace)]
     if others:
         what, remedy = "is not the published file, and may be your own", "move it away, or: rm "
         raise UserError(TITLE, [Problem(str(file), what, f"{remedy}{quoted(file)}") for file in others])
