@@ -174,7 +174,7 @@ def export(
 
 
 base = typer.Typer(rich_markup_mode=None)
-app.add_typer(base, name="base", help="What a fine-tune starts from: fetch it into base/.")
+app.add_typer(base, name="base")
 
 
 @base.callback(invoke_without_command=True)
@@ -192,7 +192,7 @@ def _base_commands(context: typer.Context) -> None:
 def fetch(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[models:/NAME@ALIAS]", help="A registered model, or models:/NAME/3. Else XTTS v2."),
+        typer.Argument(metavar="models:/NAME@ALIAS", help="A registered model, or models:/NAME/3. Else XTTS v2."),
     ] = None,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="XTTS v2's: the Coqui Public Model License 1.0.0.")
