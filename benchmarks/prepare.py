@@ -37,8 +37,8 @@ from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.data.ahead import work_ahead
 from xtts_finetune.data.audio import load_audio
 from xtts_finetune.model import mini, xtts
-from xtts_finetune.model.base import PUBLISHED_CODEC
 from xtts_finetune.model.device import make_deterministic, pick_device
+from xtts_finetune.model.parts import PUBLISHED_CODEC
 from xtts_finetune.stages.prepare import Codec, single_threaded
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"

@@ -33,9 +33,9 @@ from xtts_finetune.data.batches import Indices, collate, epoch_batches, voice_pr
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureReader, FeatureWriter
 from xtts_finetune.model import mini, xtts
-from xtts_finetune.model.base import PUBLISHED_CODEC
 from xtts_finetune.model.device import make_deterministic, pick_device
 from xtts_finetune.model.forward import set_dropout
+from xtts_finetune.model.parts import PUBLISHED_CODEC
 from xtts_finetune.training.feed import Feed
 from xtts_finetune.training.meter import Meter, Taken
 from xtts_finetune.training.optim import build_optimizer

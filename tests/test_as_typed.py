@@ -12,7 +12,14 @@ import pytest
 from checkouts import Checkout
 from making.project import PROJECT
 
-PAGES = ["README.md", "docs/checkpoints.md", "docs/faults.md", "docs/measurements.md", "base/xtts_v2/README.md"]
+PAGES = [
+    "README.md",
+    "docs/checkpoints.md",
+    "docs/faults.md",
+    "docs/measurements.md",
+    "docs/bases.md",
+    "base/xtts_v2/README.md",
+]
 PROGRAMS = ("make ", "dvc ", "mlflow ", "xtts-finetune ", ".venv/", "cp ", "ls ", "hf ", "python ")
 # Commands that cannot run here, and why.
 NOT_HERE = {
@@ -20,7 +27,7 @@ NOT_HERE = {
     "make test": "is these tests",
     "python ": "measures, with files that are not in the repository, for minutes",
     "make ui": "serves until it is stopped: tests/tracking/test_server.py",
-    ".venv/bin/hf download": "needs the network",
+    ".venv/bin/xtts-finetune base fetch --accept-licence": "needs the network: tests/ops/test_base.py",
 }
 REFUSED = {"cp presets/xtts_v2.yaml params.yaml"}  # what follows it in its block needs the published base
 
@@ -77,7 +84,7 @@ def test_every_command_works_as_typed(finished: Checkout, tmp_path: Path, activa
                     continue
                 done = typed.run("sh", "-c", command, code=255 if refused else 0)
                 assert "No module named" not in done.stderr
-                assert not refused or "remedy: .venv/bin/hf download" in done.stderr
+                assert not refused or "remedy: .venv/bin/xtts-finetune base fetch" in done.stderr
                 refused = refused or command in REFUSED
                 ran += 1
             if refused:

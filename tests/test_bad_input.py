@@ -239,7 +239,7 @@ def test_a_base_that_was_not_fetched_names_the_files_and_the_command(checkout: C
     said = refusal(checkout)
     assert f"{folder}\n      lacks config.json, model.pth, dvae.pth, mel_stats.pth" in said
     assert f"{folder / 'vocab.json'}\n      is not the published file" in said
-    assert "hf download coqui/XTTS-v2 config.json vocab.json model.pth dvae.pth mel_stats.pth" in said
+    assert "xtts-finetune base fetch --accept-licence" in said
     assert "non-commercial" in said
 
 

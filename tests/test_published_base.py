@@ -104,8 +104,8 @@ def test_files_that_do_not_fit_each_other_are_refused(checkout: Checkout) -> Non
         said = checkout.stage("prepare", code=2).stderr
     finally:
         config.write_text(content, encoding="utf-8")
-    assert "weights do not fit the model" in said
-    assert f"{checkout.root / FOLDER / 'model.pth'}\n      Missing key(s)" in said
+    assert "the base cannot be used" in said
+    assert f"{checkout.root / FOLDER / 'model.pth'}\n      lacks 12 tensors: gpt.h.4.ln_1.weight; " in said
     assert "use weights, config.json and vocab.json of one and the same model" in said
     assert "Traceback" not in said
     assert checkout.files("prepared") == before

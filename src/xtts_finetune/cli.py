@@ -173,6 +173,47 @@ def export(
         typer.echo(as_typed(line))
 
 
+base = typer.Typer(rich_markup_mode=None)
+app.add_typer(base, name="base")
+
+
+@base.callback(invoke_without_command=True)
+def _base_commands(context: typer.Context) -> None:
+    """What a fine-tune starts from: fetch it into base/, where params.yaml names it.
+
+    Files of your own need no fetching: a folder with XTTS v2's files, a run of Coqui's trainer or an export of ours is
+    named as it lies there (docs/bases.md).
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@base.command()
+def fetch(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="models:/NAME@ALIAS", help="A registered model, or models:/NAME/3. Else XTTS v2."),
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="XTTS v2's: the Coqui Public Model License 1.0.0.")
+    ] = False,
+) -> None:
+    """Bring XTTS v2, or a model that is registered here, into base/.
+
+    XTTS v2: Coqui's published files (2.1 GB) from Hugging Face's hub into base/xtts_v2/, of one revision and checked by
+    their SHA-256; files that are right stay, a download that was stopped goes on. Its licence allows non-commercial use
+    only: --accept-licence says that you have read it. Without a network the message names the files to copy.
+
+    A registered model, as models:/xtts-finetune@champion: into base/xtts-finetune-3/, checked by the SHA-256 that it
+    was registered with; as hard links where MLflow's store is a folder here. A fine-tune of it starts from its weights,
+    with its vocabulary. The last line says what to write into params.yaml.
+    """
+    from xtts_finetune.ops.base import fetch_lines
+
+    for line in fetch_lines(Workspace.here(), what, accept_licence):
+        typer.echo(as_typed(line))
+
+
 @app.command()
 def sync() -> None:
     """Deliver to MLflow what waits for it: points of the curves, figures, a model to be registered.

@@ -82,6 +82,15 @@ def test_all_problems_are_in_one_message(tmp_path: Path, content: dict[str, Any]
     assert message.count("remedy:") == 8
 
 
+def test_a_registered_model_is_fetched_first(tmp_path: Path, content: dict[str, Any]) -> None:
+    """An alias moves on, and DVC would not see it."""
+    content["base"] = "models:/xtts-finetune@champion"
+    [problem] = refused(tmp_path, content).problems
+    assert problem.where == "params.yaml: base = 'models:/xtts-finetune@champion'"
+    assert problem.remedy == "xtts-finetune base fetch models:/xtts-finetune@champion, which says what to write here"
+    assert load_params(tmp_path / "params.yaml", base="xtts_v2").base == "xtts_v2"
+
+
 def test_an_unknown_section(tmp_path: Path, content: dict[str, Any]) -> None:
     content["trian_phase1"] = content.pop("train_phase1")
     message = str(refused(tmp_path, content))

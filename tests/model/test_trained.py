@@ -73,14 +73,14 @@ def test_only_what_is_asked_for_is_trained(base: Base, trained: Trained) -> None
     parts = tuple(f"{part}." for part in trained.parts or ())
     assert in_full == {name for name in own if parts and name.startswith(parts)}
     count = sum(value.numel() for value in trained_state(gpt).values())
-    assert count == trained.count(base.info["gpt"]["shapes"]) < 0.5 * base.info["gpt"]["parameters"]
+    assert count == trained.count(base.sizes()["shapes"]) < 0.5 * base.sizes()["parameters"]
 
 
 def test_all_of_it_is_as_without_a_header(base: Base) -> None:
     assert base.header(ALL) is None
     gpt = to_train(base, ALL)
-    assert trained_state(gpt).keys() == gpt.state_dict().keys() == base.info["gpt"]["shapes"].keys()
-    assert ALL.count(base.info["gpt"]["shapes"]) == base.info["gpt"]["parameters"]
+    assert trained_state(gpt).keys() == gpt.state_dict().keys() == base.sizes()["shapes"].keys()
+    assert ALL.count(base.sizes()["shapes"]) == base.sizes()["parameters"]
 
 
 @each
@@ -145,7 +145,8 @@ def test_tensors_that_do_not_belong_are_refused(base: Base, tmp_path: Path) -> N
     assert header
     whole = saved(base, to_train(base, SOME), SOME, tmp_path / "whole")
     tensors = load_file(whole)
-    for change in ({"mel_head.bias": None}, {"text_head.bias": torch.zeros(3)}, {"mel_head.bias": torch.zeros(3)}):
+    frozen = base.gpt().state_dict()["text_head.bias"]
+    for change in ({"mel_head.bias": None}, {"text_head.bias": frozen}, {"mel_head.bias": torch.zeros(3)}):
         file = tmp_path / "changed"
         kept = {name: value for name, value in {**tensors, **change}.items() if value is not None}
         save_file(kept, file, metadata=header.entries())

@@ -12,7 +12,7 @@ from making.recordings import noise
 from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.model import mini, xtts
-from xtts_finetune.model.base import PUBLISHED_CODEC
+from xtts_finetune.model.parts import PUBLISHED_CODEC
 from xtts_finetune.model.xtts import VoiceBpeTokenizer
 
 

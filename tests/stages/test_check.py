@@ -8,6 +8,7 @@ from checkouts import Checkout
 from making import workspaces
 from making.params import ParamsFile
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.model.published import PUBLISHED
 
 OUTS = ("base", "models", "checkpoints", "reports", "prepared")
@@ -73,18 +74,18 @@ def test_the_base_and_the_list_of_recordings_are_refused_together(copied: Checko
     metadata.write_text(content + "only-an-id\n", encoding="utf-8")
     said = refused(copied)
     assert "has 1 column(s): 'only-an-id'" in said
-    assert (
-        f"{copied.root}/base/xtts_v2\n      lacks {', '.join(PUBLISHED)}\n      remedy: .venv/bin/hf download" in said
-    )
-    assert said.count("hf download") == 1
+    lacking = f"{copied.root}/base/xtts_v2\n      lacks {', '.join(PUBLISHED)}\n      remedy: "
+    assert as_typed(f"{lacking}xtts-finetune base fetch --accept-licence") in said
+    assert said.count("base fetch") == 1
 
 
 def test_a_folder_of_ones_own_is_not_told_to_download(copied: Checkout) -> None:
     (copied.root.parent / "own").mkdir()
     copied.change_params(lambda params: params.update(base="../../own"))
     said = refused(copied)
-    assert f"{copied.root.parent / 'own'}\n      lacks {', '.join(PUBLISHED)}\n      remedy: put them there" in said
-    assert "hf download" not in said
+    assert f"{copied.root.parent / 'own'}\n      lacks vocab.json, weights (model.pth, best_model.pth or" in said
+    assert "remedy: put what it lacks there" in said
+    assert "base fetch" not in said
 
 
 def test_only_the_check_runs_for_what_changes_no_result(copied: Checkout) -> None:

@@ -13,8 +13,8 @@ from xtts_finetune.data.audio import load_audio
 from xtts_finetune.data.dataset import accept, write_features
 from xtts_finetune.data.features import FeatureReader, code_count
 from xtts_finetune.model import mini, xtts
-from xtts_finetune.model.base import PUBLISHED_CODEC
 from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.model.parts import PUBLISHED_CODEC
 from xtts_finetune.stages.prepare import Codec, single_threaded
 
 CLIPS = 12

@@ -13,6 +13,7 @@ work/phase1.reserve            room for the weights of a best, given up while th
 work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
 work/models.lock               held by who measures models/, or restores to it
+work/base.lock                 held by who fetches into base/
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
 a bundle                       what is registered and speaks by itself: an exported best, base/, REFERENCE, SETTINGS
@@ -222,6 +223,10 @@ class Workspace:
 
     def model(self, phase: PhaseName) -> Path:
         return self.root / "models" / phase
+
+    @property
+    def base_lock(self) -> Path:
+        return lock_of(self.root / "work" / "base")
 
     @property
     def models_lock(self) -> Path:

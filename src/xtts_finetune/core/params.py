@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName
@@ -50,6 +51,13 @@ def _is_name(host: str) -> bool:
         return bool(host.encode("idna"))
     except UnicodeError:
         return False
+
+
+def _as_a_folder(base: str) -> str:
+    """Of base/, or mini. What an alias in a registry names can change, and DVC would not see it."""
+    if base.startswith("models:"):
+        raise ValueError("is a registered model, which has to lie in base/, where DVC sees which it is")
+    return base
 
 
 # what other trainers call a key, and it is here
@@ -144,7 +152,7 @@ class Params(Strict):
     """The whole of params.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
-    base: Name  # mini, xtts_v2, or a folder of XTTS v2's files
+    base: Annotated[Name, AfterValidator(_as_a_folder)]  # mini, xtts_v2, or a folder: docs/bases.md
     prepare: PrepareParams
     vocabulary: VocabularyParams
     train_phase1: PhaseParams
@@ -186,8 +194,11 @@ class Params(Strict):
         return self.train_phase1 if name == "phase1" else self.train_phase2
 
 
-def load_params(path: Path) -> Params:
+def load_params(path: Path, base: str | None = None) -> Params:
     """Read and check params.yaml.
+
+    Args:
+        base: stands for the file's own.
 
     Raises:
         UserError: the file is missing, not YAML, or has wrong keys or values; every problem is named.
@@ -199,7 +210,8 @@ def load_params(path: Path) -> Params:
         remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
         raise UserError(title, [Problem(str(path), "does not exist", remedy)]) from None
     try:
-        return Params.model_validate(raw if raw is not None else {})
+        given = {} if raw is None else raw
+        return Params.model_validate({**given, "base": base} if base and isinstance(given, dict) else given)
     except ValidationError as error:
         errors = error.errors()
         meant = {(*item["loc"][:-1], _meant(item["loc"])) for item in errors if item["type"] == "extra_forbidden"}
@@ -226,6 +238,8 @@ def _problem(path: Path, error: Any) -> Problem:
 def _remedy(error: Any) -> str:
     """What to write instead, where that is plain."""
     kind, value = error["type"], error["input"]
+    if error["loc"] == ("base",) and kind == "value_error":
+        return f"xtts-finetune base fetch {quoted(value)}, which says what to write here"
     if kind == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return f"write {int(value)}"
     if kind == "literal_error" and isinstance(value, str):

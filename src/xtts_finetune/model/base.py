@@ -1,34 +1,31 @@
-"""The base model a fine-tune starts from: checking its files, and opening it in the one form the stages read.
+"""The base model a fine-tune starts from, in the one form the stages read.
 
 `prepare` writes `prepared/base/`: config.json, vocab.json, mel_stats.safetensors, base.json, and what turns codes or
 latents into sound: dvae.safetensors (mini, Griffin-Lim) or vocoder.safetensors (XTTS v2's HiFi-GAN). The initial GPT
-weights are read where they are (base.json says where): XTTS v2's model.pth is not copied. An extended
-vocabulary has its rows in new_rows.safetensors.
+weights are read where they are (base.json says where): XTTS v2's model.pth is not copied. An extended vocabulary has
+its rows in new_rows.safetensors. `importing.py` does that.
 """
 
-import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, sha256_json
-from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, NEW_ROWS, VOCABULARY, VOCODER, Workspace
+from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, NEW_ROWS, VOCABULARY, Workspace
 from xtts_finetune.core.phase_params import Trained
 from xtts_finetune.model import xtts
-from xtts_finetune.model.published import FETCH, PUBLISHED, check_published
+from xtts_finetune.model.misfit import misfit
 from xtts_finetune.model.rows import grown
 from xtts_finetune.model.trained import Header, freeze, merge, trained_state
 from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
 
-PUBLISHED_CODEC = {"codes": 1024, "hidden_dim": 512, "resnet_blocks": 3, "codebook_dim": 512}
 # Left by init_gpt_for_inference in some checkpoints; the same tensors under second names.
 INFERENCE_KEYS = ("gpt_inference.", "gpt.wte.")
 
@@ -142,16 +139,14 @@ class Base:
 
 def own_state(weights: Path) -> dict[str, Tensor]:
     """The GPT's own tensors, as the base has them: without those of an extended vocabulary."""
-    return load_file(weights) if weights.suffix == ".safetensors" else dict(gpt_part(weights))
+    if weights.suffix == ".safetensors":
+        return load_file(weights)
+    return dict(part(xtts.load_published_checkpoint(weights), "gpt."))
 
 
-def gpt_part(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
-    """The GPT's own tensors of a published or Coqui-trained model.pth."""
-    return _part(checkpoint, "gpt.")
-
-
-def _part(checkpoint: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for key, tensor in xtts.load_published_checkpoint(checkpoint).items():
+def part(state: Mapping[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """What of a published or Coqui-trained checkpoint stands under `prefix`, without it."""
+    for key, tensor in state.items():
         key = key.removeprefix("xtts.")  # Coqui's trainer wraps the model once more
         if key.startswith(prefix) and not key.removeprefix(prefix).startswith(INFERENCE_KEYS):
             yield key.removeprefix(prefix), tensor
@@ -161,89 +156,19 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: Path, ass
     """Load `state` into `module`, every key and shape exact; `assign` for a module without storage (meta).
 
     Raises:
-        UserError: naming `source` and the first tensors that are missing, unknown or of another shape.
+        UserError: naming `source` and every tensor that is missing, unknown or of another shape.
     """
     try:
         module.load_state_dict(dict(state), assign=assign)
-    except RuntimeError as error:  # what torch raises for a misfit; its first line only names the class
-        details = [line.strip() for line in str(error).splitlines()[1:]]
-        shown = " ".join(details[:3]) + (f" and {len(details) - 3} more" if len(details) > 3 else "")
-        remedy = "use weights, config.json and vocab.json of one and the same model"
-        raise UserError("weights do not fit the model", [Problem(str(source), shown[:600], remedy)]) from None
+    except RuntimeError as error:  # what torch raises for a misfit
+        raise misfit(source, error) from None
 
 
 def load_trained(gpt: GPT, state: Mapping[str, Tensor], source: Path) -> None:
     """Load `state` into what of `gpt` is trained; raises as `load_state`."""
     own = trained_state(gpt)
     frozen = {name: tensor for name, tensor in gpt.state_dict().items() if name not in own}
+    if also := sorted(state.keys() & frozen.keys()):
+        what, remedy = f"has what is frozen here: {', '.join(also)}", "go on with the code that wrote it"
+        raise UserError("weights do not fit the model", [Problem(str(source), what, remedy)])
     load_state(gpt, {**frozen, **state}, source)
-
-
-def import_published(source: Path, folder: Path, root: Path, pinned: bool) -> dict[str, Any]:
-    """Check a folder of XTTS v2's files and bring what the stages need into `folder`; returns base.json's fields.
-
-    Args:
-        pinned: the files must be the published ones, byte for byte.
-
-    Raises:
-        UserError: files are missing or damaged, one is not what its name says, or they do not fit each other.
-    """
-    check_published(source, pinned, Workspace(root).digests)
-    for name in (CONFIG, VOCABULARY):
-        shutil.copyfile(source / name, folder / name)
-    args = _read_args(source / CONFIG)
-    _check_vocabulary(source / VOCABULARY)
-    stats = xtts.load_pickle(source / "mel_stats.pth")
-    if not isinstance(stats, Tensor) or stats.shape != (xtts.MEL_CHANNELS,):
-        what = f"does not hold a tensor of {xtts.MEL_CHANNELS} values"
-        raise UserError("the base cannot be used", [Problem(str(source / "mel_stats.pth"), what, FETCH)])
-    save_file({"mel_stats": stats}, folder / MEL_STATS)
-
-    codec = xtts.build_dvae(**PUBLISHED_CODEC)
-    state = xtts.load_published_checkpoint(source / "dvae.pth")
-    load_state(codec, {k: v for k, v in state.items() if not k.startswith("discrete_loss.")}, source / "dvae.pth")
-    save_file(codec.state_dict(), folder / CODEC)
-
-    model = source / "model.pth"
-    with torch.device("meta"):  # shapes alone
-        gpt = xtts.build_gpt(args, xtts.build_tokenizer(source / VOCABULARY))
-    load_state(gpt, dict(gpt_part(model)), model, assign=True)
-    vocoder = xtts.build_vocoder(args)
-    load_state(vocoder, dict(_part(model, "hifigan_decoder.")), model)
-    save_file(vocoder.state_dict(), folder / VOCODER)
-
-    path = model.relative_to(root) if model.is_relative_to(root) else model
-    digest = (
-        PUBLISHED[model.name] if pinned else sha256_once(model, Workspace(root).digests)
-    )  # pinned: just found to be this one
-    return {
-        "vocoder": "hifigan",
-        "codec": PUBLISHED_CODEC,
-        "gpt": {"path": path.as_posix(), "sha256": digest},
-    }
-
-
-def _read_args(config: Path) -> dict[str, Any]:
-    try:
-        args: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))["model_args"]
-        sizes = {name: value for name, value in xtts.default_args().items() if isinstance(value, int)}
-        lacking = [name for name, value in sizes.items() if type(args.get(name)) is not type(value)]
-        what = f"lacks usable model_args: {', '.join(lacking)}" if lacking else ""
-        if not what and not args.get("gpt_use_perceiver_resampler"):
-            what = "is of a model without gpt_use_perceiver_resampler, which XTTS v2 has: it cannot be trained here"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"is not the config.json of an XTTS model: {error!r}"
-    if what:
-        raise UserError("the base cannot be used", [Problem(str(config), what, FETCH)])
-    return args
-
-
-def _check_vocabulary(vocab: Path) -> None:
-    try:
-        tokens = xtts.build_tokenizer(vocab).tokenizer.get_vocab()
-        lacking = [token for token in ("[STOP]", "[START]", "[SPACE]") if token not in tokens]
-        what = f"lacks {', '.join(lacking)}" if lacking else ""
-    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
-        what = f"is not a BPE vocabulary: {error}"
-    if what:
-        raise UserError("the base cannot be used", [Problem(str(vocab), what, FETCH)])

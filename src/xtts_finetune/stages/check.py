@@ -10,7 +10,8 @@ from xtts_finetune.core.meeting_place import listening_to_others, rendezvous_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.pieces import read_pieces
-from xtts_finetune.model.published import PUBLISHED, base_folder, check_published, is_pinned
+from xtts_finetune.model.parts import Parts, find_parts
+from xtts_finetune.model.published import base_folder, is_pinned
 
 
 def check(workspace: Workspace, params: Params) -> None:
@@ -29,14 +30,16 @@ def check(workspace: Workspace, params: Params) -> None:
         problems += _problems(lambda: refuse_what_is_lacking(params.launch))
     if params.launch.nodes > 1:
         problems += _problems(lambda: listening_to_others(rendezvous_of(params.launch)).close())
-    digests: dict[str, str] = {}  # of mini, which prepare builds, there are none
+    parts: list[Parts] = []  # of mini, which prepare builds, there are none
     if params.base != "mini":
         source, pinned = base_folder(workspace, params.base), is_pinned(params.base)
-        problems += _problems(lambda: check_published(source, pinned, workspace.digests))
-        digests = {name: sha256_once(source / name, workspace.digests) for name in PUBLISHED} if not problems else {}
+        problems += _problems(lambda: parts.append(find_parts(source, pinned, workspace)))
     if problems:
         raise UserError("nothing was run", problems)
-    write_json(workspace.base_checked, digests)
+    for note in (note for found in parts for note in found.notes()):
+        print(f"base: {note}")
+    files = {name: path for found in parts for name, path in found.files().items()}
+    write_json(workspace.base_checked, {name: sha256_once(path, workspace.digests) for name, path in files.items()})
 
 
 def _problems(step: Callable[[], object]) -> list[Problem]:

@@ -23,8 +23,9 @@ from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.dataset import accept, dataset_report, refuse_without_clips, write_features
 from xtts_finetune.data.split import split
 from xtts_finetune.model import mini, xtts
-from xtts_finetune.model.base import Base, import_published
+from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import make_deterministic, pick_device
+from xtts_finetune.model.importing import import_base
 from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import DiscreteVAE, VoiceBpeTokenizer
 from xtts_finetune.speech.speaker import refuse_unspeakable
@@ -95,7 +96,7 @@ def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, 
         clips = read_metadata(workspace.data, params.prepare.language)
         mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / VOCABULARY)
         return {"vocoder": "griffin_lim"}
-    return import_published(base_folder(workspace, params.base), folder, workspace.root, is_pinned(params.base))
+    return import_base(base_folder(workspace, params.base), folder, workspace.root, is_pinned(params.base))
 
 
 def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:
