@@ -1,7 +1,7 @@
 """`xtts-finetune plan`: what a training will need of memory, disk and time, before it begins."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -62,6 +62,22 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
         yield ""
         yield from table_lines(choices)
         yield from recommended_lines(choices, phases)
+
+
+def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
+    """Of a phase that did not fit: the ways that need less than it does, as `plan_lines` shows them.
+
+    Raises:
+        UserError: as `plan_lines`.
+    """
+    params = load_params(workspace.params)
+    network, device = network_of(workspace, params.base), device_of(None)
+    choices = choices_of(workspace, params, name, network, device)
+    needed = device.needed(choices.own[1])
+    less = replace(choices, device=replace(device, bytes=min(device.bytes, needed - 1)))
+    yield f"{name} as it is: {_gib(needed)}, with all that is to lie there"
+    yield from table_lines(less)
+    yield from recommended_lines(less, (name,))
 
 
 def device_of(vram: int | None) -> Device:
