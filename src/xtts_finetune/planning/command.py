@@ -11,7 +11,7 @@ from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, PhaseParams, load_params
-from xtts_finetune.diskspace.budget import Budget
+from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.planning.choices import SPARE, Choices, Device, Way, clips_a_step, lines_to_paste, sizes
 from xtts_finetune.planning.choices import parsed_size as parsed_size
@@ -151,13 +151,15 @@ def _disk_and_time_lines(
     stated = None if rate is None else (rate, "stated")
     measured = measured_rate(workspace, params)
     known = stated or (measured and (measured[0], f"measured in {measured[1]} here"))
-    for at, name in enumerate(phases):
-        yield f"{name}: {_disk(workspace, params, name, PHASES[: PHASES.index(name)] if at else ())}"
+    for name in phases:
+        yield f"{name}: {_disk(workspace, params, name)}"
         yield f"{name}: {_time(workspace, params, name, network, known)}"
 
 
-def _disk(workspace: Workspace, params: Params, name: PhaseName, before: tuple[PhaseName, ...]) -> str:
+def _disk(workspace: Workspace, params: Params, name: PhaseName) -> str:
     try:
+        ahead = unfinished(workspace, params)
+        before = ahead[: ahead.index(name)] if name in ahead else []
         demands = Budget(workspace, params, Cache(workspace)).peak(name, before)
     except UserError as error:
         return f"disk at the peak not known: {error.title}"

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, CONFIG, VOCABULARY, Workspace
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import Base
-from xtts_finetune.model.published import base_folder
+from xtts_finetune.model.published import FETCH, base_folder
 from xtts_finetune.model.xtts import GPT, VoiceBpeTokenizer
 
 PUBLISHED_TOKENS = 6681  # of XTTS v2's vocab.json
@@ -42,7 +44,7 @@ def network_of(workspace: Workspace, base: str) -> Network:
     folder = base_folder(workspace, base)
     files = folder / CONFIG, folder / VOCABULARY
     if all(file.is_file() for file in files):
-        return Network(lambda: _from_files(*files), f"of {folder}")
+        return Network(_from_files(*files), f"of {folder}")
     args = xtts.default_args()
     source = f"of the published XTTS v2: {folder} has no {CONFIG} and {VOCABULARY}"
     return Network(lambda: xtts.build_gpt(args, _vocabulary(PUBLISHED_TOKENS)), source)
@@ -57,9 +59,16 @@ def _prepared(workspace: Workspace, base: str) -> Base | None:
     return opened if is_mini == (base == "mini") else None
 
 
-def _from_files(config: Path, vocabulary: Path) -> GPT:
-    args: dict[str, Any] = read_json(config)["model_args"]
-    return xtts.build_gpt(args, xtts.build_tokenizer(vocabulary))
+def _from_files(config: Path, vocabulary: Path) -> Callable[[], GPT]:
+    try:
+        args: dict[str, Any] = read_json(config)["model_args"]
+        tokenizer = xtts.build_tokenizer(vocabulary)
+        with torch.device("meta"):
+            xtts.build_gpt(args, tokenizer)
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+        what = f"its {config.name} and {vocabulary.name} are not of an XTTS model: {error!r}"
+        raise UserError("the base cannot be used", [Problem(str(config.parent), what[:300], FETCH)]) from None
+    return lambda: xtts.build_gpt(args, tokenizer)
 
 
 def _vocabulary(size: int) -> VoiceBpeTokenizer:

@@ -1,5 +1,6 @@
 """Where a device's memory does not hold a step: what is saved then, and what is said."""
 
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
@@ -56,7 +57,7 @@ def within_memory(run: Run, work: Callable[[], T]) -> T:
 
 
 def _said(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200] or type(error).__name__
+    return textwrap.shorten(str(error), 240, placeholder="…") or type(error).__name__
 
 
 def _what_failed(run: Run) -> str:
