@@ -77,7 +77,8 @@ class Server:
 
 
 # What happens to a stage just before its n-th change to the workspace, from 1, or to "part of a path#n": the name of a
-# signal; "fill 4096", which takes all room on its file system but these bytes; "free", which gives it back.
+# signal; "fill 4096", which takes all room on its file system but these bytes; "free", which gives it back; "exhaust
+# step.losses 5", which lets the fifth call of a function of training/ from then on meet an allocation that fails.
 At = Mapping[int | str, str]
 
 

@@ -11,6 +11,8 @@ What the children are given is documented in `small_runs`.
 
 import atexit
 import gc
+import importlib
+import itertools
 import json
 import os
 import signal
@@ -135,10 +137,27 @@ def _do(what: str, root: str) -> None:
                 while (size := _free(root) - int(leave)) > 0:
                     with suppress(OSError):  # another thread has just written
                         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + size)
+        case ["exhaust", function, call]:
+            _exhaust(function, int(call))
         case ["free"]:
             os.unlink(filler)
         case [name]:
             os.kill(os.getpid(), signal.Signals[name])
+
+
+def _exhaust(function: str, call: int) -> None:
+    """Have this call of a function of training/ ask for a petabyte when it has done its work."""
+    module, _, name = function.rpartition(".")
+    owner = importlib.import_module(f"xtts_finetune.training.{module}")
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def exhausting(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if next(calls) == call:
+            torch.empty(1 << 50, dtype=torch.uint8)
+        return result
+
+    setattr(owner, name, exhausting)
 
 
 def _free(root: str) -> int:

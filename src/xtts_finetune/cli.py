@@ -215,6 +215,51 @@ def fetch(
 
 
 @app.command()
+def plan(
+    vram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory of the GPU that is to train, as 8GiB; it need not be here."),
+    ] = None,
+    params: Annotated[Path, typer.Option(metavar="FILE", help="Whose plan: params.yaml, or one of presets/.")] = Path(
+        "params.yaml"
+    ),
+    tokens_per_second: Annotated[
+        float | None, typer.Option(metavar="N", min=1e-9, help="How fast the training is, for the hours.")
+    ] = None,
+) -> None:
+    """Tell what a training will need of memory, disk and time, before it begins, with or without a GPU.
+
+    The memory is not computed by a formula: a step and an evaluation are taken with tensors that have shapes and no
+    content, by the code that trains, and what they hold is counted (tests hold this against real steps: within 10 %).
+    It is that of the largest batch there can be: of the longest prepared clips, or, before `prepare`, of clips as long
+    as prepare.max_seconds and prepare.max_text_tokens allow. No weight is read; without a base's files it is planned
+    for XTTS v2 as published.
+
+    Of a GPU the plan takes for granted: half a GiB for CUDA and its libraries; in bf16 without attention dropout
+    attention on clips end to end (Ampere or later), else in kernels that keep no scores; CUDA graphs, where a step has
+    them, that hold its activations once more; and 10 % of the tensors to spare. A copy for a save takes room on the GPU
+    only where it is free. Of a processor: 1 GiB for Python and what it loads, and the copy for a save. Of several
+    processes (launch) it is the plan of one that has the whole batch.
+
+    The table shows what each way to train needs; tf32 stands for fp32, too, which needs as much. Recommended is the
+    quickest that fits: without checkpointing before with it, your precision before another, adamw before adamw8bit, and
+    then the largest batch, accumulated to as many clips a step as before. Hours follow from a rate: the one you state,
+    or the one that was measured in this checkout in a run from the same weights.
+    """
+    from xtts_finetune.stages.process import begin_process
+
+    begin_process()
+    from xtts_finetune.planning.command import Request, parsed_size, plan_lines
+
+    try:
+        size = None if vram is None else parsed_size(vram)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--vram") from None
+    for line in plan_lines(Workspace.here(), Request(params, size, tokens_per_second)):
+        typer.echo(as_typed(line))
+
+
+@app.command()
 def sync() -> None:
     """Deliver to MLflow what waits for it: points of the curves, figures, a model to be registered.
 

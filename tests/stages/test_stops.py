@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from small_disks import SmallDisk, small_disk
 
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.errors import DiskFull, Stopped, UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.stages.memory import is_out_of_memory
 from xtts_finetune.stages.stops import explained_stops
 
 
@@ -98,3 +100,20 @@ def test_a_disk_that_is_full_before_the_stage_begins(disk: SmallDisk) -> None:
     with pytest.raises(Stopped), explained_stops(workspace):
         full()
     assert "the disk is full" in workspace.stop_page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+    ids=str,
+)
+def test_what_is_a_lack_of_memory(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) == is_memory

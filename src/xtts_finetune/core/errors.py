@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from xtts_finetune.core.commands import as_typed
+from xtts_finetune.core.layout import PhaseName
 
 EXIT_DONE = 0
 EXIT_BUG = 1
@@ -44,6 +45,18 @@ class Stopped(Exception):
 
 class DiskFull(Stopped):
     """A full disk, a quota or a limit on file sizes; its cause is the error that said so."""
+
+
+class OutOfMemory(Stopped):
+    """A device's memory does not hold a step or an evaluation; its cause is the error that said so.
+
+    Attributes:
+        phase: that was trained.
+    """
+
+    def __init__(self, text: str, phase: PhaseName) -> None:
+        super().__init__(text)
+        self.phase = phase
 
 
 def exit_code_of(main: Callable[[], None]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
-from xtts_finetune.core.errors import DiskFull, Problem, Stopped, UserError
+from xtts_finetune.core.errors import DiskFull, OutOfMemory, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.survey import ways_to_make_room
@@ -69,6 +69,10 @@ def _interrupts_stop() -> Iterator[None]:
 
 
 def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
+    if isinstance(stop, OutOfMemory):
+        yield str(stop)
+        yield from _needs_less(workspace, stop)
+        return
     if not isinstance(stop, DiskFull):
         yield str(stop)
         return
@@ -82,6 +86,18 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
     except UserError as error:  # git or DVC cannot be asked: that is no reason to end otherwise than by this stop
         yield f"  (what can be freed is not known: {error.title})"
     yield "  xtts-finetune disk                             shows what holds the rest"
+
+
+def _needs_less(workspace: Workspace, stop: OutOfMemory) -> Iterator[str]:
+    """How to train in less memory, and what comes of it."""
+    from xtts_finetune.planning.command import less_lines  # loads torch
+
+    yield "Where other programs held the memory, dvc repro goes on when they have let go of it. What needs less:"
+    try:
+        yield from less_lines(workspace, stop.phase)
+    except (UserError, MemoryError, RuntimeError) as error:  # no reason to end otherwise than by this stop
+        yield f"  (not known here: {str(error).partition(chr(10))[0]}; xtts-finetune plan tells)"
+    yield f"With other settings {stop.phase} starts from its beginning; this run is kept, and goes on when set back."
 
 
 def _saved(workspace: Workspace, phase: PhaseName) -> Iterator[str]:

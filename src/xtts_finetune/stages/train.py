@@ -1,11 +1,13 @@
 """Train one phase, from wherever it was left."""
 
+from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.speech.speaker import refuse_unspeakable
+from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.run_tracker import RunTracker
@@ -36,6 +38,7 @@ def train(
         UserError: base or data are unusable, or another trainer is at work.
         Stopped: a signal asked for it, or (MadeWay) another machine; everything is saved.
         DiskFull: not even the weights of the best, or the reports, have room; what was saved before is whole.
+        OutOfMemory: a step or an evaluation has no room; what was saved before is whole.
         PeerLost: another process of the team is gone.
     """
     make_deterministic()
@@ -58,15 +61,19 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps
-        share = Share(job.inputs(), team)
+        share = opened_within_memory(job.name, lambda: Share(job.inputs(), team))
         log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU waits for nothing
         run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
-        try:
-            end = fit(run, claimed.state, stop)
-        finally:
-            run.finish_saving()  # also when another process is lost: what is half-written is worth its end
+        end = within_memory(run, lambda: _fit(run, claimed, stop))
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
+
+
+def _fit(run: Run, claimed: Claim, stop: StopRequest) -> Ending:
+    try:
+        return fit(run, claimed.state, stop)
+    finally:
+        run.finish_saving()  # also when another process is lost: what is half-written is worth its end
 
 
 def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:

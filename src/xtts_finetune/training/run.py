@@ -58,6 +58,7 @@ class Run:
         self.steps = share.plan.steps
         self.position = Position(self.inputs.start_step, processes=share.team.size)
         self.end: Ending | None = None  # once an evaluation is the last
+        self.is_whole = True  # weights and moments are those of `position`: no update is under way
         self.last_measured: Row | None = None  # figures of the newest step that were read
         self.last_evaluated: Row | None = None  # those of the newest evaluation in this process
         self._meter = Meter(log_every_steps, share.device)
@@ -105,9 +106,10 @@ class Run:
         self._meter.start_step()
         position = self.position
         place = Place(position.epoch, position.epoch_step, position.step)
-        targets, figures = self.share.take_step(place, self._snapshot.before_update)
+        targets, figures = self.share.take_step(place, self._before_update)
         position.step += 1
         position.epoch_step += 1
+        self.is_whole = True
         lr = self.share.learning_rate(place.step)
         self._meter.add(Taken(position.step, position.epoch, lr, targets.mel, targets.text), figures)
         if self._meter.is_full:
@@ -183,6 +185,10 @@ class Run:
         return self.position.step % self.save_every_steps == 0
 
     # Their parts.
+
+    def _before_update(self) -> None:
+        self._snapshot.before_update()
+        self.is_whole = False
 
     def _log_step(self, measured: Measured) -> None:
         position, sums, taken = self.position, measured.sums, measured.taken

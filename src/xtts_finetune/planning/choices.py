@@ -1,0 +1,196 @@
+"""Ways to train a phase that differ in what they need: which of them fit a device, and which is to be recommended."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+from itertools import groupby, product
+from typing import Any
+
+from tqdm import tqdm
+
+from xtts_finetune.core.phase_params import LoraParams, PhaseParams
+from xtts_finetune.planning.longest import Clips, longest_batch
+from xtts_finetune.planning.memory import Memory, TracedTraining
+from xtts_finetune.planning.network import Network
+from xtts_finetune.training.loss import EVAL_BATCH
+
+LORA = LoraParams(
+    rank=16, alpha=32.0, dropout=0.05, layers=["c_attn", "c_proj", "c_fc"], in_full=[]
+)  # if none are given
+OPTIMISERS = ("adamw", "adamw8bit")
+MOST_SIZES = 5  # of batches that a step's clips are shared among: what has no room in the table is left out
+# What a device holds beside tensors: CUDA's context, its libraries and the workspaces of matrix products; of a process
+# on a CPU, Python and all that is imported (0.8 GiB on Linux).
+CONTEXT = {True: 512 << 20, False: 1 << 30}
+SPARE = 0.1  # of the tensors at the peak: as far as the trace may be off, and what torch's allocator leaves in pieces
+_UNITS = {"": 30, "g": 30, "gb": 30, "gib": 30, "m": 20, "mb": 20, "mib": 20}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is to hold a training.
+
+    Attributes:
+        bytes: of its memory that are free for it.
+        name: in words.
+    """
+
+    on_gpu: bool
+    bytes: int
+    name: str
+
+    def needed(self, memory: Memory) -> int:
+        """Bytes that it must have for a training of that memory.
+
+        A GPU: also for graphs. A CPU: also for what a save copies, which there lies in the same memory.
+        """
+        beside = memory.graphs if self.on_gpu else memory.state
+        return int(memory.peak * (1 + SPARE)) + beside + CONTEXT[self.on_gpu]
+
+    def fits(self, memory: Memory) -> bool:
+        return self.needed(memory) <= self.bytes
+
+
+def parsed_size(text: str) -> int:
+    """Bytes of a size as cards have it on their boxes: 8GiB, 8GB and 8 are all 8 × 1024³.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if not match or match[2] not in _UNITS or not float(match[1]):
+        raise ValueError(f"{text!r} is no size of a memory, as 8GiB is one")
+    return int(float(match[1]) * 2 ** _UNITS[match[2]])
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to train, but for the size of a batch."""
+
+    method: str
+    precision: str
+    gradient_checkpointing: bool
+    optim: str
+
+    @classmethod
+    def of(cls, phase: PhaseParams) -> "Way":
+        return cls(_method(phase), phase.precision, phase.gradient_checkpointing, phase.optim)
+
+    def applied(self, phase: PhaseParams, size: int) -> PhaseParams:
+        """The phase in this way, in batches of `size` clips and as many of them a step as leave its clips alike."""
+        changes: dict[str, Any] = {
+            "precision": self.precision,
+            "gradient_checkpointing": self.gradient_checkpointing,
+        }
+        if self.method != _method(phase):
+            changes |= {"method": self.method, "train_only": None, "lora": LORA if self.method == "lora" else None}
+        changes |= {"optim": self.optim, "batch_size": size, "accumulate": max(1, clips_a_step(phase) // size)}
+        return phase.model_copy(update=changes)
+
+
+def _method(phase: PhaseParams) -> str:
+    """What of the network is trained, in a word."""
+    return "parts" if phase.train_only else phase.method
+
+
+def methods(phase: PhaseParams) -> list[str]:
+    return list(dict.fromkeys([_method(phase), "full", "lora"]))
+
+
+def clips_a_step(phase: PhaseParams) -> int:
+    return phase.batch_size * phase.accumulate
+
+
+def ways(phase: PhaseParams, on_gpu: bool) -> list[Way]:
+    """The parameters' own method before others, and their own precision; else from what is quickest on."""
+    other = "bf16" if phase.precision != "bf16" else "tf32" if on_gpu else "fp32"  # tf32 needs as much as fp32
+    choices = product(methods(phase), (False, True), (phase.precision, other), OPTIMISERS)
+    return [Way(method, precision, saves, optim) for method, saves, precision, optim in choices]
+
+
+def sizes(phase: PhaseParams) -> list[int]:
+    """Batch sizes to look at: those that share the clips of a step evenly, and twice as many clips."""
+    clips = clips_a_step(phase)
+    even = [size for size in range(1, clips + 1) if clips % size == 0]
+    return [*even[:MOST_SIZES], 2 * clips]
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What ways to train a phase need of a device.
+
+    Attributes:
+        train, evaluated: the longest clips of either split.
+    """
+
+    network: Network
+    phase: PhaseParams
+    device: Device
+    train: Clips
+    evaluated: Clips
+
+    @cached_property
+    def own(self) -> tuple[TracedTraining, Memory]:
+        """The training that the parameters ask for."""
+        training = self._training(Way.of(self.phase))
+        return training, self._memory(training, Way.of(self.phase), self.phase.batch_size)
+
+    @cached_property
+    def table(self) -> dict[Way, dict[int, Memory]]:
+        """By way and batch size, as far as it can fit; behind a progress bar.
+
+        Ways that differ in the optimiser alone share a traced step.
+        """
+        own = Way.of(self.phase)
+        moments = {
+            (method, optim): self._training(replace(own, method=method, optim=optim)).moments
+            for method, optim in product(methods(self.phase), OPTIMISERS)
+        }
+        bar = tqdm(ways(self.phase, self.device.on_gpu), desc="tracing steps", unit="way", leave=False)
+        table = {}
+        for shared, group in groupby(bar, key=lambda way: replace(way, optim=OPTIMISERS[0])):
+            traced = cache(partial(self._memory, self._training(shared), shared))
+            for way in group:
+                table[way] = dict(self._sizes_that_may_fit(traced, moments[way.method, way.optim]))
+        return table
+
+    @property
+    def recommended(self) -> tuple[Way, int] | None:
+        """The quickest that fits: the first way that does, with the largest batch that shares a step's clips evenly."""
+        for way, row in self.table.items():
+            fitting = [size for size in row if size <= clips_a_step(self.phase) and self.device.fits(row[size])]
+            if fitting:
+                return way, max(fitting)
+        return None
+
+    def _sizes_that_may_fit(self, traced: Callable[[int], Memory], moments: int) -> Iterator[tuple[int, Memory]]:
+        """From the smallest on; each of several batches of a step may need more than a larger one alone."""
+        is_too_large = False
+        for size in sizes(self.phase):
+            is_alone = size >= clips_a_step(self.phase)
+            if is_too_large and not is_alone:
+                continue
+            memory = traced(size).with_moments(moments)
+            yield size, memory
+            is_too_large = not self.device.fits(memory)
+            if is_too_large and is_alone:
+                return
+
+    def _training(self, way: Way) -> TracedTraining:
+        return TracedTraining(self.network.build, way.applied(self.phase, self.phase.batch_size), self.device.on_gpu)
+
+    def _memory(self, training: TracedTraining, way: Way, size: int) -> Memory:
+        phase = way.applied(self.phase, size)
+        batch = longest_batch(self.train, size, phase.batch_tokens)
+        return training.memory(batch, self.evaluated.first(EVAL_BATCH).batch(), phase.accumulate > 1)
+
+
+def lines_to_paste(way: Way, phase: PhaseParams, size: int) -> Iterator[str]:
+    """Of params.yaml, below a phase's name."""
+    applied = way.applied(phase, size)
+    what = ("method", "train_only", "lora") if way.method != _method(phase) else ()
+    for name in (*what, "batch_size", "accumulate", "optim", "precision", "gradient_checkpointing"):
+        value = applied.model_dump()[name]
+        yield f"{name}: {value if isinstance(value, str) else json.dumps(value)}"  # which YAML reads, too

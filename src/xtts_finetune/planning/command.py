@@ -1,0 +1,213 @@
+"""`xtts-finetune plan`: what a training will need of memory, disk and time, before it begins."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from xtts_finetune.core.disk import shown
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.dvcio.cache import Cache
+from xtts_finetune.planning.choices import SPARE, Choices, Device, Way, clips_a_step, lines_to_paste, sizes
+from xtts_finetune.planning.choices import parsed_size as parsed_size
+from xtts_finetune.planning.duration import duration_of, measured_rate
+from xtts_finetune.planning.longest import longest_clips
+from xtts_finetune.planning.memory import Memory
+from xtts_finetune.planning.network import Network, network_of
+
+# What of a phase its memory does not depend on: phases that differ in nothing else are planned together.
+_NOT_IN_MEMORY = {
+    "epochs", "lr", "schedule", "warmup_steps", "weight_decay", "grad_clip", "dropout", "mask_prompt", "target_mel_ce",
+    "patience",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked.
+
+    Attributes:
+        params: the file of the parameters.
+        vram: bytes of a GPU that need not be here; None: of what is here.
+        tokens_per_second: how fast steps are; None: as measured, if they were.
+    """
+
+    params: Path
+    vram: int | None
+    tokens_per_second: float | None
+
+
+def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
+    """The plan of both phases, for a reader.
+
+    Raises:
+        UserError: params.yaml, the base's config.json or what `prepare` left cannot be used.
+    """
+    params = load_params(request.params)
+    network = network_of(workspace, params.base)
+    device = device_of(request.vram)
+    yield f"base       {params.base}: {network.source}"
+    yield f"clips      {longest_clips(workspace, params.prepare, 'train').source}"
+    yield f"device     {device.name}, {_gib(device.bytes)}"
+    for phases in _alike(params):
+        choices = choices_of(workspace, params, phases[0], network, device)
+        yield ""
+        yield from _own_lines(" and ".join(phases), choices)
+        yield from _disk_and_time_lines(workspace, params, phases, network, request.tokens_per_second)
+        yield ""
+        yield from table_lines(choices)
+        yield from recommended_lines(choices, phases)
+
+
+def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
+    """Of a phase that did not fit: the ways that need less than it does, as `plan_lines` shows them.
+
+    Raises:
+        UserError: as `plan_lines`.
+    """
+    params = load_params(workspace.params)
+    network, device = network_of(workspace, params.base), device_of(None)
+    choices = choices_of(workspace, params, name, network, device)
+    needed = device.needed(choices.own[1])
+    less = replace(choices, device=replace(device, bytes=min(device.bytes, needed - 1)))
+    yield f"{name} as it is: {_gib(needed)}, with all that is to lie there"
+    yield from table_lines(less)
+    yield from recommended_lines(less, (name,))
+
+
+def device_of(vram: int | None) -> Device:
+    """A GPU of that memory; else the one that is here; else this machine's processor."""
+    if vram is not None:
+        return Device(True, vram, "a GPU")
+    if torch.cuda.is_available():
+        return Device(True, torch.cuda.mem_get_info()[1], torch.cuda.get_device_name())
+    return Device(False, psutil.virtual_memory().total, "this machine's processor (of a GPU: --vram 8GiB)")
+
+
+def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: Network, device: Device) -> Choices:
+    """Of a phase.
+
+    Raises:
+        UserError: what `prepare` left is damaged.
+    """
+    train, evaluated = (longest_clips(workspace, params.prepare, split) for split in ("train", "eval"))
+    return Choices(network, params.phase(name), device, train, evaluated)
+
+
+def _alike(params: Params) -> list[tuple[PhaseName, ...]]:
+    """Phases whose memory is the same, together."""
+    first, second = (params.phase(name).model_dump(exclude=_NOT_IN_MEMORY) for name in PHASES)
+    return [PHASES] if first == second else [(name,) for name in PHASES]
+
+
+def _own_lines(title: str, choices: Choices) -> Iterator[str]:
+    phase, device = choices.phase, choices.device
+    training, memory = choices.own
+    trained, frozen = training.parameters
+    yield f"{title}: {_in_words(Way.of(phase))}, batches of {phase.batch_size}, {_a_step(phase)}"
+    yield f"    parameters trained, frozen{trained:>26,}{frozen:>17,}"
+    yield from (_row(label, size) for label, size in _parts(phase, memory) if size)
+    yield _row(f"peak, with {SPARE:.0%} to spare and what else lies there", device.needed(memory))
+    yield f"    {'fits' if device.fits(memory) else 'DOES NOT FIT'} in {_gib(device.bytes)}"
+
+
+def _parts(phase: PhaseParams, memory: Memory) -> Iterator[tuple[str, int]]:
+    yield "weights, in fp32", memory.weights
+    yield "their copies in bf16", memory.copies
+    yield "gradients", memory.gradients
+    yield f"moments ({phase.optim})", memory.moments
+    yield f"activations of a batch of {phase.batch_size}", memory.activations
+    yield "all tensors at the peak of a step", memory.step
+    yield "all tensors at the peak of an evaluation", memory.evaluation
+    yield "CUDA graphs, where there is room", memory.graphs
+
+
+def _row(label: str, size: int) -> str:
+    return f"    {label:<58}{_gib(size):>11}"
+
+
+def _gib(size: int) -> str:
+    """Bytes in the units that memory is sold in."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _in_words(way: Way) -> str:
+    checkpointing = "gradient checkpointing" if way.gradient_checkpointing else "no checkpointing"
+    return f"{way.method}, {way.precision}, {way.optim}, {checkpointing}"
+
+
+def _a_step(phase: PhaseParams) -> str:
+    return f"{clips_a_step(phase)} clips a step"
+
+
+def _disk_and_time_lines(
+    workspace: Workspace, params: Params, phases: tuple[PhaseName, ...], network: Network, rate: float | None
+) -> Iterator[str]:
+    stated = None if rate is None else (rate, "stated")
+    measured = measured_rate(workspace, params)
+    known = stated or (measured and (measured[0], f"measured in {measured[1]} here"))
+    for name in phases:
+        yield f"{name}: {_disk(workspace, params, name)}"
+        yield f"{name}: {_time(workspace, params, name, network, known)}"
+
+
+def _disk(workspace: Workspace, params: Params, name: PhaseName) -> str:
+    try:
+        ahead = unfinished(workspace, params)
+        before = ahead[: ahead.index(name)] if name in ahead else []
+        demands = Budget(workspace, params, Cache(workspace)).peak(name, before)
+    except UserError as error:
+        return f"disk at the peak not known: {error.title}"
+    sums = [f"{shown(demand.needed)} of the {shown(demand.free)} free on {demand.disk}" for demand in demands]
+    return f"disk at the peak {', '.join(sums)}" if sums else "disk at the peak known when prepare has run"
+
+
+def _time(
+    workspace: Workspace, params: Params, name: PhaseName, network: Network, rate: tuple[float, str] | None
+) -> str:
+    duration, epochs = duration_of(workspace, params, name, network), params.phase(name).epochs
+    if duration.steps is None:
+        return f"{epochs} epochs; how many steps is known when there are recordings in data/"
+    steps = f"{'' if duration.is_exact else 'about '}{duration.steps:,} steps in {epochs} epochs"
+    if rate is None:
+        return f"{steps}; hours are known by a rate: --tokens-per-second, or one measured here"
+    hours = duration.hours(rate[0])
+    if hours is None:
+        return f"{steps}; hours are known when prepare has run"
+    return f"{steps}, {hours:.1f} h at {rate[0]:,.0f} tokens/s ({rate[1]}), evaluations and saves aside"
+
+
+def table_lines(choices: Choices) -> Iterator[str]:
+    """What every way needs, by the size of a batch; in brackets what does not fit."""
+    columns = sizes(choices.phase)
+    yield f"GiB needed by batch size; in brackets what does not fit in {_gib(choices.device.bytes)}"
+    yield f"    {'method':<8}{'precision':<11}{'checkpointing':<15}{'optim':<10}" + "".join(f"{n:>8}" for n in columns)
+    for way, row in choices.table.items():
+        saves = "yes" if way.gradient_checkpointing else "no"
+        cells = [_cell(choices.device, row.get(size)) for size in columns]
+        yield f"    {way.method:<8}{way.precision:<11}{saves:<15}{way.optim:<10}" + "".join(cells).rstrip()
+
+
+def _cell(device: Device, memory: Memory | None) -> str:
+    if memory is None:
+        return f"{'':>8}"
+    needed = f"{device.needed(memory) / 2**30:.2f}"
+    return f"{needed:>8}" if device.fits(memory) else f"{f'({needed})':>8}"
+
+
+def recommended_lines(choices: Choices, phases: tuple[PhaseName, ...]) -> Iterator[str]:
+    """The quickest way that fits, as lines of params.yaml."""
+    found = choices.recommended
+    if found is None:
+        yield f"nothing fits in {_gib(choices.device.bytes)}: shorter clips (prepare.max_seconds) need less"
+        return
+    way, size = found
+    yield f"recommended: {_in_words(way)}, batches of {size}; a step has {clips_a_step(choices.phase)} clips as before"
+    yield f"in params.yaml, in {' and '.join(f'train_{name}' for name in phases)}:"
+    yield from (f"  {line}" for line in lines_to_paste(way, choices.phase, size))

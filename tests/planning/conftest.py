@@ -1,0 +1,1 @@
+from network_room import _deterministic, workspace  # noqa: F401

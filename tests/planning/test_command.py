@@ -1,0 +1,190 @@
+"""`xtts-finetune plan` as it is read."""
+
+import re
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from checkouts import Checkout
+from making.params import make_params, of_the_real_model
+from workbench import train
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.layout import CONFIG, VOCABULARY, Workspace
+from xtts_finetune.core.params import Params
+from xtts_finetune.planning.choices import parsed_size
+from xtts_finetune.planning.command import Request, less_lines, plan_lines
+from xtts_finetune.planning.longest import Clips, longest_batch
+from xtts_finetune.planning.network import network_of
+
+GIB = 1 << 30
+
+
+def write(workspace: Workspace, params: Params) -> None:
+    workspace.root.mkdir(exist_ok=True, parents=True)
+    workspace.params.write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
+
+
+def plan(workspace: Workspace, vram: int | None = 8 * GIB, rate: float | None = None) -> str:
+    return "\n".join(plan_lines(workspace, Request(workspace.params, vram, rate)))
+
+
+def own_part(workspace: Workspace, rate: float | None = None) -> str:
+    """What comes before the table, which takes longer."""
+    lines = plan_lines(workspace, Request(workspace.params, 8 * GIB, rate))
+    return "\n".join(takewhile(lambda line: not line.startswith("GiB needed"), lines))
+
+
+def test_of_prepared_clips(workspace: Workspace) -> None:
+    """9 clips, in batches of 2, 2 of them a step: 3 steps an epoch."""
+    write(workspace, make_params())
+    said = own_part(workspace, rate=10.0)
+    assert "mini: as prepared" in said
+    assert "the longest of prepared/train.jsonl" in said
+    assert re.search(r"phase1: 6 steps in 2 epochs, \d\.\d h at 10 tokens/s \(stated\)", said)
+    assert "\n    fits in 8.00 GiB\n" in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+def test_the_table_and_what_is_recommended(workspace: Workspace) -> None:
+    write(workspace, make_params())
+    said = plan(workspace)
+    rows = re.findall(
+        r"^    (?:full|lora) +(fp32|bf16) +(no|yes) +(adamw|adamw8bit)((?: +[\d.]+)+)$", said, re.MULTILINE
+    )
+    assert len(rows) == 16
+    assert all(len(cells.split()) == 4 for *_, cells in rows), "batches of 1, 2, 4 and 8"
+    lines = said[said.index("in params.yaml, in train_phase1 and train_phase2:") :].splitlines()[1:]
+    pasted = yaml.safe_load("\n".join(lines))
+    assert pasted == {
+        "batch_size": 4,
+        "accumulate": 1,
+        "optim": "adamw",
+        "precision": "fp32",
+        "gradient_checkpointing": False,
+    }
+    make_params(**pasted)
+
+
+@pytest.mark.slow
+def test_phases_that_differ_are_planned_apart(workspace: Workspace) -> None:
+    params = make_params()
+    write(
+        workspace, params.model_copy(update={"train_phase2": params.train_phase2.model_copy(update={"batch_size": 3})})
+    )
+    said = plan(workspace)
+    assert "phase1: full" in said
+    assert "phase2: full" in said
+    assert said.count("recommended:") == 2
+
+
+def test_adapters_where_all_of_it_does_not_fit(workspace: Workspace) -> None:
+    """The lines to paste make a phase of it."""
+    write(workspace, make_params())
+    needed = [
+        float(cell) for cell in re.findall(r"^    lora +fp32 +no +adamw +([\d.]+)", plan(workspace), re.MULTILINE)
+    ]
+    everything = [float(cell) for cell in re.findall(r"^    full .*?adamw\w* +([\d.]+)", plan(workspace), re.MULTILINE)]
+    vram = int((needed[0] + min(everything)) / 2 * GIB)
+    said = plan(workspace, vram=vram)
+    lines = said[said.index("in params.yaml, in train_phase1 and train_phase2:") :].splitlines()[1:]
+    pasted = yaml.safe_load("\n".join(lines))
+    assert (pasted["method"], pasted["train_only"], pasted["lora"]["rank"]) == ("lora", None, 16)
+    assert make_params(**pasted).train_phase1.trained.adapters
+
+
+def test_what_nothing_fits_in(workspace: Workspace) -> None:
+    write(workspace, make_params())
+    said = plan(workspace, vram=GIB // 4)
+    assert "DOES NOT FIT in 256 MiB" in said
+    assert "nothing fits in 256 MiB" in said
+    assert len(re.findall(r"\(0\.\d\d\)", said)) >= 8
+
+
+def test_the_rate_is_the_one_measured_here(workspace: Workspace) -> None:
+    params = make_params()
+    write(workspace, params)
+    assert "hours are known by a rate" in own_part(workspace)
+    train(workspace, params)
+    assert re.search(r"h at [\d,]+ tokens/s \(measured in phase1 here\)", own_part(workspace))
+
+
+@pytest.mark.parametrize("lines", [0, 20])
+def test_before_anything_is_there(tmp_path: Path, lines: int) -> None:
+    """XTTS v2's shapes are known without a file of it."""
+    workspace = Workspace(tmp_path / "new")
+    write(workspace, of_the_real_model(batch_size=1))
+    if lines:
+        (workspace.data / "wavs").mkdir(parents=True)
+        rows = "".join(f"clip{number}|Text {number}.\n" for number in range(lines))
+        (workspace.data / "metadata.csv").write_text(rows, encoding="utf-8")
+        for number in range(lines):
+            (workspace.data / "wavs" / f"clip{number}.wav").touch()
+    text = own_part(workspace, rate=1.0)
+    assert "of the published XTTS v2" in text
+    assert "441,018,563" in text
+    expected = "about 255 steps in 15 epochs" if lines else "15 epochs; how many steps is known when"
+    assert f"phase1: {expected}" in text  # 20 lines, 3 of them to evaluate
+    assert not lines or "hours are known when prepare has run" in text
+
+
+def test_of_the_base_s_own_files(published: Path) -> None:
+    network = network_of(Workspace(published.parents[1]), published.name)
+    assert network.source == f"of {published}"
+
+
+def test_damaged_files_of_a_base_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "base" / "mine"
+    folder.mkdir(parents=True)
+    (folder / CONFIG).write_text('{"model_args": {}}')
+    (folder / VOCABULARY).write_text("{}")
+    with pytest.raises(UserError, match="are not of an XTTS model") as error:
+        network_of(Workspace(tmp_path), "mine")
+    assert error.value.problems[0].where == str(folder)
+
+
+@pytest.mark.slow
+def test_less_than_a_run_needs(workspace: Workspace) -> None:
+    write(workspace, make_params(batch_size=8))
+    said = "\n".join(less_lines(workspace, "phase1"))
+    needed = re.search(r"phase1 as it is: ([\d.]+) GiB", said)
+    assert needed
+    assert re.search(rf"in brackets what does not fit in {needed[1]} GiB", said)
+    assert "in params.yaml, in train_phase1:" in said
+
+
+@pytest.mark.parametrize(("most", "clips"), [(None, 4), (10_000, 4), (1000, 4), (300, 1), (1, 1)])
+def test_a_batch_has_no_more_tokens_than_it_may(most: int | None, clips: int) -> None:
+    allowed = Clips.allowed(make_params().prepare)  # 250 codes and 200 text tokens each
+    batch = longest_batch(allowed, 4, most)
+    tokens = int(batch.text_lengths.sum() + batch.code_lengths.sum())
+    assert len(batch.text_lengths) == clips
+    assert tokens <= max(most or 1800, 450)
+    assert tokens == 1800 or (most and most < 1800)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("8GiB", 8 * GIB), ("8", 8 * GIB), ("7.5 gb", int(7.5 * GIB)), ("512MiB", GIB // 2)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parsed_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["eight", "", "-8GiB", "8TiB", "0", "8GiB free"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size of a memory"):
+        parsed_size(text)
+
+
+@pytest.mark.slow
+def test_as_it_is_typed(fresh: Checkout, tmp_path: Path) -> None:
+    wrong: Any = fresh.run("xtts-finetune", "plan", "--vram", "eight", code=2)
+    assert "'eight' is no size of a memory, as 8GiB is one" in wrong.stderr
+    missing = fresh.run("xtts-finetune", "plan", "--params", "none.yaml", code=2)
+    assert "none.yaml" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    said = fresh.run("xtts-finetune", "plan", "--vram", "8GiB")
+    assert "mini: as prepare will build it" in said.stdout
+    assert "recommended: full, fp32, adamw, no checkpointing, batches of 4" in said.stdout
