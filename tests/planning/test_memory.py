@@ -16,6 +16,7 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.data.batches import Batch
 from xtts_finetune.model import xtts
 from xtts_finetune.model.forward import set_dropout
+from xtts_finetune.model.trained import freeze
 from xtts_finetune.planning.longest import Clips
 from xtts_finetune.planning.memory import Memory, TracedTraining
 from xtts_finetune.planning.network import Network, network_of

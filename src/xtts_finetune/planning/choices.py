@@ -16,9 +16,8 @@ from xtts_finetune.planning.memory import Memory, TracedTraining
 from xtts_finetune.planning.network import Network
 from xtts_finetune.training.loss import EVAL_BATCH
 
-LORA = LoraParams(
-    rank=16, alpha=32.0, dropout=0.05, layers=["c_attn", "c_proj", "c_fc"], in_full=[]
-)  # if none are given
+# Adapters where the parameters describe none.
+LORA = LoraParams(rank=16, alpha=32.0, dropout=0.05, layers=["c_attn", "c_proj", "c_fc"], in_full=[])
 OPTIMISERS = ("adamw", "adamw8bit")
 MOST_SIZES = 5  # of batches that a step's clips are shared among: what has no room in the table is left out
 # What a device holds beside tensors: CUDA's context, its libraries and the workspaces of matrix products; of a process
