@@ -20,7 +20,7 @@ from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import Told, Versions, shown
 
 _VOCODER = f"{BUNDLE_BASE}/{VOCODER}"
-_NEEDED = [WEIGHTS, REFERENCE, SETTINGS, *(f"{BUNDLE_BASE}/{name}" for name in OF_BASE), _VOCODER]
+_NEEDED = [WEIGHTS, REFERENCE, SETTINGS, *(f"{BUNDLE_BASE}/{name}" for name in OF_BASE)]
 
 
 def registry_of(workspace: Workspace, params: Params) -> Versions | None:
@@ -45,16 +45,17 @@ def of_version(workspace: Workspace, params: Params, wanted: str) -> Source | No
     if registry is None or version is None:
         return None
     told, sizes, here = Told.of(version), registry.sizes(version), registry.own_folder(version)
-    lacking = [name for name in _NEEDED if name not in (*sizes, _VOCODER)]
+    lacking = [name for name in _NEEDED if name not in sizes]
     if lacking:
         raise _refusal(version, f"its files cannot be had: {', '.join(lacking)}")
+    names = {*_NEEDED, *(name for name in sizes if name.startswith(f"{BUNDLE_BASE}/"))}
     return Source(
         origin=_origin(version, told, params),
         has_vocoder=_VOCODER in sizes,  # mini's has a DVAE instead
         # of weights the file may have the trained ones alone
         bytes=max(sizes[WEIGHTS], WEIGHT_BYTES * (told.parameters or 0)) + sizes.get(_VOCODER, 0),
-        downloaded_bytes=0 if here else sum(sizes.get(name, 0) for name in _NEEDED),
-        open=lambda: _opened(here, workspace) if here else _downloaded(workspace, registry, version),
+        downloaded_bytes=0 if here else sum(sizes[name] for name in names),
+        open=lambda: _opened(here, workspace) if here else _downloaded(workspace, registry, version, sorted(names)),
         doubts=() if told.language else (f"its language is not recorded: {EXPORT_PAGE} has params.yaml's",),
     )
 
@@ -88,10 +89,10 @@ def _opened(bundle: Path, workspace: Workspace) -> Iterator[Files]:
 
 
 @contextmanager
-def _downloaded(workspace: Workspace, registry: Versions, version: Version) -> Iterator[Files]:
+def _downloaded(workspace: Workspace, registry: Versions, version: Version, names: list[str]) -> Iterator[Files]:
     with scratch_folder(workspace.downloads) as folder:
         print(f"fetching version {version.version} from {registry.store.uri}", flush=True)
-        registry.fetch(version, folder, _NEEDED)
+        registry.fetch(version, folder, names)
         yield _files(folder, workspace)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import BASE_INFO, CONFIG, MEL_STATS, VOCABULARY, VOCODER
+from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY
 from xtts_finetune.core.params import EvaluateParams
 
 TITLE = "nothing was exported"
@@ -43,7 +43,8 @@ class Files:
     @property
     def vouched(self) -> list[Path]:
         """Those that base.json knows by their SHA-256, beside it in prepared/ or a bundle."""
-        return [self.reference, *(self.base / name for name in (CONFIG, VOCABULARY, MEL_STATS, VOCODER))]
+        of_base = sorted(self.base.iterdir()) if self.base.is_dir() else []
+        return [self.reference, *(file for file in of_base if file.name not in (BASE_INFO, CODEC))]  # no sound is made
 
     def seen(self) -> list[tuple[int, ...]]:
         """By which it is known later whether any of them was replaced."""
