@@ -18,6 +18,9 @@ from making.recordings import BAD_CLIPS
 from making.workspaces import CLIPS
 from safetensors.numpy import load_file
 
+from xtts_finetune.checkpoints.identity import prepared_here
+from xtts_finetune.core.layout import Workspace
+
 EVAL_CLIPS = int(0.15 * CLIPS)
 PHASES = {"phase1": range(6), "phase2": range(6, 9)}  # steps of 3 an epoch, from 0
 ONE_RUN_EACH = {"phase1": 1, "phase2": 1, "evaluate": 1}
@@ -56,6 +59,10 @@ def test_prepare_leaves_features_the_base_and_a_voice(finished: Checkout) -> Non
         *(f"base/{name}" for name in base),
     ]
     assert finished.files("prepared") == sorted(f"prepared/{name}" for name in names)
+    vouched = {name: sha256(finished.root / "prepared" / name) for name in names if name.partition("/")[0] == "base"}
+    del vouched["base/base.json"]
+    vouched["reference.wav"] = sha256(finished.root / "prepared/reference.wav")
+    assert finished.json("prepared/base/base.json")["digests"] == vouched
 
 
 def test_the_base_says_how_much_of_it_is_trained(finished: Checkout) -> None:
@@ -90,7 +97,10 @@ def test_each_phase_leaves_its_states_and_its_best(finished: Checkout) -> None:
     for phase in PHASES:
         model = finished.root / "models" / phase
         assert finished.files(f"models/{phase}") == [f"models/{phase}/model.json", f"models/{phase}/model.safetensors"]
-        assert finished.json(f"models/{phase}/model.json")["sha256"] == sha256(model / "model.safetensors")
+        card = finished.json(f"models/{phase}/model.json")
+        assert card["sha256"] == sha256(model / "model.safetensors")
+        assert card["trained_with"] == prepared_here(Workspace(finished.root))
+        assert len(card["trained_with"]) == 3
 
 
 def test_the_running_phases_folders_are_gone_when_dvc_has_their_outs(finished: Checkout) -> None:
@@ -227,6 +237,7 @@ def test_only_the_best_is_registered(finished: Checkout) -> None:
         "phase": best,
         "step": str(card["step"]),
         "base": "mini",
+        "language": "en",
         "model_sha256": card["sha256"],
         "git_commit": finished.run("git", "rev-parse", "HEAD").stdout.strip(),
         "data_md5": finished.lock()["prepare"]["data"]["md5"],

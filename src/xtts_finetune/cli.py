@@ -156,8 +156,11 @@ def export(
 
     The folder gets XTTS v2's files: config.json, vocab.json, model.pth (1.87 GB, with --half 0.93) and
     speakers_xtts.pth, with your voice in it as the evaluation's samples have it; and README.md, which says how to speak
-    with it, what it scored and where it came from. The optimiser's state stays here. Weights that are not what was
-    recorded of them are refused, and the folder has its name only when all of it is there.
+    with it, what it scored and where it came from. The optimiser's state stays here, and no GPU is used.
+
+    All that goes in is checked by its SHA-256. A phase or a step speaks with the voice and the base in prepared/, and
+    is refused where these are not what it was trained with; a registered version has its own. The folder has its name
+    only when all of it is there, and takes the place of nothing but an empty one.
 
     For bases with XTTS v2's vocoder: mini is none. Licence: what is trained from XTTS v2 is for non-commercial use.
     """

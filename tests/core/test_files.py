@@ -26,6 +26,7 @@ from xtts_finetune.core.files import (
     write_text,
 )
 from xtts_finetune.core.processes import ProcessMark
+from xtts_finetune.core.removal import remove
 
 
 class Interrupted(BaseException):
@@ -188,6 +189,70 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_one_before(
     with pytest.raises(OSError, match="No space"), published_folder(path) as folder:
         (folder / "new").write_text("new")
     assert names(tmp_path) == ["out", "out/old"]
+
+
+def replaced_by_a_process_that_dies(path: Path, name: str) -> None:
+    """At its second call of `os.<name>`: what was the second rename, or the removal of what was replaced."""
+    code = f"""
+import os, sys
+from pathlib import Path
+from xtts_finetune.core.files import published_folder
+real, calls = os.{name}, []
+def die(*arguments, **options):
+    calls.append(arguments)
+    if len(calls) == 2:
+        os._exit(9)
+    return real(*arguments, **options)
+with published_folder(Path(sys.argv[1])) as folder:
+    (folder / "new").touch()
+    os.{name} = die
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code, str(path)], env=environment).returncode == 9
+
+
+def folder_of(path: Path, *files: str) -> None:
+    path.mkdir()
+    for name in files:
+        (path / name).write_text(name)
+
+
+def test_a_folder_that_was_moved_aside_when_a_kill_came_has_its_name_again(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    folder_of(path, "old")
+    replaced_by_a_process_that_dies(path, "rename")
+    assert not path.exists()
+    with pytest.raises(OSError, match="not empty"), published_folder(path, replaces=False) as folder:
+        assert names(path) == ["old"]
+        (folder / "new").touch()
+    assert names(tmp_path) == ["out", "out/old"]
+
+
+def test_what_was_half_removed_does_not_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    folder_of(path, "a", "b", "c")
+    replaced_by_a_process_that_dies(path, "unlink")
+    assert names(path) == ["new"]
+    discard(path)
+    discard_leftovers(path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("theirs", ["file", "folder"])
+def test_a_folder_that_is_to_replace_nothing(tmp_path: Path, theirs: str) -> None:
+    path = tmp_path / "out"
+    with pytest.raises(OSError), published_folder(path, replaces=False) as folder:
+        (folder / "new").touch()
+        if theirs == "file":
+            path.touch()
+        else:
+            folder_of(path, "theirs")
+    assert names(tmp_path) == (["out"] if theirs == "file" else ["out", "out/theirs"])
+    remove(path)
+    with published_folder(path, replaces=False) as folder:
+        (folder / "new").touch()
+        path.mkdir()  # an empty one is as good as none
+    assert names(tmp_path) == ["out", "out/new"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link", "nothing"])

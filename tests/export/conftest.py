@@ -13,11 +13,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xtts_finetune.checkpoints.checkpoint import Contents
-from xtts_finetune.checkpoints.identity import Record, identity_of
+from xtts_finetune.checkpoints.identity import TRAINED_WITH, Identity, Record, identity_of, trained_with
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.constants import SAMPLE_RATE
+from xtts_finetune.core.digests import DIGESTS, digests_of
 from xtts_finetune.core.files import link_tree, sha256_file, write_json
-from xtts_finetune.core.layout import MODEL_CARD, OPTIMIZER, REFERENCE, WEIGHTS, Workspace
+from xtts_finetune.core.layout import (
+    BASE_INFO,
+    CONFIG,
+    MEL_STATS,
+    MODEL_CARD,
+    OPTIMIZER,
+    REFERENCE,
+    WEIGHTS,
+    PhaseName,
+    Workspace,
+)
 from xtts_finetune.core.params import load_params
 from xtts_finetune.model.base import Base
 
@@ -38,11 +49,20 @@ def trained(imported: Workspace, clips: list[tuple[Path, str]], tmp_path_factory
     list_features(workspace)
     spoken = np.concatenate([soundfile.read(path, dtype="float32")[0] for path, _ in clips[:3]])
     soundfile.write(workspace.prepared / REFERENCE, spoken, SAMPLE_RATE, subtype="PCM_16")
-    gpt = Base(workspace.prepared / "base", imported.root).gpt()
+    base = Base(workspace.prepared / "base", imported.root)
+    vouched = {"files": {name: sha256_file(base.folder / name) for name in (CONFIG, MEL_STATS)}}
+    write_json(base.folder / BASE_INFO, base.info | vouched | {DIGESTS: digests_of(workspace.prepared)})
+    gpt = base.gpt()
     weights = {name: tensor + 0.001 for name, tensor in gpt.state_dict().items()}
     _export_best(workspace, weights)
     _save_states(workspace, weights)
     return workspace
+
+
+def _identity(workspace: Workspace, phase: PhaseName) -> Identity:
+    identity = identity_of(workspace, load_params(workspace.params), phase)
+    assert identity
+    return identity
 
 
 def _export_best(workspace: Workspace, weights: dict[str, Tensor]) -> None:
@@ -53,14 +73,13 @@ def _export_best(workspace: Workspace, weights: dict[str, Tensor]) -> None:
     figures = {"mel_ce": 4.25, "text_ce": 3.5, "text_ce_weighted": 0.035}
     digest = sha256_file(model / WEIGHTS)
     card = {"phase": "phase1", "base": BASE, "sha256": digest, "step": 201, "last_step": 210, "eval": figures}
-    write_json(model / MODEL_CARD, {**card, "params": {"seed": 1}})
+    beside = trained_with(workspace, _identity(workspace, "phase1"))
+    write_json(model / MODEL_CARD, {**card, TRAINED_WITH: beside, "params": {"seed": 1}})
 
 
 def _save_states(workspace: Workspace, weights: dict[str, Tensor]) -> None:
     """Of phase 2, which is under way: a best, and a state after it."""
-    identity = identity_of(workspace, load_params(workspace.params), "phase2")
-    assert identity
-    record = Record(identity)
+    record = Record(_identity(workspace, "phase2"))
     best = {"best_step": 220, "best_mel_ce": 4.125, "best_text_ce": 3.25}
     for step in (220, 230):
         contents = Contents(

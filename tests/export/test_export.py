@@ -14,19 +14,20 @@ import torch
 import TTS.tts.models.xtts
 from damage import replace_flipped
 from exporting import FILES, export, refused
-from making.prepared import TEXT
+from making.prepared import TEXT, list_features
 from safetensors.torch import load_file
 from TTS.tts.configs.xtts_config import XttsConfig
 from TTS.tts.models.xtts import Xtts
 
-from xtts_finetune.core.files import write_json
-from xtts_finetune.core.layout import MODEL_CARD, REFERENCE, WEIGHTS, Workspace
+from xtts_finetune.core.files import read_json, write_json, write_text
+from xtts_finetune.core.layout import BASE_INFO, MODEL_CARD, REFERENCE, WEIGHTS, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.data.batches import torch_seed
-from xtts_finetune.export import coqui
+from xtts_finetune.export import command, coqui
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.published import PUBLISHED
 from xtts_finetune.model.xtts import GPT
+from xtts_finetune.speech import speaker
 from xtts_finetune.speech.speaker import TOP_K, Speaker
 
 FAR = f"phase1@{5000 * '9'}"  # Python reads no number of so many digits
@@ -40,6 +41,24 @@ def loaded(folder: Path) -> Xtts:
     model = Xtts(config)
     model.load_checkpoint(config, checkpoint_dir=folder)
     return model
+
+
+def card(workspace: Workspace) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(workspace.model("phase1") / MODEL_CARD)
+    return content
+
+
+def change_card(workspace: Workspace, **changes: Any) -> None:
+    write_json(workspace.model("phase1") / MODEL_CARD, card(workspace) | changes)
+
+
+def base_info(workspace: Workspace) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(workspace.prepared / "base" / BASE_INFO)
+    return content
+
+
+def change_base(workspace: Workspace, **changes: Any) -> None:
+    write_json(workspace.prepared / "base" / BASE_INFO, base_info(workspace) | changes)
 
 
 def read(path: str, rate: int) -> torch.Tensor:
@@ -156,15 +175,18 @@ def test_its_page_says_what_it_is(exported: Path, trained: Workspace) -> None:
     for figure in ("models/phase1", "phase1, 201", digest, "../base/small", "4.250", "3.500 (× 0.01: 0.0350)"):
         assert figure in page
     assert "fp16" not in page
-    card = json.loads((exported / "export.json").read_text())
-    assert (card["phase"], card["step"], card["sha256"], card["speaker"]) == ("phase1", 201, digest, "anna")
-    assert "non-commercial use only" in (exported / "LICENSE.txt").read_text(encoding="utf-8")
+    said = json.loads((exported / "export.json").read_text())
+    assert (said["phase"], said["step"], said["sha256"], said["speaker"]) == ("phase1", 201, digest, "anna")
+    licence = (exported / "LICENSE.txt").read_text(encoding="utf-8")
+    assert "non-commercial use only" in licence
+    assert "what it says, is to get these terms with it" in licence
+    assert "when it was evaluated" not in page
 
 
 def test_a_base_that_is_xtts_v2_has_its_licence(workspace: Workspace, tmp_path: Path) -> None:
-    info = json.loads((workspace.prepared / "base" / "base.json").read_text())
-    info["gpt"]["sha256"] = PUBLISHED["model.pth"]
-    write_json(workspace.prepared / "base" / "base.json", info)
+    digest = PUBLISHED["model.pth"]
+    change_base(workspace, gpt=base_info(workspace)["gpt"] | {"sha256": digest})
+    change_card(workspace, trained_with=card(workspace)["trained_with"] | {"base_weights": digest})
     export(workspace, tmp_path / "anna")
     assert "XTTS v2's licence holds for it" in (tmp_path / "anna" / "LICENSE.txt").read_text(encoding="utf-8")
 
@@ -178,7 +200,8 @@ def test_a_step_is_exported_without_its_optimiser(workspace: Workspace, tmp_path
     assert not any("moments" in name or "exp_avg" in name for name in content)
     page = (tmp_path / "anna" / "README.md").read_text(encoding="utf-8")
     assert ("4.125" in page) == (step == 220)
-    assert ("not known of this step" in page) == (step == 230)
+    assert ("| Text CE | not known |" in page) == (step == 230)
+    assert "nobody need have heard it" in page
 
 
 def test_unasked_it_is_the_newest_phases(workspace: Workspace, tmp_path: Path) -> None:
@@ -197,7 +220,7 @@ def test_an_unknown_model_is_refused_with_those_that_there_are(workspace: Worksp
 
 
 def test_mini_is_no_xtts(workspace: Workspace, tmp_path: Path) -> None:
-    write_json(workspace.prepared / "base" / "base.json", {"vocoder": "griffin_lim"})
+    change_base(workspace, vocoder="griffin_lim")
     said = refused(workspace, tmp_path / "anna")
     assert "no XTTS: it speaks by Griffin and Lim" in said
     assert "base in params.yaml" in said
@@ -214,9 +237,9 @@ def test_weights_that_are_not_what_was_recorded(workspace: Workspace, tmp_path: 
 
 
 def test_a_card_that_cannot_be_read(workspace: Workspace, tmp_path: Path) -> None:
-    card = workspace.model("phase1") / MODEL_CARD
-    card.write_text("{")
-    assert f"{card}\n      cannot be read" in refused(workspace, tmp_path / "anna")
+    place = workspace.model("phase1") / MODEL_CARD
+    place.write_text("{")
+    assert f"{place}\n      cannot be read" in refused(workspace, tmp_path / "anna")
 
 
 def test_a_model_of_another_base(workspace: Workspace, tmp_path: Path) -> None:
@@ -227,19 +250,95 @@ def test_a_model_of_another_base(workspace: Workspace, tmp_path: Path) -> None:
 
 def test_a_step_of_a_run_that_began_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
     """As when the base was changed, and the run before has yet to be moved aside."""
-    card = json.loads((workspace.model("phase1") / MODEL_CARD).read_text())
-    write_json(workspace.model("phase1") / MODEL_CARD, card | {"sha256": "f" * 64})
-    assert "was trained from other weights" in refused(workspace, tmp_path / "anna", "phase2@230")
+    change_card(workspace, sha256="f" * 64)
+    said = refused(workspace, tmp_path / "anna", "phase2@230")
+    assert "it cannot be told whether it was trained with the base weights in prepared/" in said
 
 
-def test_weights_that_training_replaces_meanwhile(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [("data", "recordings"), ("base_files", "base files"), ("base_weights", "base weights")],
+)
+@pytest.mark.parametrize("what", ["phase1", "phase2@230"])
+def test_what_another_voice_or_base_is_prepared_for(
+    workspace: Workspace, tmp_path: Path, entry: str, words: str, what: str
 ) -> None:
-    def train_on(*arguments: Any) -> dict[str, torch.Tensor]:
-        content = (workspace.model("phase1") / WEIGHTS).read_bytes()
-        (workspace.model("phase1") / WEIGHTS).unlink()
-        (workspace.model("phase1") / WEIGHTS).write_bytes(content)
+    """As when `dvc repro` has come to phase 1 of other recordings, or a version was restored beside them."""
+    if entry == "data":
+        list_features(workspace, **{"train.jsonl": "of other recordings"})
+    elif entry == "base_files":
+        change_base(workspace, files=base_info(workspace)["files"] | {"config.json": "another"})
+    else:
+        change_base(workspace, gpt=base_info(workspace)["gpt"] | {"sha256": "another"})
+    said = refused(workspace, tmp_path / "anna", what)
+    assert f"was trained with other {words}" in said
+    assert said.count("remedy: export its registered version") == 1
+
+
+@pytest.mark.parametrize("what", ["phase1", "phase2@230"])
+def test_a_model_that_does_not_say_what_it_was_trained_with(workspace: Workspace, tmp_path: Path, what: str) -> None:
+    """Of a version before."""
+    change_card(workspace, trained_with={})
+    assert "it cannot be told whether it was trained with the base weights" in refused(workspace, tmp_path / "a", what)
+    change_card(workspace, trained_with=None)
+    assert refused(workspace, tmp_path / "a", what)
+
+
+def test_what_prepare_left_is_damaged(workspace: Workspace, tmp_path: Path) -> None:
+    write_text(workspace.prepared / "features.json", "{")
+    assert f"{workspace.prepared}\n      cannot be read" in refused(workspace, tmp_path / "anna")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reference.wav", "base/config.json", "base/vocab.json", "base/mel_stats.safetensors", "base/vocoder.safetensors"],
+)
+def test_a_flipped_bit_in_what_it_speaks_with(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    replace_flipped(workspace.prepared / name)
+    said = refused(workspace, tmp_path / "anna")
+    assert f"{workspace.prepared / name}\n      is damaged" in said
+
+
+def test_what_nobody_wrote_a_digest_of_is_named(workspace: Workspace, tmp_path: Path) -> None:
+    """As `prepare` of a version before."""
+    assert "not checked" not in export(workspace, tmp_path / "anna")
+    change_base(workspace, digests={})
+    assert "not checked, as no SHA-256 of theirs" in export(workspace, tmp_path / "old")
+    assert (tmp_path / "old" / "model.pth").read_bytes() == (tmp_path / "anna" / "model.pth").read_bytes()
+
+
+def test_a_gpu_that_trains_is_left_alone(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speaker, "pick_device", lambda: torch.device("cuda"))
+    export(workspace, tmp_path / "anna")
+
+
+@pytest.mark.parametrize(
+    "name", ["models/phase1/model.safetensors", "prepared/reference.wav", "prepared/base/base.json"]
+)
+def test_files_that_are_replaced_meanwhile(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """By a `dvc repro` that goes on."""
+
+    def go_on(*arguments: Any) -> dict[str, torch.Tensor]:
+        content = (workspace.root / name).read_bytes()
+        (workspace.root / name).unlink()
+        (workspace.root / name).write_bytes(content)
         return {}
 
-    monkeypatch.setattr(coqui, "_voice", train_on)
+    monkeypatch.setattr(coqui, "_voice", go_on)
+    assert "was replaced, or let go" in refused(workspace, tmp_path / "anna")
+
+
+def test_recordings_that_are_prepared_anew_before_it_reads(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found to be its own voice is another by then."""
+
+    def prepare_anew(*_: Any) -> None:
+        content = (workspace.prepared / REFERENCE).read_bytes()
+        (workspace.prepared / REFERENCE).unlink()
+        (workspace.prepared / REFERENCE).write_bytes(content)
+
+    monkeypatch.setattr(command, "preflight_export", prepare_anew)
     assert "was replaced, or let go" in refused(workspace, tmp_path / "anna")

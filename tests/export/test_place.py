@@ -3,7 +3,11 @@
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +15,11 @@ from checkouts import Checkout, killed_on_failure
 from exporting import FILES, export, refused
 from small_disks import small_disk
 
+from xtts_finetune.core import files
 from xtts_finetune.core.errors import DiskFull, UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.export import command
+from xtts_finetune.core.processes import ProcessMark
+from xtts_finetune.export import command, coqui, place
 from xtts_finetune.export.place import free_place
 
 pytestmark = pytest.mark.usefixtures("deterministic")
@@ -77,6 +83,89 @@ def test_an_earlier_export_is_replaced_by_force_alone(workspace: Workspace, tmp_
     (tmp_path / "anna" / "mine.wav").unlink()
     (tmp_path / "anna" / "export.json").write_text("{}")  # somebody's XTTS v2, as far as names tell
     assert "which would be lost: no export" in refused(workspace, tmp_path / "anna", force=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_comes_to_be_there_meanwhile_stays(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    def put(*_: object) -> dict[str, object]:
+        (tmp_path / "anna").mkdir()
+        (tmp_path / "anna" / "film.mkv").touch()
+        return {}
+
+    monkeypatch.setattr(coqui, "_voice", put)
+    with pytest.raises(UserError, match=r"which would be lost: film\.mkv"):
+        export(workspace, tmp_path / "anna", force=force)
+    assert sorted(os.listdir(tmp_path)) == ["anna", workspace.root.name]
+    assert os.listdir(tmp_path / "anna") == ["film.mkv"]
+
+
+def test_what_comes_to_be_there_in_the_last_instant_stays(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(path: Path) -> None:
+        (tmp_path / "anna").mkdir(exist_ok=True)
+        (tmp_path / "anna" / "film.mkv").touch()
+
+    export(workspace, tmp_path / "another")  # writes JSON and text, too
+    monkeypatch.setattr(place, "published_folder", put_before_the_rename(monkeypatch, put))
+    with pytest.raises(UserError, match=r"which would be lost: film\.mkv"):
+        export(workspace, tmp_path / "anna")
+    assert os.listdir(tmp_path / "anna") == ["film.mkv"]
+
+
+def put_before_the_rename(monkeypatch: pytest.MonkeyPatch, put: Callable[[Path], None]) -> Callable[..., Any]:
+    """published_folder, of which the first file to be fsynced is the sign that all looks have been taken."""
+
+    @contextmanager
+    def published(path: Path, replaces: bool) -> Iterator[Path]:
+        with files.published_folder(path, replaces) as folder:
+            yield folder
+            monkeypatch.setattr(files, "fsync_path", put)
+
+    return published
+
+
+def test_one_export_at_a_time(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    voice = coqui._voice
+
+    def another(*arguments: Any) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(coqui, "_voice", voice)
+        said.append(refused(workspace, tmp_path / "anna", "phase2@230", force=True))
+        export(workspace, tmp_path / "bob", "phase2@230")
+        return voice(*arguments)
+
+    monkeypatch.setattr(coqui, "_voice", another)
+    export(workspace, tmp_path / "anna")
+    assert "another export to there is under way" in said[0]
+    assert sorted(os.listdir(tmp_path)) == sorted(["anna", "bob", workspace.root.name])
+    assert sorted(os.listdir(tmp_path / "anna")) == FILES
+
+
+def test_an_earlier_export_that_a_kill_left_without_its_name(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two renames of --force."""
+    voices = tmp_path / "voices"
+    export(workspace, voices / "anna", speaker="Anna")
+    own = ProcessMark.own()
+    (voices / "anna").rename(voices / f".anna.{replace(own, started=own.started - 1)}.1a2b.aside.tmp")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="holds an earlier export"):
+        patch.setattr(coqui, "write_model", lambda *_: pytest.fail("minutes of work, and then it is refused"))
+        export(workspace, voices / "anna")
+    assert os.listdir(voices) == ["anna"]
+    assert list(torch.load(voices / "anna" / "speakers_xtts.pth", weights_only=True)) == ["Anna"]
+    export(workspace, voices / "anna", force=True)
+    assert os.listdir(voices) == ["anna"]
+
+
+def test_the_voice_is_called_as_the_folder_was_typed(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "on the disk").mkdir()
+    (tmp_path / "anna").symlink_to("on the disk")
+    export(workspace, tmp_path / "anna")
+    assert list(torch.load(tmp_path / "on the disk" / "speakers_xtts.pth", weights_only=True)) == ["anna"]
 
 
 def test_a_disk_without_room_is_refused_with_the_sum(workspace: Workspace, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from damage import replace_flipped
 from exporting import export, refused
+from making.prepared import list_features
 from safetensors.torch import load_file
 
-from xtts_finetune.core.layout import MODEL_CARD, WEIGHTS, Workspace
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import MODEL_CARD, REFERENCE, WEIGHTS, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.stages.bundle import bundle_of
@@ -31,10 +33,22 @@ def registered(workspace: Workspace, tmp_path: Path) -> Workspace:
     store = open_store(workspace, params.tracking)
     run = store.client.create_run(store.experiment_id).info.run_id
     digest = json.loads((bundle / MODEL_CARD).read_text())["sha256"]
-    tags = {"phase": "phase1", "step": "201", "base": params.base}
+    tags = {"phase": "phase1", "step": "201", "base": params.base, "language": "de"}
     figures = {"eval/mel_ce": 4.25, "eval/text_ce": 3.5}
     register_best(store, run, params.registry.model_name, bundle, SERVING_CODE, digest, tags, figures)
     return workspace
+
+
+def edit(registered: Workspace, **tags: str) -> None:
+    """As anybody can, on the version's page."""
+    params = load_params(registered.params)
+    client = open_store(registered, params.tracking).client
+    for name, text in tags.items():
+        client.set_model_version_tag(params.registry.model_name, "1", name, text)
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_it_needs_nothing_else_of_the_workspace(registered: Workspace, tmp_path: Path) -> None:
@@ -51,8 +65,53 @@ def test_it_needs_nothing_else_of_the_workspace(registered: Workspace, tmp_path:
         assert all(torch.equal(content[f"gpt.{name}"], value) for name, value in weights.items())
         for name in ("model.pth", "speakers_xtts.pth", "config.json", "vocab.json", "LICENSE.txt"):
             assert (folder / name).read_bytes() == (tmp_path / "phase" / name).read_bytes()
-    assert "4.250" in (tmp_path / "champion" / "README.md").read_text(encoding="utf-8")
+    assert "4.250" in page_of(tmp_path / "champion")
+    assert "the settings that the model was heard with when it was evaluated" in page_of(tmp_path / "champion")
+    assert "language='de'" in page_of(tmp_path / "champion")  # params.yaml says en
     assert "1               version 1 (candidate, champion)" in refused(registered, tmp_path / "other", "7")
+
+
+def test_its_own_voice_goes_with_it_whatever_is_prepared(registered: Workspace, tmp_path: Path) -> None:
+    export(registered, tmp_path / "phase", "phase1", speaker="anna")
+    list_features(registered, **{"train.jsonl": "of Bob"})
+    replace_flipped(registered.prepared / REFERENCE)  # the bundle has a copy
+    said = refused(registered, tmp_path / "bob", "phase1")
+    assert "was trained with other recordings" in said
+    assert "export its registered version" in said
+    export(registered, tmp_path / "anna", "champion")
+    for name in ("model.pth", "speakers_xtts.pth"):
+        assert (tmp_path / "anna" / name).read_bytes() == (tmp_path / "phase" / name).read_bytes()
+
+
+def test_tags_that_somebody_edited(registered: Workspace, tmp_path: Path) -> None:
+    edit(registered, step="12a", eval_mel_ce="4,25", parameters="x", language="Klingon")
+    said = export(registered, tmp_path / "anna", "1")
+    assert "version 1 (candidate, champion): the best of phase1\n" in said
+    assert "its language is not recorded: README.md has params.yaml's" in said
+    for row in ("| phase, step | phase1, not known |", "evaluation | not known |", "| Text CE | 3.500"):
+        assert row in page_of(tmp_path / "anna")
+    assert "language='en'" in page_of(tmp_path / "anna")
+    assert "1               version 1 (candidate, champion)" in refused(registered, tmp_path / "other", "7")
+
+
+@pytest.mark.parametrize("tag", ["phase", "base"])
+def test_tags_that_cannot_be_shown(registered: Workspace, tmp_path: Path, tag: str) -> None:
+    edit(registered, **{tag: "\x1b[2Jphase1"})
+    said = refused(registered, tmp_path / "anna", "1")
+    assert f"its tag {tag} has characters that cannot be shown" in said
+    assert "\x1b" not in said
+    assert "\x1b" not in refused(registered, tmp_path / "anna", "7")
+
+
+@pytest.mark.parametrize("name", ["vocoder.safetensors", "vocab.json", "base.json", REFERENCE])
+def test_what_it_speaks_with_is_damaged(registered: Workspace, tmp_path: Path, name: str) -> None:
+    [file] = registered.artifacts.rglob(name)
+    if name == "base.json":
+        write_text(file, "{")
+        assert "cannot be read" in refused(registered, tmp_path / "anna", "champion")
+    else:
+        replace_flipped(file)
+        assert f"{file}\n      is damaged" in refused(registered, tmp_path / "anna", "champion")
 
 
 def test_damaged_or_gone(registered: Workspace, tmp_path: Path) -> None:

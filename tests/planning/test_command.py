@@ -83,12 +83,13 @@ def test_phases_that_differ_are_planned_apart(workspace: Workspace) -> None:
 def test_adapters_where_all_of_it_does_not_fit(workspace: Workspace) -> None:
     """The lines to paste make a phase of it."""
     write(workspace, make_params())
-    needed = [
-        float(cell) for cell in re.findall(r"^    lora +fp32 +no +adamw +([\d.]+)", plan(workspace), re.MULTILINE)
-    ]
-    everything = [float(cell) for cell in re.findall(r"^    full .*?adamw\w* +([\d.]+)", plan(workspace), re.MULTILINE)]
-    vram = int((needed[0] + min(everything)) / 2 * GIB)
-    said = plan(workspace, vram=vram)
+    before = plan(workspace)
+    of_adapters, of_all = (
+        min(float(cell) for cell in re.findall(rf"^    {method} .*?adamw\w* +([\d.]+)", before, re.MULTILINE))
+        for method in ("lora", "full")
+    )
+    assert of_adapters < of_all
+    said = plan(workspace, vram=int((of_adapters + of_all) / 2 * GIB))
     lines = said[said.index("in params.yaml, in train_phase1 and train_phase2:") :].splitlines()[1:]
     pasted = yaml.safe_load("\n".join(lines))
     assert (pasted["method"], pasted["train_only"], pasted["lora"]["rank"]) == ("lora", None, 16)

@@ -13,7 +13,7 @@ from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import register_best
 
-BASE = ("base.json", "config.json", "vocab.json", "mel_stats.safetensors", "vocoder.safetensors")
+BASE = ("base.json", "config.json", "vocab.json", "mel_stats.safetensors", "more.safetensors", "vocoder.safetensors")
 
 
 @pytest.mark.slow

@@ -14,12 +14,12 @@ from making.params import make_params
 from torch import Tensor
 from workbench import make_run, outcome, rows_of, stop_of, train
 
-from xtts_finetune.checkpoints.identity import Record
+from xtts_finetune.checkpoints.identity import Record, prepared_here
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.files import read_json, write_json
+from xtts_finetune.core.layout import BASE_INFO, MODEL_CARD, PHASES, Workspace
 from xtts_finetune.data.batches import eval_groups, voice_prompts
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.tracking.curve import as_text
@@ -272,6 +272,17 @@ def test_patience(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None
     # What is exported is the model of step 3, not the last.
     last = outcome(workspace)["last state"]["model.safetensors"]
     assert read_json(workspace.model("phase1") / "model.json")["sha256"] != last
+
+
+def test_a_model_says_what_it_was_trained_with(workspace: Workspace) -> None:
+    """Also of phase 2, which begins with another model's weights."""
+    base = workspace.prepared / "base" / BASE_INFO
+    write_json(base, read_json(base) | {"files": {"config.json": "of its config"}})
+    here = prepared_here(workspace)
+    assert here.keys() == {"data", "base_files", "base_weights"}
+    for phase in PHASES:
+        train(workspace, make_params(epochs=1), name=phase)
+        assert read_json(workspace.model(phase) / MODEL_CARD)["trained_with"] == here
 
 
 def test_the_last_clips_of_an_epoch_count(workspace: Workspace) -> None:

@@ -18,6 +18,7 @@ from xtts_finetune.core.layout import (
 )
 from xtts_finetune.core.params import Params
 
+TRAINED_WITH = "trained_with"  # the entry of a MODEL_CARD
 FORMAT = 2  # of a state; 1 had no number, and keyed the optimiser's moments by index
 KEY_DIGITS = 16
 _DIGESTS = ("data", "initial_weights", "base_files")
@@ -170,6 +171,42 @@ def origin_of(workspace: Workspace) -> dict[str, str]:
         "the base": sha256_json([sha256_file(file) for file in files if file.is_file()]),
         "the code": code_digest(),
     }
+
+
+def prepared_here(workspace: Workspace) -> dict[str, str]:
+    """SHA-256 of what `prepare` left for a model: of the recordings' features, the base's files and its weights.
+
+    What versions of before did not write down is left out.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: what it left is damaged.
+    """
+    features, start = workspace.prepared / FEATURES, _start(workspace, "phase1")
+    data = _features_digest(read_json(features)) if features.is_file() else None
+    files, weights = (start.get("base_files"), start["initial_weights"]) if start else (None, None)
+    return _known(data, files, weights)
+
+
+def trained_with(workspace: Workspace, run: Identity) -> dict[str, str]:
+    """The same of what a run was trained with: only beside that its models speak as they learnt to.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: the card of phase 1, which knows where phase 2 began, is damaged.
+    """
+    data, files, start = (run.trajectory.get(name) for name in ("data", "base_files", "initial_weights"))
+    return _known(data, files, start if run.phase == "phase1" else _base_of(workspace, start))
+
+
+def _base_of(workspace: Workspace, start: Any) -> Any:
+    """The base's weights from which phase 1 made `start`; None where models/phase1 is another by now."""
+    card = workspace.model("phase1") / MODEL_CARD
+    content = read_json(card) if card.is_file() else {}
+    return content.get(TRAINED_WITH, {}).get("base_weights") if content.get("sha256") == start else None
+
+
+def _known(data: Any, files: Any, weights: Any) -> dict[str, str]:
+    digests = {"data": data, "base_files": files, "base_weights": weights}
+    return {name: digest for name, digest in digests.items() if isinstance(digest, str)}
 
 
 def _features_digest(digests: dict[str, str]) -> str:

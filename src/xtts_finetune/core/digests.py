@@ -1,10 +1,22 @@
-"""SHA-256 of large files that do not change: computed once for each content."""
+"""SHA-256 of files that do not change: of large ones computed once for each content."""
 
 from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.disk import is_disk_full, is_refused
 from xtts_finetune.core.files import read_json, sha256_file, write_json
+from xtts_finetune.core.layout import BASE_INFO, BUNDLE_BASE, REFERENCE
+
+DIGESTS = "digests"  # the entry of base.json that holds `digests_of`
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of what a model speaks with beside its weights, in prepared/ or a bundle, by the path there.
+
+    Of the reference and of all files of the base, but for base.json, which is to hold them.
+    """
+    files = [folder / REFERENCE, *sorted((folder / BUNDLE_BASE).iterdir())]
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in files if file.name != BASE_INFO}
 
 
 def sha256_once(path: Path, memory: Path) -> str:

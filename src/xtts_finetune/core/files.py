@@ -15,7 +15,8 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.processes import ProcessMark
 from xtts_finetune.core.removal import remove, replace
 
-_TEMPORARY = re.compile(r"\.(.+)\.(\d+-\d+-[0-9a-f]{8})(?:\.[0-9a-f]+)?\.tmp")  # for which name, by whom
+_ASIDE = ".aside.tmp"  # ends the name of what is whole, and was moved aside for what is to take its place
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+-\d+-[0-9a-f]{8})(?:\.[0-9a-f]+)?(?:\.aside)?\.tmp")  # for which name, by whom
 
 
 def fsync_path(path: Path) -> None:
@@ -58,18 +59,27 @@ def published_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def published_folder(path: Path) -> Iterator[Path]:
+def published_folder(path: Path, replaces: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling folder to fill; on success it is fsynced and takes the place of `path`, else removed.
 
-    An existing `path` stays in place until the new folder is whole, and is then moved aside: a kill in the instant
-    between the two renames leaves neither, which is why only what can be made again is replaced like this.
+    An existing `path` stays in place until the new folder is whole, and is then moved aside. After a kill in the
+    instant between the two renames nothing has the name, until `discard_leftovers` puts back what was moved aside.
+
+    Args:
+        replaces: whether it takes the place of more than nothing, or an empty folder.
+
+    Raises:
+        OSError: it does not, and more is there.
     """
     with scratch_folder(path) as temporary:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             fsync_path(file)
         fsync_path(temporary)
-        _take_place(temporary, path)
+        if replaces:
+            _take_place(temporary, path)
+        else:
+            _take_empty_place(temporary, path)
         fsync_path(path.parent)
 
 
@@ -99,14 +109,27 @@ def _take_place(temporary: Path, path: Path) -> None:
     if not os.path.lexists(path):
         os.rename(temporary, path)
         return
-    aside = temporary_name(path)
+    aside = temporary_name(path).with_suffix(_ASIDE)
     os.rename(path, aside)
     try:
         os.rename(temporary, path)
     except BaseException:
         os.rename(aside, path)
         raise
-    remove(aside)
+    gone = temporary_name(path)
+    os.rename(aside, gone)  # from here on it is not whole any more
+    remove(gone)
+
+
+def _take_empty_place(temporary: Path, path: Path) -> None:
+    """Rename a folder to where nothing is, or an empty one.
+
+    Raises:
+        OSError: more is there.
+    """
+    if os.path.lexists(path):
+        path.rmdir()
+    os.rename(temporary, path)  # POSIX refuses where somebody was faster, too
 
 
 def temporary_name(path: Path) -> Path:
@@ -129,10 +152,18 @@ def leftovers_in(folder: Path) -> Iterator[Path]:
 
 
 def discard_leftovers(path: Path) -> None:
-    """Delete what of `leftovers_in` its folder was to be `path`. Only for who writes it now."""
+    """Delete what of `leftovers_in` its folder was to be `path`. Only for who writes it now.
+
+    What was `path`, and was moved aside by who was killed before another took its place, is `path` again.
+    """
     for leftover, writer in _temporaries(path.parent):
         # of our own: it writes a path once at a time, and failed to remove it
-        if temporary_for(leftover) == path.name and (writer == ProcessMark.own() or _is_dead(writer)):
+        if temporary_for(leftover) != path.name or not (writer == ProcessMark.own() or _is_dead(writer)):
+            continue
+        if leftover.name.endswith(_ASIDE) and not os.path.lexists(path):
+            os.rename(leftover, path)
+            fsync_path(path.parent)
+        else:
             remove(leftover)
 
 

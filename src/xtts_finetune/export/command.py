@@ -1,5 +1,6 @@
 """`xtts-finetune export`: a model as a folder that Coqui's own class loads, whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,13 +8,13 @@ from pathlib import Path
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.disk import files_below, full_disk_raises, held_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import published_folder, write_json, write_text
+from xtts_finetune.core.files import write_json, write_text
 from xtts_finetune.core.layout import COQUI_MODEL, EXPORT_CARD, EXPORT_LICENCE, EXPORT_PAGE, Workspace
-from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_export
 from xtts_finetune.export.choice import find_source
-from xtts_finetune.export.place import PROGRAM, free_place
+from xtts_finetune.export.place import PROGRAM, free_place, published_export
 from xtts_finetune.export.source import TITLE, Files, Origin, Source
 
 _SMALL_FILES = 5_000_000  # bytes: vocabulary, config, voice and page; names and padding in model.pth
@@ -40,20 +41,25 @@ def export_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     """
     params = load_params(workspace.params)
     place = free_place(workspace, request.folder, request.force)
-    speaker = _speaker(request.speaker, place)
+    speaker = _speaker(request)
     source = find_source(workspace, params, request.what)
     if not source.has_vocoder:
         raise _no_xtts(source.origin)
     preflight_export(workspace, params, list(_terms(workspace, source, place, request.half)))
     yield f"exporting {source.origin.title}"
-    with full_disk_raises(), published_folder(place) as folder, source.open() as files:
-        _fill(folder, source.origin, files, params, speaker, request.half)
+    with full_disk_raises(), published_export(workspace, place, request.force) as folder, source.open() as files:
+        unknown = _fill(folder, source.origin, files, speaker, request.half)
     yield f"{quoted(place)}: {shown(held_bytes(files_below(place)))}, with the voice {speaker!r}"
+    yield from source.doubts
+    if unknown:
+        names = ", ".join(file.name for file in unknown)
+        yield f"not checked, as no SHA-256 of theirs was recorded when this was made: {names}"
     yield f"Coqui's Xtts.load_checkpoint loads it: {quoted(place / EXPORT_PAGE)} says how"
 
 
-def _speaker(given: str | None, place: Path) -> str:
-    speaker = place.name if given is None else given
+def _speaker(request: Request) -> str:
+    # as it is typed, which may be a link
+    speaker = Path(os.path.abspath(request.folder)).name if request.speaker is None else request.speaker
     if not speaker.strip() or not speaker.isprintable():
         what = "is no name for a voice: blank, or with characters that cannot be shown"
         raise UserError(TITLE, [Problem(f"--speaker {speaker!r}", what, "--speaker NAME, in letters")])
@@ -73,11 +79,13 @@ def _terms(workspace: Workspace, source: Source, place: Path, half: bool) -> Ite
         yield Term(workspace.downloads, "downloaded from MLflow", 1, source.downloaded_bytes)
 
 
-def _fill(folder: Path, origin: Origin, files: Files, params: Params, speaker: str, half: bool) -> None:
+def _fill(folder: Path, origin: Origin, files: Files, speaker: str, half: bool) -> list[Path]:
+    """What of the files could not be checked."""
     from xtts_finetune.export.coqui import is_published, write_model
     from xtts_finetune.export.page import licence, page
 
-    write_model(folder, files, origin.sha256, speaker, half)
+    unknown = write_model(folder, files, origin.sha256, speaker, half)
     write_json(folder / EXPORT_CARD, {"program": PROGRAM, **asdict(origin), "speaker": speaker, "half": half})
-    write_text(folder / EXPORT_PAGE, page(origin, files.settings, params.prepare.language, speaker, half))
+    write_text(folder / EXPORT_PAGE, page(origin, files.settings, speaker, half))
     write_text(folder / EXPORT_LICENCE, licence(origin, is_published(files.base)))
+    return unknown

@@ -13,11 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
+from xtts_finetune.core.digests import DIGESTS
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, CONFIG, COQUI_MODEL, COQUI_SPEAKERS, VOCABULARY, VOCODER
 from xtts_finetune.diskspace.budget import WEIGHT_BYTES
-from xtts_finetune.export.source import TITLE, Files
+from xtts_finetune.export.source import DAMAGED, TITLE, Files
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.model.published import PUBLISHED
@@ -30,24 +31,29 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 22  # bytes
 
 
-def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: bool) -> None:
-    """Fill `folder` with config.json, vocab.json, model.pth and speakers_xtts.pth.
+def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: bool) -> list[Path]:
+    """Fill `folder` with config.json, vocab.json, model.pth and speakers_xtts.pth. On the CPU: a GPU may be training.
 
     Args:
         sha256: what the weights must have.
         speaker: the name of the voice.
         half: weights in fp16.
 
+    Returns:
+        The files of which nobody wrote down what SHA-256 they must have.
+
     Raises:
-        UserError: the weights are others, or do not fit the base.
+        UserError: the weights, or what they speak with, are others than they were; or they do not fit each other.
     """
     make_deterministic()
-    base = Base(files.base, files.root)
-    read, beside = (file.stat().st_size for file in (files.weights, base.folder / VOCODER))
-    whole = max(read, WEIGHT_BYTES * base.info["gpt"]["parameters"])  # frozen weights may not be in the file
+    base, (digests, parameters) = Base(files.base, files.root), _told(files)
+    expected = {files.weights: sha256, **digests}
+    read, beside = sum(file.stat().st_size for file in expected), (base.folder / VOCODER).stat().st_size
+    whole = max(files.weights.stat().st_size, WEIGHT_BYTES * parameters)  # frozen weights may not be in the file
     total = read + (whole + beside) // (2 if half else 1)  # bytes read, and written
-    with tqdm(total=total, unit="B", unit_scale=True, desc="checking the weights") as bar:
-        _refuse_changed(files.weights, sha256, bar)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="checking the files") as bar:
+        for checked, digest in expected.items():
+            _refuse_changed(checked, digest, bar)
         bar.set_description("computing the voice")
         gpt = base.gpt(files.weights)
         weights = dict(_weights(base, gpt.state_dict(), half))
@@ -63,6 +69,25 @@ def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: boo
     torch.save({speaker: voice}, folder / COQUI_SPEAKERS)
     for name in (CONFIG, VOCABULARY):
         shutil.copyfile(files.base / name, folder / name)
+    return [file for file in files.vouched if file not in expected]
+
+
+def _told(files: Files) -> tuple[dict[Path, str], int]:
+    """What SHA-256 base.json wants those files to have that it vouches for; how many parameters the network has.
+
+    Where a version of before wrote it, it vouches for none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    place = files.base / BASE_INFO
+    try:
+        info = read_json(place)
+        told = info.get(DIGESTS, {})
+        names = {file: file.relative_to(files.base.parent).as_posix() for file in files.vouched}
+        return {file: str(told[name]) for file, name in names.items() if name in told}, int(info["gpt"]["parameters"])
+    except DAMAGED as error:
+        raise UserError(TITLE, [Problem(str(place), f"cannot be read: {error!r}", "choose another model")]) from None
 
 
 def is_published(base: Path) -> bool:
@@ -71,16 +96,16 @@ def is_published(base: Path) -> bool:
     return digest == PUBLISHED["model.pth"]
 
 
-def _refuse_changed(weights: Path, sha256: str, bar: "Bar") -> None:
+def _refuse_changed(file: Path, sha256: str, bar: "Bar") -> None:
     digest = hashlib.sha256()
-    with weights.open("rb") as file:
-        while block := file.read(_BLOCK):
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
             digest.update(block)
             bar.update(len(block))
     if digest.hexdigest() != sha256:
-        what = f"is damaged, or another model: its SHA-256 is {digest.hexdigest()[:12]}…, not {sha256[:12]}…"
-        remedy = "choose another model; models/ and checkpoints/ come back by: dvc checkout --force"
-        raise UserError(TITLE, [Problem(str(weights), what, remedy)])
+        what = f"is damaged, or another model's: its SHA-256 is {digest.hexdigest()[:12]}…, not {sha256[:12]}…"
+        remedy = "choose another model; models/, checkpoints/ and prepared/ come back by: dvc checkout --force"
+        raise UserError(TITLE, [Problem(str(file), what, remedy)])
 
 
 def _voice(gpt: GPT, base: Base, files: Files) -> dict[str, Tensor]:
@@ -90,7 +115,7 @@ def _voice(gpt: GPT, base: Base, files: Files) -> dict[str, Tensor]:
         gpt_cond_latent (1, 32, model_dim) and speaker_embedding (1, d_vector_dim, 1), as of
         `Xtts.get_conditioning_latents` and as the samples of `evaluate` were spoken with.
     """
-    speaker = Speaker(gpt, base, files.reference, files.settings)
+    speaker = Speaker(gpt, base, files.reference, files.settings, torch.device("cpu"))
     embedding: Tensor = speaker.vocoder.speaker  # type: ignore[union-attr]  # of XTTS v2's vocoder
     # copies of their own: views would be stored with all that they are views of
     return {

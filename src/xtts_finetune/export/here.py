@@ -1,27 +1,39 @@
 """A model of this workspace to be exported: the best of a phase, or any step that is still there."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
-from xtts_finetune.checkpoints.identity import Record, identity_of
+from xtts_finetune.checkpoints.identity import TRAINED_WITH, Record, prepared_here, trained_with
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import BASE_INFO, MODEL_CARD, REFERENCE, VOCODER, WEIGHTS, PhaseName, Workspace
+from xtts_finetune.core.layout import (
+    BASE_INFO,
+    BUNDLE_BASE,
+    MODEL_CARD,
+    REFERENCE,
+    VOCODER,
+    WEIGHTS,
+    PhaseName,
+    Workspace,
+)
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import WEIGHT_BYTES
-from xtts_finetune.export.source import DAMAGED, FIGURES, TITLE, Files, Origin, Source
+from xtts_finetune.export.source import DAMAGED, FIGURES, OF_BASE, TITLE, Files, Origin, Source, in_place
 
-_START = "initial_weights"  # of a run's trajectory
+_NAMES = {  # of what a model is trained with, as `prepared_here` has it
+    "data": "recordings",
+    "base_files": "base files (config.json, mel statistics)",
+    "base_weights": "base weights",
+}
 
 
 def of_phase(workspace: Workspace, params: Params, phase: PhaseName) -> Source | None:
     """The best of a phase; None: the phase has not been trained to its end.
 
     Raises:
-        UserError: its card is damaged, it is of another base, or what `prepare` made is not there.
+        UserError: its card is damaged, or what `prepare` made is not there, or not what it was trained with.
     """
     model = workspace.model(phase)
     if not (model / WEIGHTS).is_file():
@@ -29,21 +41,23 @@ def of_phase(workspace: Workspace, params: Params, phase: PhaseName) -> Source |
     try:
         card = read_json(model / MODEL_CARD)
         figures = {name: float(card["eval"][name]) for name in FIGURES}
-        origin = Origin(f"models/{phase}", phase, int(card["step"]), str(card["base"]), str(card["sha256"]), figures)
+        step, base, digest = int(card["step"]), str(card["base"]), str(card["sha256"])
+        beside = dict(card.get(TRAINED_WITH, {}))
     except DAMAGED as error:
         remedy = "bring it back: dvc checkout --force"
         raise UserError(TITLE, [Problem(str(model / MODEL_CARD), f"cannot be read: {error!r}", remedy)]) from None
-    if origin.base != params.base:
-        what = f"was trained on the base {origin.base}, and params.yaml names {params.base}"
+    if base != params.base:
+        what = f"was trained on the base {base}, and params.yaml names {params.base}"
         raise UserError(TITLE, [Problem(str(model), what, "name its base there, or train again: dvc repro")])
-    return _source(workspace, params, origin, model / WEIGHTS)
+    origin = Origin(f"models/{phase}", phase, step, base, params.prepare.language, digest, figures, False)
+    return _source(workspace, params, origin, model / WEIGHTS, beside)
 
 
 def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -> Source | None:
     """A state, or best weights, that training or DVC still keeps; None: there is none of that step.
 
     Raises:
-        UserError: it is damaged, was trained from other weights, or what `prepare` made is not there.
+        UserError: it is damaged, or what `prepare` made is not there, or not what it was trained with.
     """
     checkpoint = next((each for each in checkpoints(workspace, phase) if each.step == step), None)
     if checkpoint is None:
@@ -51,16 +65,13 @@ def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -
     title = place_of(workspace, checkpoint)
     try:
         digest, state = str(checkpoint.manifest[WEIGHTS]["sha256"]), checkpoint.state
-        start = Record.from_json(state).identity.trajectory[_START]
+        beside = trained_with(workspace, Record.from_json(state).identity)
         bests = {name: float(state["position"][f"best_{name}"]) for name in FIGURES}
         figures = bests if state["position"]["best_step"] == step else {}
     except DAMAGED as error:
         raise UserError(TITLE, [Problem(title, f"is damaged: {error!r}", "choose another step")]) from None
-    asked = identity_of(workspace, params, phase)
-    if asked and asked.trajectory[_START] != start:
-        what = "was trained from other weights than lie here now: the vocoder may be another's, too"
-        raise UserError(TITLE, [Problem(title, what, "go back to its base and params.yaml, or choose another model")])
-    return _source(workspace, params, Origin(title, phase, step, params.base, digest, figures), checkpoint.weights)
+    origin = Origin(title, phase, step, params.base, params.prepare.language, digest, figures, False)
+    return _source(workspace, params, origin, checkpoint.weights, beside)
 
 
 def checkpoints(workspace: Workspace, phase: PhaseName) -> list[Checkpoint]:
@@ -76,43 +87,47 @@ def place_of(workspace: Workspace, checkpoint: Checkpoint) -> str:
     return checkpoint.folder.relative_to(workspace.root).as_posix()
 
 
-def _source(workspace: Workspace, params: Params, origin: Origin, weights: Path) -> Source:
-    base, reference = workspace.prepared / "base", workspace.prepared / REFERENCE
-    missing = [file for file in (weights, base / BASE_INFO, reference) if not file.is_file()]
+def _source(workspace: Workspace, params: Params, origin: Origin, weights: Path, beside: dict[str, str]) -> Source:
+    """It, with the voice and the base in prepared/.
+
+    Args:
+        beside: what it was trained with, as of `trained_with`.
+    """
+    base = workspace.prepared / BUNDLE_BASE
+    files = Files(weights, base, workspace.root, workspace.prepared / REFERENCE, params.evaluate)
+    missing = [file for file in (weights, files.reference, *(base / name for name in OF_BASE)) if not file.is_file()]
     if missing:
         remedy = "dvc checkout, or: dvc repro"
         raise UserError(TITLE, [Problem(str(file), "is not there", remedy) for file in missing])
-    files, vocoder = Files(weights, base, workspace.root, reference, params.evaluate), base / VOCODER
-    info = read_json(base / BASE_INFO)
-    parameters = info.get("gpt", {}).get("parameters", 0)
+    seen = files.seen()  # before they are found to be its own
+    try:
+        info, here = read_json(base / BASE_INFO), prepared_here(workspace)
+        parameters, vocoder = int(info["gpt"]["parameters"]), str(info["vocoder"])
+    except DAMAGED as error:
+        what = f"cannot be read: {error!r}"
+        raise UserError(TITLE, [Problem(str(workspace.prepared), what, "dvc checkout --force")]) from None
+    if problems := list(_strangers(origin.title, beside, here)):
+        raise UserError(TITLE, problems)
     whole = max(weights.stat().st_size, WEIGHT_BYTES * parameters)  # frozen ones may not be in the file
+    has_vocoder = vocoder == "hifigan" and (base / VOCODER).is_file()
     return Source(
         origin=origin,
-        has_vocoder=info.get("vocoder") == "hifigan" and vocoder.is_file(),
-        bytes=whole + (vocoder.stat().st_size if vocoder.is_file() else 0),
+        has_vocoder=has_vocoder,
+        bytes=whole + ((base / VOCODER).stat().st_size if has_vocoder else 0),
         downloaded_bytes=0,
-        open=lambda: _in_place(files),
+        open=lambda: in_place(files, seen),
     )
 
 
-@contextmanager
-def _in_place(files: Files) -> Iterator[Files]:
-    """Files of this workspace, whose trainer may replace them meanwhile, or let them go.
+def _strangers(title: str, beside: dict[str, str], here: dict[str, str]) -> Iterator[Problem]:
+    """What of prepared/ a model was not trained with, as far as anybody can tell: another's voice, another vocoder.
 
-    Raises:
-        UserError: it did.
+    Of the vocabulary it is known what it made of the recordings' texts: that is part of their digest.
     """
-    before = _seen(files.weights)
-    try:
-        yield files
-    except FileNotFoundError:
-        if _seen(files.weights) == before:
-            raise
-    if _seen(files.weights) != before:
-        what = "was replaced, or let go, while it was read: training goes on here"
-        raise UserError(TITLE, [Problem(str(files.weights), what, "type this again, or choose another model")])
-
-
-def _seen(file: Path) -> tuple[int, ...]:
-    stat = file.stat() if file.is_file() else None
-    return (stat.st_size, stat.st_mtime_ns, stat.st_ino) if stat else ()
+    remedy = "export its registered version, which has its own voice and base; or bring them back, then: dvc repro"
+    for name, words in _NAMES.items():
+        if name not in beside or name not in here:
+            what = f"it cannot be told whether it was trained with the {words} in prepared/"
+            yield Problem(title, what, remedy)
+        elif beside[name] != here[name]:
+            yield Problem(title, f"was trained with other {words} than those in prepared/", remedy)

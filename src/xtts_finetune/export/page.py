@@ -40,7 +40,7 @@ spoken = model.inference(
 soundfile.write("spoken.wav", spoken["wav"], 24_000)
 ```
 
-These are the settings that the model was heard with when it was evaluated. With `config.json`'s own settings:
+{heard} With `config.json`'s own settings:
 
 ```python
 from TTS.api import TTS
@@ -68,7 +68,9 @@ Both are in nats per token.
 
 See `LICENSE.txt`.
 """
-_UNKNOWN = "not known of this step"
+_HEARD = "These are the settings that the model was heard with when it was evaluated."
+_TO_BE_HEARD = "These are `params.yaml`'s settings of when it was exported: nobody need have heard it with them."
+_UNKNOWN = "not known"
 _HALF = f"""
 The weights in `{COQUI_MODEL}` are in fp16. Load it as above: Coqui's class copies them into its modules, which are
 fp32, so that in memory the model is as large as ever.
@@ -89,25 +91,27 @@ model and for what it says:
     Coqui Public Model License 1.0.0: non-commercial use only
 """
 _TEXT_OF_IT = """
-Its text: https://huggingface.co/coqui/XTTS-v2/blob/main/LICENSE.txt (and https://coqui.ai/cpml)
-Whoever gets this model from you is to get this note with it.
+Its text: https://coqui.ai/cpml.txt (also https://huggingface.co/coqui/XTTS-v2/blob/main/LICENSE.txt). Read it:
+what follows is our understanding, and the text alone counts. Whoever gets from you the model, a modification of it, or
+what it says, is to get these terms with it, or their address: https://coqui.ai/cpml.txt
 """
 
 
-def page(origin: Origin, settings: EvaluateParams, language: str, speaker: str, half: bool) -> str:
+def page(origin: Origin, settings: EvaluateParams, speaker: str, half: bool) -> str:
     """README.md."""
     mel, text = origin.figures.get("mel_ce"), origin.figures.get("text_ce")
     return _PAGE.format(
         speaker=speaker,
         base=origin.base,
         text=settings.sentences[0],
-        language=language,
+        language=origin.language,
         settings=settings,
+        heard=_HEARD if origin.is_registered else _TO_BE_HEARD,
         top_k=TOP_K,
         half=_HALF if half else "",
         title=origin.title,
         phase=origin.phase,
-        step=origin.step,
+        step=_UNKNOWN if origin.step is None else origin.step,
         sha256=origin.sha256,
         mel_ce=_UNKNOWN if mel is None else f"{mel:.3f}",
         text_ce=_UNKNOWN if text is None else f"{text:.3f} (× {TEXT_WEIGHT}: {text * TEXT_WEIGHT:.4f})",

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json, temporary_name
+from xtts_finetune.core.files import discard_leftovers, published_folder, read_json, temporary_name
 from xtts_finetune.core.layout import (
     CONFIG,
     COQUI_MODEL,
@@ -50,6 +53,47 @@ def free_place(workspace: Workspace, folder: Path, force: bool) -> Path:
     if problems:
         raise UserError("cannot export to there", problems)
     return place
+
+
+@contextmanager
+def published_export(workspace: Workspace, place: Path, force: bool) -> Iterator[Path]:
+    """Yield a folder to fill, which then takes `place` where that is still free; one export at a time to there.
+
+    An earlier export that a kill left moved aside is put back first.
+
+    Args:
+        place, force: as of `free_place`.
+
+    Raises:
+        UserError: another export is under way to there, or something came to be there that is not to be replaced.
+    """
+    with _held(place):
+        discard_leftovers(place)
+        free_place(workspace, place, force)
+        try:
+            with published_folder(place, replaces=force) as folder:
+                yield folder
+                free_place(workspace, place, force)
+        except OSError:
+            free_place(workspace, place, force)  # says what came to be there, in the last instant
+            raise
+
+
+@contextmanager
+def _held(place: Path) -> Iterator[None]:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        problem = Problem(str(place), "another export to there is under way", "wait for it, or name another folder")
+        raise UserError("cannot export to there", [problem]) from None
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # on Windows, where the file of a lock that is held cannot go
+            Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it sees that, and makes another
+        lock.release()
 
 
 def _problems(workspace: Workspace, place: Path, force: bool) -> Iterator[Problem]:

@@ -1,34 +1,26 @@
-"""A registered version to be exported: all of it comes from its bundle, whatever lies in the workspace."""
+"""A registered version to be exported, whatever lies in the workspace.
+
+Weights, base, voice and settings come from its bundle; its phase, step, figures, language and the name of its base from
+its tags. Of the workspace there are only the language, where a version of before does not tell it, and the weights
+beside which adapters were trained, where the version was registered without them.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import scratch_folder
-from xtts_finetune.core.layout import (
-    BASE_INFO,
-    BUNDLE_BASE,
-    CONFIG,
-    MEL_STATS,
-    REFERENCE,
-    SETTINGS,
-    VOCABULARY,
-    VOCODER,
-    WEIGHTS,
-    Workspace,
-)
+from xtts_finetune.core.layout import BUNDLE_BASE, EXPORT_PAGE, REFERENCE, SETTINGS, VOCODER, WEIGHTS, Workspace
 from xtts_finetune.core.params import EvaluateParams, Params
 from xtts_finetune.diskspace.budget import WEIGHT_BYTES
-from xtts_finetune.export.source import DAMAGED, FIGURES, TITLE, Files, Origin, Source
+from xtts_finetune.export.source import DAMAGED, FIGURES, OF_BASE, TITLE, Files, Origin, Source, in_place
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.logged_model import PARAMETERS_TAG, WEIGHTS_TAG
 from xtts_finetune.tracking.registry import Version
-from xtts_finetune.tracking.versions import Versions, shown
+from xtts_finetune.tracking.versions import Told, Versions, shown
 
 _VOCODER = f"{BUNDLE_BASE}/{VOCODER}"
-_OF_BASE = [f"{BUNDLE_BASE}/{name}" for name in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS)]
-_NEEDED = [WEIGHTS, REFERENCE, SETTINGS, *_OF_BASE, _VOCODER]
+_NEEDED = [WEIGHTS, REFERENCE, SETTINGS, *(f"{BUNDLE_BASE}/{name}" for name in OF_BASE)]
 
 
 def registry_of(workspace: Workspace, params: Params) -> Versions | None:
@@ -52,42 +44,55 @@ def of_version(workspace: Workspace, params: Params, wanted: str) -> Source | No
     version = registry.get(wanted) if registry else None
     if registry is None or version is None:
         return None
-    sizes, here = registry.sizes(version), registry.own_folder(version)
-    lacking = [name for name in _NEEDED if name not in (*sizes, _VOCODER)]
+    told, sizes, here = Told.of(version), registry.sizes(version), registry.own_folder(version)
+    lacking = [name for name in _NEEDED if name not in sizes]
     if lacking:
-        what = f"its files cannot be had: {', '.join(lacking)}"
-        raise UserError(TITLE, [Problem(f"{version.name} version {version.version}", what, "choose another model")])
+        raise _refusal(version, f"its files cannot be had: {', '.join(lacking)}")
+    names = {*_NEEDED, *(name for name in sizes if name.startswith(f"{BUNDLE_BASE}/"))}
     return Source(
-        origin=_origin(version),
+        origin=_origin(version, told, params),
         has_vocoder=_VOCODER in sizes,  # mini's has a DVAE instead
-        bytes=_whole(sizes[WEIGHTS], version) + sizes.get(_VOCODER, 0),
-        downloaded_bytes=0 if here else sum(sizes.get(name, 0) for name in _NEEDED),
-        open=lambda: nullcontext(_files(here, workspace)) if here else _downloaded(workspace, registry, version),
+        # of weights the file may have the trained ones alone
+        bytes=max(sizes[WEIGHTS], WEIGHT_BYTES * (told.parameters or 0)) + sizes.get(_VOCODER, 0),
+        downloaded_bytes=0 if here else sum(sizes[name] for name in names),
+        open=lambda: _opened(here, workspace) if here else _downloaded(workspace, registry, version, sorted(names)),
+        doubts=() if told.language else (f"its language is not recorded: {EXPORT_PAGE} has params.yaml's",),
     )
 
 
-def _whole(weights: int, version: Version) -> int:
-    """Bytes of a network's weights, of which the file may have the trained ones alone."""
-    return max(weights, WEIGHT_BYTES * int(version.tags.get(PARAMETERS_TAG, 0)))
-
-
-def _origin(version: Version) -> Origin:
-    tags = version.tags
+def _origin(version: Version, told: Told, params: Params) -> Origin:
+    """What its tags tell, which on a server anybody may edit."""
+    for name, text in (("phase", told.phase), ("base", told.base)):
+        if not text.isprintable():
+            raise _refusal(version, f"its tag {name} has characters that cannot be shown: {text!r}")
     return Origin(
         title=f"{version.name} {shown(version)}",
-        phase=tags.get("phase", ""),
-        step=int(tags.get("step", 0)),
-        base=tags.get("base", ""),
-        sha256=tags.get(WEIGHTS_TAG, ""),
-        figures={name: float(tags[f"eval_{name}"]) for name in FIGURES if f"eval_{name}" in tags},
+        phase=told.phase or "not known",
+        step=told.step,
+        base=told.base or "not known",
+        language=told.language or params.prepare.language,
+        sha256=told.sha256,
+        figures={name: told.figures[name] for name in FIGURES if name in told.figures},
+        is_registered=True,
     )
+
+
+def _refusal(version: Version, what: str) -> UserError:
+    return UserError(TITLE, [Problem(f"{version.name} version {version.version}", what, "choose another model")])
 
 
 @contextmanager
-def _downloaded(workspace: Workspace, registry: Versions, version: Version) -> Iterator[Files]:
+def _opened(bundle: Path, workspace: Workspace) -> Iterator[Files]:
+    files = _files(bundle, workspace)
+    with in_place(files, files.seen()):
+        yield files
+
+
+@contextmanager
+def _downloaded(workspace: Workspace, registry: Versions, version: Version, names: list[str]) -> Iterator[Files]:
     with scratch_folder(workspace.downloads) as folder:
         print(f"fetching version {version.version} from {registry.store.uri}", flush=True)
-        registry.fetch(version, folder, _NEEDED)
+        registry.fetch(version, folder, names)
         yield _files(folder, workspace)
 
 

@@ -1,14 +1,17 @@
 """A model that can be exported, and what its export is made from."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY
 from xtts_finetune.core.params import EvaluateParams
 
 TITLE = "nothing was exported"
 FIGURES = ("mel_ce", "text_ce")
+OF_BASE = (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS)  # and, where it is XTTS v2's, VOCODER
 # What reading a damaged or foreign JSON file raises.
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -19,10 +22,12 @@ class Origin:
 
     title: str  # where it comes from, in words
     phase: str
-    step: int
+    step: int | None  # None: not known
     base: str  # as params.yaml names it
+    language: str
     sha256: str  # its weights must have
     figures: dict[str, float]  # FIGURES on the eval split, as far as they are known, in nats per token
+    is_registered: bool  # then it was heard with the settings that its export is to speak with
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,16 @@ class Files:
     reference: Path  # the voice, as of `Speaker`
     settings: EvaluateParams
 
+    @property
+    def vouched(self) -> list[Path]:
+        """Those that base.json knows by their SHA-256, beside it in prepared/ or a bundle."""
+        of_base = sorted(self.base.iterdir()) if self.base.is_dir() else []
+        return [self.reference, *(file for file in of_base if file.name not in (BASE_INFO, CODEC))]  # no sound is made
+
+    def seen(self) -> list[tuple[int, ...]]:
+        """By which it is known later whether any of them was replaced."""
+        return [_seen(file) for file in (self.weights, self.base / BASE_INFO, *self.vouched)]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -45,3 +60,29 @@ class Source:
     bytes: int  # of a whole network's weights and the vocoder
     downloaded_bytes: int  # into work/; 0: the files are used where they are
     open: Callable[[], AbstractContextManager[Files]]
+    doubts: tuple[str, ...] = ()  # what is not known of it, and what is taken in its place
+
+
+@contextmanager
+def in_place(files: Files, before: list[tuple[int, ...]]) -> Iterator[Files]:
+    """Files where they lie: somebody may replace them meanwhile, or let them go.
+
+    Args:
+        before: how they were `seen` when they were found to be the right ones.
+
+    Raises:
+        UserError: somebody did.
+    """
+    try:
+        yield files
+    except FileNotFoundError:
+        if files.seen() == before:
+            raise
+    if files.seen() != before:
+        what = "was replaced, or let go, while it was read, or what it speaks with was"
+        raise UserError(TITLE, [Problem(str(files.weights), what, "type this again, or choose another model")])
+
+
+def _seen(file: Path) -> tuple[int, ...]:
+    stat = file.stat() if file.is_file() else None
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ino) if stat else ()

@@ -76,7 +76,7 @@ def _fetch(registry: Versions, version: Version, folder: Path) -> None:
 def _phase(version: Version) -> PhaseName:
     phase = version.tags.get("phase")
     if phase not in PHASES:
-        what = f"is of no phase that is known here: {phase}"
+        what = f"is of no phase that is known here: {phase!r}"
         raise UserError("nothing was restored", [Problem(shown(version), what, "restore another version")])
     return phase
 

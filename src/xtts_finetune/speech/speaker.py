@@ -38,11 +38,18 @@ Waveform = NDArray[np.float32]
 class Speaker:
     """A model that speaks in the voice of a reference recording."""
 
-    def __init__(self, gpt: GPT, base: Base, reference: Path, settings: EvaluateParams) -> None:
-        """`gpt` is changed for generation: don't train it afterwards. `reference`: a WAV at 22 050 Hz."""
+    def __init__(
+        self, gpt: GPT, base: Base, reference: Path, settings: EvaluateParams, device: torch.device | None = None
+    ) -> None:
+        """`gpt` is changed for generation: don't train it afterwards.
+
+        Args:
+            reference: a WAV at 22 050 Hz.
+            device: None: the GPU if there is one, else the CPU.
+        """
         self.settings = settings
         self.tokenizer = base.tokenizer()
-        self.gpt = gpt.eval().to(pick_device())
+        self.gpt = gpt.eval().to(device or pick_device())
         self.gpt.init_gpt_for_inference(kv_cache=True)
         wanted = max(1, int(settings.max_seconds * SAMPLE_RATE / CODE_STRIDE))
         self.gpt.max_gen_mel_tokens = min(self.gpt.max_gen_mel_tokens, wanted)

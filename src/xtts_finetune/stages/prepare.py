@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from xtts_finetune.core.constants import SAMPLE_RATE
+from xtts_finetune.core.digests import DIGESTS, digests_of
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import published_folder, sha256_file, write_json
 from xtts_finetune.core.layout import BASE_INFO, CONFIG, FEATURES, MEL_STATS, NEW_ROWS, REFERENCE, VOCABULARY, Workspace
@@ -69,6 +70,7 @@ def prepare(workspace: Workspace, params: Params) -> None:
             digests |= write_features(prepared, "eval", evaluation, codec)
         write_json(prepared / FEATURES, digests)
         _write_reference(prepared / REFERENCE, train)
+        write_json(base / BASE_INFO, info | {DIGESTS: digests_of(prepared)})
     report = dataset_report(workspace.data, train, evaluation, rejected)
     write_json(workspace.dataset_report, {**report, "base": _base_report(info, codec), "vocabulary": vocabulary})
     draw_lengths(workspace.reports / "dataset.png", [c.seconds for c in train], [c.seconds for c in evaluation])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_TAG = "model_sha256"
 PARAMETERS_TAG = "parameters"  # of the whole network
+LANGUAGE_TAG = "language"  # that it was heard in
 PARAM = "param."  # begins the tags with what the model was trained with
 MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
 

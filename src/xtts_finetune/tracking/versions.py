@@ -1,17 +1,22 @@
 """The registered versions of a model, and the way to their files. MLflow is loaded by whoever opens the store."""
 
+import math
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from xtts_finetune.core.constants import LANGUAGES, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, sha256_file
 from xtts_finetune.core.layout import BUNDLE_BASE, MODEL_CARD, WEIGHTS
 from xtts_finetune.tracking.connection import TrackingStore, path_in
-from xtts_finetune.tracking.logged_model import MODEL_FOLDER, WEIGHTS_TAG
+from xtts_finetune.tracking.logged_model import LANGUAGE_TAG, MODEL_FOLDER, PARAMETERS_TAG, WEIGHTS_TAG
 from xtts_finetune.tracking.registry import Version, versions
+
+_EVAL = "eval_"  # begins the tags with figures
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,51 @@ class Versions:
         return address
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a version's tags tell of it. On a server anybody may edit them: what makes no sense there is not known."""
+
+    phase: str
+    step: int | None
+    base: str  # as params.yaml named it
+    sha256: str  # of its weights
+    parameters: int | None  # of the whole network
+    language: Language | None  # that it was heard in
+    figures: dict[str, float]  # mel_ce and such, on the eval split, in nats per token
+
+    @classmethod
+    def of(cls, version: Version) -> Self:
+        tags = version.tags
+        measured = {name.removeprefix(_EVAL): text for name, text in tags.items() if name.startswith(_EVAL)}
+        return cls(
+            phase=tags.get("phase", ""),
+            step=_count(tags.get("step", "")),
+            base=tags.get("base", ""),
+            sha256=tags.get(WEIGHTS_TAG, ""),
+            parameters=_count(tags.get(PARAMETERS_TAG, "")),
+            language=next((each for each in LANGUAGES if each == tags.get(LANGUAGE_TAG)), None),
+            figures={name: figure for name, text in measured.items() if (figure := _figure(text)) is not None},
+        )
+
+
+def _count(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
+def _figure(text: str) -> float | None:
+    try:
+        figure = float(text)
+    except ValueError:
+        return None
+    return figure if math.isfinite(figure) else None
+
+
 def shown(version: Version) -> str:
     """It in words: number, aliases, phase, Mel CE."""
-    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
-    figures = f", Mel CE {float(version.tags['eval_mel_ce']):.3f}" if "eval_mel_ce" in version.tags else ""
-    return f"version {version.version}{aliases}: the best of {version.tags.get('phase')}{figures}"
+    told, aliases = Told.of(version), f" ({', '.join(version.aliases)})" if version.aliases else ""
+    figures = f", Mel CE {told.figures['mel_ce']:.3f}" if "mel_ce" in told.figures else ""
+    text = f"version {version.version}{aliases}: the best of {told.phase or 'no phase that is known'}{figures}"
+    return text if text.isprintable() else repr(text)
 
 
 @contextmanager

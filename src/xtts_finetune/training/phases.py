@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
-from xtts_finetune.checkpoints.identity import Identity, Record, identity_of
+from xtts_finetune.checkpoints.identity import TRAINED_WITH, Identity, Record, identity_of, trained_with
 from xtts_finetune.checkpoints.stopping import Ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.commands import quoted
@@ -164,18 +164,20 @@ def publish_outs(job: Job, store: CheckpointStore) -> None:
     workspace, name = job.workspace, job.name
     store.keep_best(best.step)
     store.with_room(lambda: store.link_to(workspace.checkpoints(name)))
-    store.with_room(lambda: _export(job, best, figures))
+    run = Record.from_json(store.summary).identity
+    store.with_room(lambda: _export(job, best, figures, trained_with(workspace, run)))
     store.with_room(lambda: write_csv(parse_rows(store.summary["curve"]), workspace.curve(name)))
     store.with_room(lambda: write_json(workspace.metrics(name), figures))
 
 
-def _export(job: Job, best: Checkpoint, figures: dict[str, Any]) -> None:
+def _export(job: Job, best: Checkpoint, figures: dict[str, Any], beside: dict[str, str]) -> None:
     with published_folder(job.workspace.model(job.name)) as folder:
         link_or_copy(best.weights, folder / WEIGHTS)
         card = {
             "phase": job.name,
             "base": job.params.base,
             "sha256": best.manifest[WEIGHTS]["sha256"],
+            TRAINED_WITH: beside,
             **figures,
             "params": {"seed": job.params.seed, **job.phase.model_dump()},
         }
