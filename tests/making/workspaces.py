@@ -92,12 +92,15 @@ def small(root: Path) -> Workspace:
 
 def imported(published: Path) -> Workspace:
     """The workspace whose base/ `published` lies in, with a prepared/base/ imported from it."""
+    from xtts_finetune.model.base import Base
     from xtts_finetune.model.importing import import_base
 
     workspace = Workspace(published.parents[1])
     folder = workspace.prepared / "base"
     folder.mkdir(parents=True)
-    write_json(folder / BASE_INFO, import_base(published, folder, workspace.root, pinned=False))
+    info = import_base(published, folder, workspace.root, pinned=False)
+    info["gpt"] |= Base(folder, workspace.root).sizes()
+    write_json(folder / BASE_INFO, info)
     return workspace
 
 

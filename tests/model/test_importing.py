@@ -45,7 +45,7 @@ def test_an_imported_base_has_the_published_weights(published: Path, imported: W
     count = sum(value.numel() for name, value in state.items() if is_of_gpt(name))
     digest = sha256_file(published / "model.pth")
     told = base.info["gpt"]
-    assert told == {"path": "base/small/model.pth", "sha256": digest}
+    assert told == {"path": "base/small/model.pth", "sha256": digest, **base.sizes()}
     assert base.sizes()["parameters"] == count
     assert base.sizes()["shapes"] == {name: list(value.shape) for name, value in gpt.items()}
     assert base.info["vocoder"] == "hifigan"

@@ -71,6 +71,7 @@ def traced(phase: PhaseParams, on_gpu: bool = False, base: str = "mini") -> Memo
 
 def allocated(work: Callable[[], None]) -> int:
     """Bytes of the CPU's allocator at the peak of `work`, by torch's profiler."""
+    gc.collect()  # what goes meanwhile would count as less
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()
     changes: list[tuple[int, int]] = []

@@ -92,10 +92,11 @@ class TracedTraining:
         self._fakes = FakeTensorMode()
         self._live = _Live(GPU_BLOCK if on_gpu else 1)
         self._padding_free = on_gpu and phase.precision == "bf16" and not phase.attention_dropout
+        with torch.device("meta"):  # where peft can put adapters in
+            gpt = network()
+            freeze(gpt, phase.trained, phase.lora.dropout if phase.lora else 0.0, seed=0)
         with self._traced():
-            self._gpt = network()
-            freeze(self._gpt, phase.trained, phase.lora.dropout if phase.lora else 0.0, seed=0)
-            self._gpt = (_with_dropout_of_gpu(self._gpt) if on_gpu else self._gpt).train()
+            self._gpt = _given_memory(_with_dropout_of_gpu(gpt) if on_gpu else gpt).train()
             set_dropout(self._gpt, phase.dropout)
             self._mel = xtts.build_conditioning_mel(torch.full((xtts.MEL_CHANNELS,), 1.0))
             self._weights = self._live.bytes
@@ -227,6 +228,17 @@ class _BackwardNoted(TorchFunctionMode):
         if func is Tensor.backward:
             self._live.at_backward = self._live.bytes
         return func(*args, **(kwargs or {}))
+
+
+def _given_memory(gpt: GPT) -> GPT:
+    """A network of shapes alone with tensors of these shapes on the processor, to where fake ones cannot be moved."""
+    for module in gpt.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            there = torch.empty(parameter.shape, dtype=parameter.dtype)
+            module.register_parameter(name, nn.Parameter(there, requires_grad=parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return gpt
 
 
 class _DropoutOfGpu(nn.Dropout):
