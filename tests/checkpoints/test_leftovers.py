@@ -38,6 +38,14 @@ def test_only_the_deads_goes(store: CheckpointStore) -> None:
     assert sorted(store.folder.iterdir()) == sorted(staying)
 
 
+def test_a_best_that_was_half_deleted_goes_with_the_next_choice(store: CheckpointStore) -> None:
+    """A done phase is published again after a kill, and then writes and prunes nothing more."""
+    aside = half(store.folder / "best-00000009")
+    aside.mkdir()
+    store.keep_best(12)
+    assert not aside.exists()
+
+
 def test_no_writer_beside_it_loses_what_it_writes(store: CheckpointStore) -> None:
     """As the delivery to MLflow, on another thread."""
     failures: list[OSError] = []

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from TTS.tts.configs.xtts_config import XttsConfig
 from TTS.tts.models.xtts import Xtts
 
-from xtts_finetune.checkpoints.identity import Identity, identity_of
+from xtts_finetune.checkpoints.identity import TRAINED_WITH, Identity, identity_of, trained_with
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import link_or_copy, read_json, sha256_file, write_json
 from xtts_finetune.core.layout import MODEL_CARD, NEW_ROWS, WEIGHTS, Workspace
@@ -154,8 +154,12 @@ def pretend_to_train(workspace: Workspace) -> None:
     state = Base.prepared(workspace).gpt().state_dict()
     save_file({name: tensor + 0.001 for name, tensor in state.items()}, model / WEIGHTS)
     figures = {"mel_ce": 4.25, "text_ce": 3.5, "text_ce_weighted": 0.035}
-    card = {"phase": "phase1", "base": load_params(workspace.params).base, "sha256": sha256_file(model / WEIGHTS)}
-    write_json(model / MODEL_CARD, {**card, "step": 2, "last_step": 2, "eval": figures, "params": {"seed": 1}})
+    params = load_params(workspace.params)
+    identity = identity_of(workspace, params, "phase1")
+    assert identity
+    card = {"phase": "phase1", "base": params.base, "sha256": sha256_file(model / WEIGHTS), "step": 2, "last_step": 2}
+    card |= {"eval": figures, TRAINED_WITH: trained_with(workspace, identity), "params": {"seed": 1}}
+    write_json(model / MODEL_CARD, card)
 
 
 def test_coquis_class_loads_it_and_it_is_a_base_again(recorded: Workspace, tmp_path: Path) -> None:

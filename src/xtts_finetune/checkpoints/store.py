@@ -108,8 +108,12 @@ class CheckpointStore(CheckpointReader):
         self._prune_bests()
 
     def keep_best(self, step: int) -> None:
-        """Delete all best weights but those of `step`, which the run is done with or cannot have room beside."""
+        """Delete all best weights but those of `step`, which the run is done with or cannot have room beside.
+
+        Goes with them what a kill left of one that was being deleted.
+        """
         self._retain_bests(best_of(step))
+        self.discard_leftovers()
 
     def discard_newer(self, step: int) -> None:
         """Delete the states after `step`, the one resumed from: damaged as they are, they must not count as kept.

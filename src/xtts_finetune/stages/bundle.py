@@ -37,15 +37,19 @@ class Bundle:
 
     workspace: Workspace
     params: Params
-    weights: Path
-    card: dict[str, Any]  # its `sha256` is of these weights
+    model: Path  # the folder of its weights and their card
+
+    @property
+    def card(self) -> dict[str, Any]:
+        content: dict[str, Any] = read_json(self.model / MODEL_CARD)
+        return content
 
     def fill(self, folder: Path) -> None:
         """All that the model needs to speak, as links: no byte is copied."""
         prepared, base = self.workspace.prepared, Base.prepared(self.workspace)
         (folder / BUNDLE_BASE).mkdir()
-        link_or_copy(self.weights, folder / WEIGHTS)
-        write_json(folder / MODEL_CARD, self.card)
+        for file in (WEIGHTS, MODEL_CARD):
+            link_or_copy(self.model / file, folder / file)
         sound = VOCODER if base.info["vocoder"] == "hifigan" else CODEC
         rows = [NEW_ROWS] if (prepared / "base" / NEW_ROWS).exists() else []
         for file in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS, sound, *rows):
@@ -58,11 +62,12 @@ class Bundle:
 def bundle_of(workspace: Workspace, params: Params, phase: PhaseName) -> Iterator[Bundle]:
     """The best of a phase to be registered: with what it was trained beside, unless params.yaml wants it alone."""
     model = workspace.model(phase)
-    weights, card = model / WEIGHTS, dict[str, Any](read_json(model / MODEL_CARD))
+    weights, own = model / WEIGHTS, Bundle(workspace, params, model)
     if params.registry.weights == "trained" or Header.of_file(weights) is None:
-        yield Bundle(workspace, params, weights, card)
+        yield own
         return
     with scratch_folder(workspace.whole_weights) as folder:
         save_file(Base.prepared(workspace).gpt(weights).state_dict(), folder / WEIGHTS)
-        whole = {**card, "sha256": sha256_file(folder / WEIGHTS), "trained_sha256": card["sha256"]}
-        yield Bundle(workspace, params, folder / WEIGHTS, whole)
+        card = {**own.card, "sha256": sha256_file(folder / WEIGHTS), "trained_sha256": own.card["sha256"]}
+        write_json(folder / MODEL_CARD, card)
+        yield Bundle(workspace, params, folder)
