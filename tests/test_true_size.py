@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from checkouts import Checkout, killed_on_failure
 from making import workspaces
-from making.params import LORA, ParamsFile, be_quick
+from making.params import ParamsFile, be_quick
 from making.project import PROJECT
 from making.recordings import add_samples
 from tracked import versions
@@ -49,8 +49,8 @@ print(sum(parameter.numel() for parameter in model.gpt.parameters()))
 def on_it(params: ParamsFile) -> None:
     be_quick(params)
     params["base"] = f"../{FOLDER}"
-    params["train_phase1"] |= {"epochs": 1, "batch_size": 2, "lr": 1e-5, "precision": "bf16"}
-    params["train_phase2"] |= {"batch_size": 2, "lr": 1e-5, "precision": "bf16", "optim": "adamw8bit"}
+    for phase in ("train_phase1", "train_phase2"):  # 8 bits: a state is half as large, and written in half the time
+        params[phase] |= {"epochs": 1, "batch_size": 2, "lr": 1e-5, "precision": "bf16", "optim": "adamw8bit"}
     params["checkpoints"] = {"save_every_steps": 2, "keep_last": 1}
 
 
@@ -113,19 +113,7 @@ def test_every_stage(tmp_path: Path) -> None:
         assert (checkout.root / f"models/{phase}/model.safetensors").stat().st_size / 4 / PARAMETERS < 1.001
         assert_spoken(checkout.root / f"reports/samples/{phase}/1.wav")
     assert len(versions(checkout)) == 1
-    export_and_load(checkout, "champion", tmp_path / "whole")
-
-    checkout.change_params(with_adapters)
-    checkout.run("xtts-finetune", "clean", "--best-only", "--yes")
-    checkout.repro()
-    states = [file.stat().st_size for file in checkout.root.glob("checkpoints/*/*/*.safetensors")]
-    assert sum(states) < 1e9
-    export_and_load(checkout, "phase2", tmp_path / "adapted", "--half")
-
-
-def with_adapters(params: ParamsFile) -> None:
-    for phase in ("train_phase1", "train_phase2"):
-        params[phase] |= {**LORA, "lora": {**LORA["lora"], "rank": 16}}
+    export_and_load(checkout, "champion", tmp_path / "half")
 
 
 def assert_spoken(file: Path) -> None:
@@ -134,9 +122,9 @@ def assert_spoken(file: Path) -> None:
     assert np.isfinite(sound).all() and len(sound) > 0
 
 
-def export_and_load(checkout: Checkout, what: str, folder: Path, *options: str) -> None:
-    checkout.run("xtts-finetune", "export", what, str(folder), "--speaker", "anna", *options)
+def export_and_load(checkout: Checkout, what: str, folder: Path) -> None:
+    """In fp16, which takes half the room."""
+    checkout.run("xtts-finetune", "export", what, str(folder), "--speaker", "anna", "--half")
     said = checkout.run("python", "-c", LOAD, str(folder)).stdout
     assert int(said.splitlines()[-1]) >= PARAMETERS
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    assert 0.8e9 < size < 1.0e9 if options else 1.8e9 < size < 2.0e9
+    assert 0.8e9 < sum(file.stat().st_size for file in folder.iterdir()) < 1.0e9
