@@ -65,6 +65,8 @@ def test_registered_whole_or_as_it_was_trained(checkout: Checkout) -> None:
     _, alone = sorted(versions(checkout), key=lambda version: int(version.version))
     own = load_file(weights(checkout, alone))
     assert all("lora_" in name for name in own)
+    assert "has the whole network" in checkout.run("xtts-finetune", "restore", "1", code=2).stderr
+    assert "dvc.lock names it" in checkout.run("xtts-finetune", "restore", "2").stdout
     said = [checkout.run("python", "-c", SPEAK, f"models:/xtts-finetune/{number}").stdout for number in (1, 2)]
     assert said[0] == said[1]
     assert len(said[0]) > 10_000

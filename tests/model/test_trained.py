@@ -154,6 +154,24 @@ def test_tensors_that_do_not_belong_are_refused(base: Base, tmp_path: Path) -> N
             base.gpt(file)
 
 
+@each
+def test_nothing_is_frozen_but_the_bases_own(base: Base, trained: Trained, tmp_path: Path) -> None:
+    """Else whoever reads the file would put what was trained beside other weights than it was trained with."""
+    whole = saved(base, changed(to_train(base, ALL)), ALL, tmp_path / "whole")
+    with pytest.raises(UserError, match=r"is not what params\.yaml has phase 2 go on with"):
+        to_train(base, trained, whole)
+
+
+def test_a_file_that_is_none(base: Base, tmp_path: Path) -> None:
+    for content in (b"", b"nonsense" * 9):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match="cannot be read"):
+            base.gpt(tmp_path / "model.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"trained": '{"trained": 5}'})
+    with pytest.raises(UserError, match="cannot be read"):
+        base.gpt(tmp_path / "model.safetensors")
+
+
 def test_a_part_that_the_base_lacks(base: Base) -> None:
     with pytest.raises(UserError, match=r"of 2 layers, has no gpt\.h\.7"):
         to_train(base, Trained(adapters=None, parts=["mel_head", "gpt.h.7"]))

@@ -15,7 +15,7 @@ from workbench import interrupt, make_run, outcome, store_of, train
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params
-from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.core.phase_params import GPT_PARTS, PhaseParams
 from xtts_finetune.diskspace.budget import measure
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.trained import Header, freeze
@@ -124,3 +124,13 @@ def test_a_step_waits_for_nothing(
     calls = step_calls(mini_gpt, conditioning_mel, 3, **changes)
     assert calls.keys() & REFUSED == set()
     assert calls.keys() & WAITING == set()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("part", GPT_PARTS)
+def test_any_part_can_be_trained_alone(workspace: Workspace, part: str, precision: str) -> None:
+    run = make_run(workspace, make_params(train_only=[part], precision=precision, accumulate=2))
+    for _ in range(2):
+        run.take_step()
+    run.read_figures()
+    assert run.curve.rows[-1]["train/grad_norm"] > 0

@@ -51,7 +51,7 @@ class Strict(BaseModel):
 class Adapters(Strict):
     """Low-rank matrices beside frozen ones: Hu et al. 2021, LoRA."""
 
-    rank: PositiveInt
+    rank: Annotated[int, Field(gt=0, le=4096)]
     alpha: Positive  # what they add counts alpha / rank times
     layers: Layers  # of every block of the GPT-2: those beside which they stand
 

@@ -57,7 +57,8 @@ def _evaluate_terms(budget: Budget) -> Iterator[Term]:
     if whole:
         yield Term(waiting, "weights, put together", 1, whole)
     if budget.params.tracking.uri is None and not can_link(waiting, artifacts):
-        yield Term(artifacts, f"bundle copied to {artifacts.name}/", 1, max(whole, bundle))
+        larger = max(bundle, whole + bundle - weights) if whole else bundle
+        yield Term(artifacts, f"bundle copied to {artifacts.name}/", 1, larger)
 
 
 def _feature_bytes(clip: Clip, max_seconds: float) -> int:

@@ -90,6 +90,10 @@ class Base:
         """
         header = Header.of_file(weights) if weights else None
         goes_on = header is not None and header.trained == trained  # else it is put together first
+        if weights and not goes_on and not trained.is_all:  # who reads it puts it beside the base's own
+            what = "is not what params.yaml has phase 2 go on with: it trains other parts, or all of the network"
+            remedy = "train phase 1 anew, or all of the network in phase 2 (method: full, train_only: null)"
+            raise UserError("nothing to go on with", [Problem(str(weights), what, remedy)])
         gpt = self.gpt(None if goes_on else weights)
         freeze(gpt, trained, dropout, seed)
         if weights and header and goes_on:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xtts_finetune.core.errors import Problem, UserError
@@ -32,10 +32,18 @@ class Header(Strict):
 
     @classmethod
     def of_file(cls, weights: Path) -> Self | None:
-        """None: the file is a whole network."""
-        with safe_open(weights, framework="pt") as file:
-            entry = (file.metadata() or {}).get(_ENTRY)
-        return None if entry is None else cls.model_validate_json(entry)
+        """None: the file is a whole network.
+
+        Raises:
+            UserError: it is damaged, or of no kind that is known here.
+        """
+        try:
+            with safe_open(weights, framework="pt") as file:
+                entry = (file.metadata() or {}).get(_ENTRY)
+            return None if entry is None else cls.model_validate_json(entry)
+        except (SafetensorError, ValueError) as error:
+            problem = Problem(str(weights), f"cannot be read: {error}"[:300], "bring it back, or train again")
+        raise UserError("weights do not fit the model", [problem])
 
     def entries(self) -> dict[str, str]:
         return {_ENTRY: self.model_dump_json()}

@@ -42,6 +42,7 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
         _refuse_the_only_copy(workspace, version, phase, registry)
         with full_disk_raises(), published_folder(model) as folder:
             _fetch(registry, version, folder)
+            _refuse_put_together(version, folder, out_path(workspace, model))
     yield f"{out_path(workspace, model)}: {shown(version)}; every byte as it was registered"
     yield from _what_dvc_says(workspace, phase)
 
@@ -71,6 +72,15 @@ def _fetch(registry: Versions, version: Version, folder: Path) -> None:
         what = f"its weights are not those that were registered: {actual[:12]} for {str(registered)[:12]}"
         where = f"{version.name} version {version.version}"
         raise UserError("nothing was restored", [Problem(where, what, "restore another version")])
+
+
+def _refuse_put_together(version: Version, folder: Path, model: str) -> None:
+    """Raise UserError where a phase's own model is only what was trained, and the version has the whole network."""
+    if "trained_sha256" in _card(folder):
+        what = f"has the whole network, where {model} holds what was trained alone: no phase goes on from it"
+        start = f"xtts-finetune base fetch models:/{version.name}/{version.version}"
+        remedy = f"dvc checkout {model}, in the commit of its run; to start from the version: {start}"
+        raise UserError("nothing was restored", [Problem(shown(version), what, remedy)])
 
 
 def _phase(version: Version) -> PhaseName:

@@ -45,8 +45,11 @@ class HalfWeights:
         Frozen ones are copied once, by now: a process that follows has them from the leader since it began.
         """
         pairs = zip(self._masters, self._copies, strict=True) if self._is_new else self._trained
-        masters, copies = zip(*pairs, strict=True)
-        torch._foreach_copy_(list[Tensor](copies), list[Tensor](masters))
+        masters, copies = list[Tensor](), list[Tensor]()
+        for master, copy in pairs:
+            masters.append(master)
+            copies.append(copy)
+        _copy(copies, masters)
         self._is_new = False
         gradients = [parameter.grad for parameter in self._others if parameter.grad is not None]
         if gradients:
@@ -64,6 +67,12 @@ class HalfWeights:
             theirs.append(copy.grad)
             copy.grad = None
         if is_first:
-            torch._foreach_copy_(ours, theirs)
-        else:
+            _copy(ours, theirs)
+        elif ours:
             torch._foreach_add_(ours, theirs)
+
+
+def _copy(into: list[Tensor], source: list[Tensor]) -> None:
+    """Of none there is nothing to do, which torch refuses: where embeddings or norms alone are trained."""
+    if into:
+        torch._foreach_copy_(into, source)
