@@ -132,9 +132,7 @@ class EvaluateParams(Strict):
 
 class RegistryParams(Strict):
     model_name: Annotated[str, AfterValidator(_as_mlflow_takes_it)]
-    weights: Literal[
-        "whole", "trained"
-    ]  # trained: where parts are frozen, without them: MBs, that need the base's files
+    weights: Literal["whole", "trained"]  # trained: without what was frozen, so that it needs the base where it speaks
 
 
 class TrackingParams(Strict):
