@@ -82,6 +82,16 @@ def test_outside_a_checkout_it_says_where_to_go(tmp_path: Path) -> None:
 # What it does.
 
 
+def test_dvcs_list_of_locks_that_a_full_disk_cut_short(own: Checkout) -> None:
+    """DVC refuses everything then, by a message that names no remedy."""
+    cut = own.root / ".dvc" / "tmp" / "rwlock"
+    cut.write_text('{"read": {"/home/an', encoding="utf-8")
+    said = clean(own, "--intermediates", "--yes", code=2)
+    assert "delete .dvc/tmp/rwlock" in " ".join(said.split())
+    cut.unlink()
+    assert "intermediates: frees" in clean(own, "--intermediates", "--yes")
+
+
 def test_intermediates_leave_the_newest_states_and_the_best(own: Checkout, finished: Checkout) -> None:
     before = size(own)
     models = digests(own, "models", "prepared", "data", "reports")

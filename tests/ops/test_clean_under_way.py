@@ -144,7 +144,9 @@ def test_it_works_on_a_full_disk(finished: Checkout, tmp_path: Path, option: str
     (tmp_path / "tapes").mkdir()
     chosen = [option, "tapes"] if option == "--archive" else [option]
     with small_disk(tmp_path / "disk", 1_000_000_000) as disk:
-        full = detached(finished, disk.root / "checkout")
+        deep = disk.root / ("the voices of my whole family, one folder for each of them " * 4).strip()
+        deep.mkdir()
+        full = detached(finished, deep / "checkout")  # DVC's list of locks names each of its paths in full
         full.run("dvc", "remote", "add", "tapes", str(tmp_path / "tapes"))
         filler = disk.fill()
         assert disk.free == 0

@@ -215,7 +215,7 @@ class Workspace:
 
     @property
     def page_reserve(self) -> Path:
-        """Room for status.md while a stage runs."""
+        """Room for status.md, and for DVC to say what may go, while a stage runs."""
         return reserve_of(self.root / "work" / "status")
 
     def checkpoints(self, phase: PhaseName) -> Path:

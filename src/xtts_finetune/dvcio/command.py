@@ -47,6 +47,10 @@ def _failure(arguments: tuple[str, ...], said: str | None) -> UserError:
         what = f"DVC is busy here: {blocking[0]}"
         busy = Problem(where, what, "wait for it, or stop it (Ctrl-C saves the state)")
         return UserError("not now: a stage, or another command of DVC, is running here", [busy])
+    if any("RWLock-file" in line for line in lines):
+        what = "a full disk cut short .dvc/tmp/rwlock, DVC's list of who is at work here"
+        again = "when no other dvc runs here, delete .dvc/tmp/rwlock; then again"
+        return UserError("DVC failed", [Problem(where, what, again)])
     what = " ".join(line for line in lines[-4:] if "dvc.org/support" not in line)
     return UserError("DVC failed", [Problem(where, what, remedy)])
 

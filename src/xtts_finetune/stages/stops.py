@@ -13,6 +13,7 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.survey import ways_to_make_room
 
 _PAGE = 4096  # bytes; a block of most file systems
+_ROOM = 1 << 16  # bytes: the page, and the list of locks, a path and a command per dep and out, that `clean` needs DVC for
 
 
 @contextmanager
@@ -124,7 +125,7 @@ def _write(workspace: Workspace, text: str) -> None:
 
 
 def _hold_page(workspace: Workspace) -> None:
-    """Room for the page, if there is any. For the stages to come, too: each may find the disk full to the last byte."""
+    """Room for it and for what frees more, if there is any. For the stages to come, too, which may find the disk full."""
     reserve = Reserve(workspace.page_reserve)
     reserve.path.parent.mkdir(exist_ok=True)
-    reserve.hold(_PAGE)
+    _ = reserve.hold(_ROOM) or reserve.hold(_PAGE)
