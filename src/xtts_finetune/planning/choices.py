@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from itertools import groupby, product
@@ -18,6 +18,7 @@ from xtts_finetune.training.loss import EVAL_BATCH
 
 # Adapters where the parameters describe none.
 LORA = LoraParams(rank=16, alpha=32.0, dropout=0.05, layers=["c_attn", "c_proj", "c_fc"], in_full=[])
+METHOD = ("method", "train_only", "lora")  # what of a phase says what of the network it trains
 OPTIMISERS = ("adamw", "adamw8bit")
 MOST_SIZES = 5  # of batches that a step's clips are shared among: what has no room in the table is left out
 # What a device holds beside tensors: CUDA's context, its libraries and the workspaces of matrix products; of a process
@@ -156,13 +157,17 @@ class Choices:
         return table
 
     @property
-    def recommended(self) -> tuple[Way, int] | None:
-        """The quickest that fits: the first way that does, with the largest batch that shares a step's clips evenly."""
+    def fitting(self) -> Iterator[tuple[Way, int]]:
+        """What fits, the quickest first, in batches that share a step's clips evenly: of a way the largest first."""
         for way, row in self.table.items():
-            fitting = [size for size in row if size <= clips_a_step(self.phase) and self.device.fits(row[size])]
-            if fitting:
-                return way, max(fitting)
-        return None
+            for size in sorted(row, reverse=True):
+                if size <= clips_a_step(self.phase) and self.device.fits(row[size]):
+                    yield way, size
+
+    @property
+    def recommended(self) -> tuple[Way, int] | None:
+        """The quickest that fits."""
+        return next(self.fitting, None)
 
     def _sizes_that_may_fit(self, traced: Callable[[int], Memory], moments: int) -> Iterator[tuple[int, Memory]]:
         """From the smallest on; each of several batches of a step may need more than a larger one alone."""
@@ -188,8 +193,13 @@ class Choices:
 
 def lines_to_paste(way: Way, phase: PhaseParams, size: int) -> Iterator[str]:
     """Of params.yaml, below a phase's name."""
-    applied = way.applied(phase, size)
-    what = ("method", "train_only", "lora") if way.method != _method(phase) else ()
-    for name in (*what, "batch_size", "accumulate", "optim", "precision", "gradient_checkpointing"):
-        value = applied.model_dump()[name]
+    what = METHOD if way.method != _method(phase) else ()
+    names = (*what, "batch_size", "accumulate", "optim", "precision", "gradient_checkpointing")
+    yield from lines_of(way.applied(phase, size), names)
+
+
+def lines_of(phase: PhaseParams, names: Sequence[str]) -> Iterator[str]:
+    values = phase.model_dump()
+    for name in names:
+        value = values[name]
         yield f"{name}: {value if isinstance(value, str) else json.dumps(value)}"  # which YAML reads, too

@@ -14,12 +14,23 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
-from xtts_finetune.planning.choices import SPARE, Choices, Device, Way, clips_a_step, lines_to_paste, sizes
+from xtts_finetune.planning.choices import (
+    METHOD,
+    SPARE,
+    Choices,
+    Device,
+    Way,
+    clips_a_step,
+    lines_of,
+    lines_to_paste,
+    sizes,
+)
 from xtts_finetune.planning.choices import parsed_size as parsed_size
 from xtts_finetune.planning.duration import duration_of, measured_rate
 from xtts_finetune.planning.longest import longest_clips
 from xtts_finetune.planning.memory import Memory
 from xtts_finetune.planning.network import Network, network_of
+from xtts_finetune.planning.offer import Offer, offered
 
 # What of a phase its memory does not depend on: phases that differ in nothing else are planned together.
 _NOT_IN_MEMORY = {
@@ -55,6 +66,7 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     yield f"base       {params.base}: {network.source}"
     yield f"clips      {longest_clips(workspace, params.prepare, 'train').source}"
     yield f"device     {device.name}, {_gib(device.bytes)}"
+    pasted = params
     for phases in _alike(params):
         choices = choices_of(workspace, params, phases[0], network, device)
         yield ""
@@ -62,7 +74,9 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
         yield from _disk_and_time_lines(workspace, params, phases, network, request.tokens_per_second)
         yield ""
         yield from table_lines(choices)
-        yield from recommended_lines(choices, phases)
+        offer = offered(pasted, choices, phases)
+        yield from recommended_lines(offer, choices, phases)
+        pasted = offer.params if offer else pasted
 
 
 def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
@@ -78,7 +92,7 @@ def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
     less = replace(choices, device=replace(device, bytes=min(device.bytes, needed - 1)))
     yield f"{name} as it is: {_gib(needed)}, with all that is to lie there"
     yield from table_lines(less)
-    yield from recommended_lines(less, (name,))
+    yield from recommended_lines(offered(params, less, (name,)), less, (name,))
 
 
 def device_of(vram: int | None) -> Device:
@@ -201,13 +215,16 @@ def _cell(device: Device, memory: Memory | None) -> str:
     return f"{needed:>8}" if device.fits(memory) else f"{f'({needed})':>8}"
 
 
-def recommended_lines(choices: Choices, phases: tuple[PhaseName, ...]) -> Iterator[str]:
-    """The quickest way that fits, as lines of params.yaml."""
-    found = choices.recommended
-    if found is None:
-        yield f"nothing fits in {_gib(choices.device.bytes)}: shorter clips (prepare.max_seconds) need less"
+def recommended_lines(offer: Offer | None, choices: Choices, phases: tuple[PhaseName, ...]) -> Iterator[str]:
+    """What is offered, as lines of params.yaml."""
+    if offer is None:
+        fits = "what fits is not accepted beside launch and the other phase" if choices.recommended else "nothing fits"
+        yield f"{fits} in {_gib(choices.device.bytes)}: shorter clips (prepare.max_seconds) need less"
         return
-    way, size = found
+    way, size = offer.way, offer.size
     yield f"recommended: {_in_words(way)}, batches of {size}; a step has {clips_a_step(choices.phase)} clips as before"
     yield f"in params.yaml, in {' and '.join(f'train_{name}' for name in phases)}:"
     yield from (f"  {line}" for line in lines_to_paste(way, choices.phase, size))
+    for name in offer.beside:
+        yield f"and in train_{name}, as phase 2 can only go on with the same (phase 1 is then trained anew):"
+        yield from (f"  {line}" for line in lines_of(offer.params.phase(name), METHOD))

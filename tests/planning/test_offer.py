@@ -1,0 +1,89 @@
+"""What `plan` offers is taken by params.yaml as it is pasted, whichever phase it is for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from making.params import LORA, PARTS, changed, make_params
+
+from xtts_finetune.core.layout import PHASES, PhaseName
+from xtts_finetune.core.params import LaunchParams, Params, load_params
+from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.planning.choices import Choices, Device, Way, methods, sizes, ways
+from xtts_finetune.planning.command import recommended_lines
+from xtts_finetune.planning.offer import offered
+
+
+class OfThese(Choices):
+    """Choices of which the given methods fit, in every batch; nothing is traced."""
+
+    def __init__(self, phase: PhaseParams, *fit: str) -> None:
+        object.__setattr__(self, "phase", phase)
+        object.__setattr__(self, "device", Device(True, 8 << 30, "a GPU"))
+        self.__dict__["fitting"] = [(way, n) for way in ways(phase, True) if way.method in fit for n in sizes(phase)]
+
+    fitting = property(lambda self: iter(self.__dict__["fitting"]))  # type: ignore[assignment]
+
+
+def pasted(folder: Path, params: Params, phases: tuple[PhaseName, ...], *fit: str) -> Params | None:
+    """What params.yaml says with the lines that are offered, in the phases that they are offered for."""
+    choices = OfThese(params.phase(phases[0]), *fit)
+    offer = offered(params, choices, phases)
+    content: dict[str, Any] = params.model_dump()
+    named: list[str] = []
+    for line in recommended_lines(offer, choices, phases):
+        if "in train_" in line:
+            named = [f"train_{name}" for name in PHASES if f"train_{name}" in line]
+        elif line.startswith("  "):
+            for phase in named:
+                content[phase] |= yaml.safe_load(line)
+    if offer is None:
+        assert not named
+        return None
+    (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    taken = load_params(folder / "params.yaml")
+    assert taken == offer.params
+    return taken
+
+
+def test_adapters_for_phase_2_come_with_adapters_for_phase_1(tmp_path: Path) -> None:
+    taken = pasted(tmp_path, changed(make_params(), phases=["phase1"], batch_size=3), ("phase2",), "lora")
+    assert taken
+    assert (taken.train_phase1.method, taken.train_phase2.method) == ("lora", "lora")
+    assert taken.train_phase1.batch_size == 3, "of phase 1 nothing else changes"
+
+
+def test_what_phase_2_can_do_beside_phase_1_is_preferred(tmp_path: Path) -> None:
+    taken = pasted(tmp_path, make_params(**LORA), ("phase2",), "full")
+    assert taken
+    assert (taken.train_phase1.method, taken.train_phase2.method) == ("lora", "full")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("own", [LORA, PARTS, {}])
+@pytest.mark.parametrize("fits", ["full", "lora", "parts"])
+def test_every_change_of_method(tmp_path: Path, phase: PhaseName, own: dict[str, Any], fits: str) -> None:
+    params = make_params(**own)
+    taken = pasted(tmp_path, params, (phase,), fits)
+    assert (taken is not None) == (fits in methods(params.phase(phase)))
+    assert taken is None or Way.of(taken.phase(phase)).method == fits
+
+
+def test_both_phases_together(tmp_path: Path) -> None:
+    taken = pasted(tmp_path, make_params(), PHASES, "lora")
+    assert taken
+    assert taken.train_phase1.lora == taken.train_phase2.lora is not None
+
+
+def test_no_batch_has_fewer_clips_than_there_are_processes(tmp_path: Path) -> None:
+    launch = LaunchParams(processes=3, nodes=1, rendezvous=None)
+    params = make_params(batch_size=4, accumulate=2).model_copy(update={"launch": launch})
+    choices = OfThese(params.train_phase1, "full")
+    choices.__dict__["fitting"] = [(way, size) for way, size in choices.fitting if size < 3]
+    assert choices.recommended
+    assert offered(params, choices, PHASES) is None
+    assert "is not accepted beside launch" in next(recommended_lines(None, choices, PHASES))
+    taken = pasted(tmp_path, params, PHASES, "full")
+    assert taken
+    assert taken.train_phase1.batch_size >= 3
