@@ -7,9 +7,7 @@ import pytest
 import torch
 from checkouts import Checkout
 from making import workspaces
-from making.bases import write_published
 from making.params import LORA, ParamsFile, be_quick
-from making.recordings import add_samples
 from safetensors.torch import load_file
 from tracked import versions
 
@@ -33,10 +31,7 @@ def on_it(params: ParamsFile) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = workspaces.cloned(tmp_path_factory.mktemp("lora") / "checkout")
-    add_samples(checkout.root / "data", 12)
-    write_published(checkout.root / FOLDER, sorted((checkout.root / "data" / "wavs").iterdir()))
-    workspaces.add_data(checkout, on_it)
+    checkout = workspaces.on_a_published_base(tmp_path_factory.mktemp("lora") / "checkout", FOLDER, on_it)
     checkout.repro()
     return checkout
 

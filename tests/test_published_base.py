@@ -8,9 +8,8 @@ import soundfile
 import tracked
 from checkouts import Checkout
 from making import workspaces
-from making.bases import SECOND_NAMES, published_weights, write_published
+from making.bases import SECOND_NAMES, published_weights
 from making.params import ParamsFile, be_quick
-from making.recordings import add_samples
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -26,10 +25,7 @@ def on_it(params: ParamsFile) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = workspaces.cloned(tmp_path_factory.mktemp("published") / "checkout")
-    add_samples(checkout.root / "data", 12)
-    write_published(checkout.root / FOLDER, sorted((checkout.root / "data" / "wavs").iterdir()))
-    workspaces.add_data(checkout, on_it)
+    checkout = workspaces.on_a_published_base(tmp_path_factory.mktemp("published") / "checkout", FOLDER, on_it)
     checkout.repro()
     return checkout
 

@@ -1,5 +1,6 @@
 """params.yaml: every mistake in one message, each with its place and remedy."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,32 @@ def test_all_problems_are_in_one_message(tmp_path: Path, content: dict[str, Any]
     ):
         assert part in message
     assert message.count("remedy:") == 8
+
+
+def test_a_file_of_before_newer_keys_says_what_to_paste(tmp_path: Path, content: dict[str, Any]) -> None:
+    """Every line that is named, pasted, makes a file that is taken, and that says what it said before."""
+    (tmp_path / "presets").mkdir()
+    preset = (PROJECT / "presets" / "xtts_v2.yaml").read_bytes()
+    (tmp_path / "presets" / "xtts_v2.yaml").write_bytes(preset)
+    older = copy.deepcopy(content)
+    del older["vocabulary"], older["launch"], older["registry"]["weights"]
+    for phase in ("train_phase1", "train_phase2"):
+        for key in ("method", "train_only", "lora"):
+            del older[phase][key]
+    for problem in refused(tmp_path, older).problems:
+        assert problem.what == "is missing"
+        *sections, _ = problem.where.removeprefix("params.yaml: ").split(".")
+        place = older
+        for section in sections:
+            place = place[section]
+        place |= yaml.safe_load(problem.remedy.removeprefix("add ").partition(" (")[0])
+    assert load(tmp_path, older) == load(tmp_path, content)
+
+
+def test_without_a_preset_the_key_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["registry"]["weights"]
+    [problem] = refused(tmp_path, content).problems
+    assert problem.remedy.startswith("add it; presets/xtts_v2.yaml shows")
 
 
 def test_a_registered_model_is_fetched_first(tmp_path: Path, content: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_file
 from xtts_finetune.core.params import PrepareParams
 from xtts_finetune.data.checks import ClipRejected
+from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.dataset import accept, dataset_report, refuse_without_clips, write_features
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.data.split import split
@@ -42,7 +43,7 @@ def troubled(recordings: Recordings) -> None:
 
 def test_every_clip_is_accepted_or_rejected_with_a_reason(recordings: Recordings, params: PrepareParams) -> None:
     troubled(recordings)
-    accepted, rejected = accept(recordings.root, params, no_snow)
+    accepted, rejected = accept(read_metadata(recordings.root, params.language), params, no_snow)
     assert [item.clip.id for item in accepted] == ["good", "stereo"]  # the same transcript twice is fine
     assert {each.clip.line: each.kind for each in rejected} == {
         2: "repeated id",
@@ -66,7 +67,7 @@ def test_every_clip_is_accepted_or_rejected_with_a_reason(recordings: Recordings
 def test_an_id_counts_as_taken_only_by_an_accepted_clip(recordings: Recordings, params: PrepareParams) -> None:
     recordings.write("a.wav", noise(1, 1))
     recordings.metadata("a|\na|The corrected line.\n")
-    accepted, rejected = accept(recordings.root, params, encode_text)
+    accepted, rejected = accept(read_metadata(recordings.root, params.language), params, encode_text)
     assert [item.clip.line for item in accepted] == [2] and [each.kind for each in rejected] == ["no text"]
 
 
@@ -74,14 +75,16 @@ def test_the_language_of_a_row_reaches_the_tokenizer(recordings: Recordings, par
     recordings.write("1.wav", noise(1, 1))
     recordings.write("2.wav", noise(2, 1))
     recordings.metadata("audio_file|text|language\n1.wav|uno|it\n2.wav|one|\n")
-    accepted, _ = accept(recordings.root, params, lambda text, language: [len(text), *map(ord, language)])
+    accepted, _ = accept(
+        read_metadata(recordings.root, params.language), params, lambda text, language: [len(text), *map(ord, language)]
+    )
     assert [item.tokens.tolist() for item in accepted] == [[3, ord("i"), ord("t")], [3, ord("e"), ord("n")]]
 
 
 def test_nothing_usable_says_why(recordings: Recordings, params: PrepareParams) -> None:
     recordings.write("short.wav", noise(2, 0.2))
     recordings.metadata("gone|x\nshort|x\nlost|x\n")
-    accepted, rejected = accept(recordings.root, params, encode_text)
+    accepted, rejected = accept(read_metadata(recordings.root, params.language), params, encode_text)
     assert dataset_report(recordings.root, accepted, [], rejected)["clips"]["rejected"] == 3
     with pytest.raises(UserError) as caught:
         refuse_without_clips(recordings.root, accepted, rejected)
@@ -92,7 +95,7 @@ def test_nothing_usable_says_why(recordings: Recordings, params: PrepareParams) 
 
 def test_report(recordings: Recordings, params: PrepareParams) -> None:
     troubled(recordings)
-    accepted, rejected = accept(recordings.root, params, no_snow)
+    accepted, rejected = accept(read_metadata(recordings.root, params.language), params, no_snow)
     report = dataset_report(recordings.root, accepted[:1], accepted[1:], rejected)
     assert report["clips"] == {"read": 11, "accepted": 2, "rejected": 9, "train": 1, "eval": 1}
     assert report["hours"] == {"train": 0.0003, "eval": 0.0006}
@@ -112,7 +115,7 @@ def test_report(recordings: Recordings, params: PrepareParams) -> None:
 
 def test_split_digest_follows_the_split_alone(recordings: Recordings, params: PrepareParams) -> None:
     recordings.clips([0.5] * 10)
-    accepted, _ = accept(recordings.root, params, encode_text)
+    accepted, _ = accept(read_metadata(recordings.root, params.language), params, encode_text)
 
     def digest(seed: int, reverse: bool = False) -> str:
         train, evaluation = split(accepted[::-1] if reverse else accepted, 0.2, seed)
@@ -124,7 +127,7 @@ def test_split_digest_follows_the_split_alone(recordings: Recordings, params: Pr
 
 def test_features_are_those_of_the_recordings(recordings: Recordings, params: PrepareParams, tmp_path: Path) -> None:
     recordings.clips([1.0, 0.7, 2.2])
-    accepted, _ = accept(recordings.root, params, encode_text)
+    accepted, _ = accept(read_metadata(recordings.root, params.language), params, encode_text)
     digests = write_features(tmp_path, "train", accepted, encode_audio)
     assert digests == {file.name: sha256_file(file) for file in tmp_path.glob("train.*")}
     reader = FeatureReader(tmp_path, "train")
@@ -142,7 +145,7 @@ def test_a_recording_that_changes_meanwhile_is_refused(
     recordings: Recordings, params: PrepareParams, tmp_path: Path, change: str
 ) -> None:
     recordings.clips([1.0])
-    accepted, _ = accept(recordings.root, params, encode_text)
+    accepted, _ = accept(read_metadata(recordings.root, params.language), params, encode_text)
     path = recordings.write("c0000.wav", noise(9, 1.5 if change == "longer" else 1.0))
     if change == "broken":
         path.write_bytes(b"RIFF")
@@ -160,7 +163,7 @@ def test_memory_does_not_grow_with_the_number_of_clips(params: PrepareParams, tm
         prepared = tmp_path / f"prepared{count}"
         prepared.mkdir()
         tracemalloc.start()
-        accepted, _ = accept(recordings.root, params, encode_text)
+        accepted, _ = accept(read_metadata(recordings.root, params.language), params, encode_text)
         write_features(prepared, "train", accepted, encode_audio)
         reader = FeatureReader(prepared, "train")
         assert sum(len(reader[index].codes) for index in range(count)) == count * 108

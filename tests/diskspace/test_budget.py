@@ -11,7 +11,8 @@ from making.prepared import describe_base
 from small_disks import SmallDisk
 
 from xtts_finetune.core.files import write_json
-from xtts_finetune.core.layout import PhaseName, Workspace
+from xtts_finetune.core.layout import VOCODER, PhaseName, Workspace
+from xtts_finetune.diskspace.beside import VOCODER_BYTES
 from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
 
@@ -168,12 +169,14 @@ def test_work_on_another_disk_is_copied_from_there(workspace: Workspace, other_d
 
 
 @pytest.mark.parametrize(
-    ("phase", "uri", "copied"), [("phase2", None, WEIGHTS), ("phase2", "http://127.0.0.1:5000", 0), ("phase1", None, 0)]
+    ("phase", "uri", "copied"),
+    [("phase2", None, WEIGHTS + VOCODER_BYTES // 100), ("phase2", "http://127.0.0.1:5000", 0), ("phase1", None, 0)],
 )
 def test_mlflow_on_another_disk(
     workspace: Workspace, other_disk: SmallDisk, phase: PhaseName, uri: str | None, copied: int
 ) -> None:
-    """The best is registered once both phases are done; a server keeps it elsewhere."""
+    """The best is registered, with its vocoder, once both phases are done; a server keeps it elsewhere."""
+    (workspace.prepared / "base" / VOCODER).write_bytes(bytes(VOCODER_BYTES // 100))
     (workspace.root / "mlruns").symlink_to(other_disk.root)
     by_disk = needs(workspace, phase, uri=uri)
     assert by_disk.pop(other_disk.root, 0) == copied

@@ -11,7 +11,7 @@ from checkouts import Checkout
 from making.params import ParamsFile, be_quick, make_params
 from making.prepared import TEXT, describe_base, list_features, write_features
 from making.project import copy_files, copy_project
-from making.recordings import BAD_LINES, add_bad_clips, add_samples, noise
+from making.recordings import BAD_LINES, add_bad_clips, add_samples, noise, write_metadata
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import BASE_INFO, REFERENCE, Workspace
@@ -127,6 +127,23 @@ def add_data(checkout: Checkout, change: Callable[[ParamsFile], None]) -> None:
     """Its data/ given to DVC, its params.yaml changed."""
     checkout.change_params(change)
     checkout.run("dvc", "add", "--quiet", "data")
+
+
+def on_a_published_base(root: Path, folder: str, change: Callable[[ParamsFile], None], *lines: str) -> Checkout:
+    """A checkout with 12 usable clips, and in its `folder` a base of XTTS v2's form; nothing has been run.
+
+    Args:
+        lines: of metadata.csv, in the place of the clips' own.
+    """
+    from making.bases import write_published
+
+    checkout = cloned(root)
+    add_samples(checkout.root / "data", 12)
+    if lines:
+        write_metadata(checkout.root / "data", lines)
+    write_published(checkout.root / folder, sorted((checkout.root / "data" / "wavs").iterdir()))
+    add_data(checkout, change)
+    return checkout
 
 
 def quick(root: Path) -> Checkout:

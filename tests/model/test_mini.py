@@ -34,7 +34,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def open_base(folder: Path, info: dict[str, Any]) -> Base:
-    gpt = {**info["gpt"], "path": "gpt.safetensors", "sha256": sha256_file(folder / "gpt.safetensors")}
+    gpt = {"path": "gpt.safetensors", "sha256": sha256_file(folder / "gpt.safetensors")}
     write_json(folder / "base.json", {**info, "vocoder": "griffin_lim", "gpt": gpt})
     return Base(folder, folder)
 

@@ -19,10 +19,10 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.phase_params import Trained
 from xtts_finetune.model import published as published_module
 from xtts_finetune.model.base import Base
+from xtts_finetune.model.header import Header
 from xtts_finetune.model.importing import import_base
 from xtts_finetune.model.parts import find_parts
 from xtts_finetune.model.published import PUBLISHED
-from xtts_finetune.model.trained import Header
 
 
 @pytest.fixture

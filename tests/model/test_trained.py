@@ -17,7 +17,8 @@ from xtts_finetune.core.phase_params import Trained
 from xtts_finetune.model import xtts
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.forward import Settings, hidden_states
-from xtts_finetune.model.trained import ALL, Header, trained_state
+from xtts_finetune.model.header import Header
+from xtts_finetune.model.trained import ALL, trained_state
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.training.packing import SpecialTokens, pack
 

@@ -1,5 +1,6 @@
 """What `plan` offers is taken by params.yaml as it is pasted, whichever phase it is for."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,33 @@ from making.params import LORA, PARTS, changed, make_params
 from xtts_finetune.core.layout import PHASES, PhaseName
 from xtts_finetune.core.params import LaunchParams, Params, load_params
 from xtts_finetune.core.phase_params import PhaseParams
-from xtts_finetune.planning.choices import Choices, Device, Way, methods, sizes, ways
+from xtts_finetune.planning.choices import Device, Way, methods, sizes, ways
 from xtts_finetune.planning.command import recommended_lines
 from xtts_finetune.planning.offer import offered
 
 
-class OfThese(Choices):
+@dataclass
+class OfThese:
     """Choices of which the given methods fit, in every batch; nothing is traced."""
 
-    def __init__(self, phase: PhaseParams, *fit: str) -> None:
-        object.__setattr__(self, "phase", phase)
-        object.__setattr__(self, "device", Device(True, 8 << 30, "a GPU"))
-        self.__dict__["fitting"] = [(way, n) for way in ways(phase, True) if way.method in fit for n in sizes(phase)]
+    phase: PhaseParams
+    fit: tuple[str, ...]
+    most: int = 1000  # clips in a batch
+    device = Device(True, 8 << 30, "a GPU")
 
-    fitting = property(lambda self: iter(self.__dict__["fitting"]))  # type: ignore[assignment]
+    @property
+    def fitting(self) -> list[tuple[Way, int]]:
+        those = [way for way in ways(self.phase, True) if way.method in self.fit]
+        return [(way, size) for way in those for size in sizes(self.phase) if size <= self.most]
+
+    @property
+    def recommended(self) -> tuple[Way, int] | None:
+        return next(iter(self.fitting), None)
 
 
 def pasted(folder: Path, params: Params, phases: tuple[PhaseName, ...], *fit: str) -> Params | None:
     """What params.yaml says with the lines that are offered, in the phases that they are offered for."""
-    choices = OfThese(params.phase(phases[0]), *fit)
+    choices: Any = OfThese(params.phase(phases[0]), fit)
     offer = offered(params, choices, phases)
     content: dict[str, Any] = params.model_dump()
     named: list[str] = []
@@ -79,9 +88,7 @@ def test_both_phases_together(tmp_path: Path) -> None:
 def test_no_batch_has_fewer_clips_than_there_are_processes(tmp_path: Path) -> None:
     launch = LaunchParams(processes=3, nodes=1, rendezvous=None)
     params = make_params(batch_size=4, accumulate=2).model_copy(update={"launch": launch})
-    choices = OfThese(params.train_phase1, "full")
-    choices.__dict__["fitting"] = [(way, size) for way, size in choices.fitting if size < 3]
-    assert choices.recommended
+    choices: Any = OfThese(params.train_phase1, ("full",), most=2)
     assert offered(params, choices, PHASES) is None
     assert "is not accepted beside launch" in next(recommended_lines(None, choices, PHASES))
     taken = pasted(tmp_path, params, PHASES, "full")

@@ -126,7 +126,9 @@ def test_a_sentence_that_cannot_be_spoken_is_named(workspace: Workspace, referen
     shutil.copyfile(reference, workspace.prepared / REFERENCE)
     params = make_params()
     settings = SETTINGS.model_copy(update={"sentences": [TEXT, "a ☂"]})
-    with pytest.raises(UserError, match=r"params\.yaml: evaluate\.sentences\.1\n +the vocabulary lacks '☂'"):
+    with pytest.raises(
+        UserError, match=r"params\.yaml: evaluate\.sentences\.1\n +the vocabulary lacks '☂'.*\n.*vocabulary\.extend"
+    ):
         _examine(Evaluation(workspace, params.model_copy(update={"evaluate": settings})), "base", tmp_path / "samples")
 
 

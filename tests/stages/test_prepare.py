@@ -10,6 +10,7 @@ from making.recordings import add_samples
 
 from xtts_finetune.core.params import load_params
 from xtts_finetune.data.audio import load_audio
+from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.dataset import accept, write_features
 from xtts_finetune.data.features import FeatureReader, code_count
 from xtts_finetune.model import mini, xtts
@@ -30,7 +31,7 @@ def encoded(folder: Path, shape: dict[str, int]) -> tuple[FeatureReader, Codec]:
     make_deterministic()
     add_samples(folder / "data", CLIPS)
     params = load_params(SAMPLES.parent / "params.yaml").prepare
-    accepted, _ = accept(folder / "data", params, lambda text, language: [1])
+    accepted, _ = accept(read_metadata(folder / "data", params.language), params, lambda text, language: [1])
     encoder = codec(shape)
     with single_threaded():
         write_features(folder, "train", accepted, encoder)

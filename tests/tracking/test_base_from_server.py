@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from making.project import PROJECT
 from mlflow_server import MlflowServer, running
+from safetensors.numpy import save_file
 from small_disks import small_disk
 
 from xtts_finetune.core.errors import UserError
@@ -21,6 +23,7 @@ BASE = ("base.json", "config.json", "vocab.json", "mel_stats.safetensors", "voco
 
 @pytest.mark.slow
 def test_a_version_is_downloaded_and_checked(tmp_path: Path, model: Path, empty_server: MlflowServer) -> None:
+    save_file({"weights": np.zeros(1000, np.float32)}, model / WEIGHTS)
     digest = sha256_file(model / WEIGHTS)
     write_json(model / MODEL_CARD, {"sha256": digest})
     (model / BUNDLE_BASE).mkdir()

@@ -18,7 +18,8 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.core.phase_params import GPT_PARTS, PhaseParams
 from xtts_finetune.diskspace.budget import measure
 from xtts_finetune.model.base import Base
-from xtts_finetune.model.trained import Header, freeze
+from xtts_finetune.model.header import Header
+from xtts_finetune.model.trained import freeze
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
 
 pytestmark = pytest.mark.usefixtures("short_prompts")

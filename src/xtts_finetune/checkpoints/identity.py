@@ -33,6 +33,7 @@ SOURCES = (
     "model/base.py",
     "model/device.py",
     "model/forward.py",
+    "model/header.py",
     "model/rows.py",
     "model/trained.py",
     "model/xtts.py",

@@ -39,6 +39,15 @@ class UserError(Exception):
         super().__init__("\n".join([title, *map(str, self.problems)]))
 
 
+def problems_of(step: Callable[[], object]) -> list[Problem]:
+    """What a step says is wrong, so that those of several steps come in one message; nothing where it succeeds."""
+    try:
+        step()
+    except UserError as error:
+        return error.problems
+    return []
+
+
 class Stopped(Exception):
     """The work cannot go on now; all that was saved is whole. Ends the process with exit code 75."""
 

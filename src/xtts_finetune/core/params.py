@@ -3,18 +3,16 @@
 No field has a default: everything that shapes a result stands in params.yaml, where DVC sees it.
 """
 
-import difflib
-import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName
+from xtts_finetune.core.params_mistakes import Mistakes
 from xtts_finetune.core.phase_params import Fraction, Name, PhaseParams, Positive, Strict
 from xtts_finetune.core.yamlfile import read_yaml
 
@@ -58,15 +56,6 @@ def _as_a_folder(base: str) -> str:
     if base.startswith("models:"):
         raise ValueError("is a registered model, which has to lie in base/, where DVC sees which it is")
     return base
-
-
-# what other trainers call a key, and it is here
-ELSEWHERE = {
-    "learning_rate": "lr",
-    "gradient_accumulation_steps": "accumulate",
-    "grad_accum_steps": "accumulate",
-    "max_grad_norm": "grad_clip",
-}
 
 
 class PrepareParams(Strict):
@@ -211,53 +200,4 @@ def load_params(path: Path, base: str | None = None) -> Params:
         given = {} if raw is None else raw
         return Params.model_validate({**given, "base": base} if base and isinstance(given, dict) else given)
     except ValidationError as error:
-        errors = error.errors()
-        meant = {(*item["loc"][:-1], _meant(item["loc"])) for item in errors if item["type"] == "extra_forbidden"}
-        asked = [item for item in errors if not (item["type"] == "missing" and item["loc"] in meant)]
-        raise UserError(title, [_problem(path, item) for item in asked]) from None
-
-
-def _problem(path: Path, error: Any) -> Problem:
-    """One pydantic error in the user's terms."""
-    key = ".".join(str(part) for part in error["loc"])
-    where = f"{path.name}: {key}" if key else path.name
-    if error["type"] == "extra_forbidden":
-        meant = _meant(error["loc"])
-        return Problem(where, "is not a known key", f"did you mean {meant}?" if meant else "remove it")
-    if error["type"] == "missing":
-        return Problem(where, "is missing", "add it; presets/ shows every key with a sensible value")
-    what, value = error["msg"].removeprefix("Value error, "), error["input"]
-    if error["type"] == "value_error" and isinstance(value, dict):  # two keys contradict each other
-        return Problem(where, what, "change one of the two")
-    shown = "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
-    return Problem(f"{where} = {shown}", what, _remedy(error))
-
-
-def _remedy(error: Any) -> str:
-    """What to write instead, where that is plain."""
-    kind, value = error["type"], error["input"]
-    if error["loc"] == ("base",) and kind == "value_error":
-        return f"xtts-finetune base fetch {quoted(value)}, which says what to write here"
-    if kind == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
-        return f"write {int(value)}"
-    if kind == "literal_error" and isinstance(value, str):
-        known = re.findall(r"'([^']+)'", error["ctx"]["expected"])
-        for near in difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.8):
-            return f"did you mean {near}?"
-    return "correct the value"
-
-
-def _meant(location: tuple[str | int, ...]) -> str | None:
-    """The key that an unknown one stands for, if it is like one."""
-    name, known = str(location[-1]), _siblings(location)
-    near = [key for key in known if key == ELSEWHERE.get(name)] or difflib.get_close_matches(name, known, n=1)
-    return near[0] if near else None
-
-
-def _siblings(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at the place of an unknown key."""
-    model: type[BaseModel] = Params
-    for part in location[:-1]:
-        annotation: Any = model.model_fields[str(part)].annotation
-        model = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))  # it, or null
-    return list(model.model_fields)
+        raise UserError(title, Mistakes(path, Params).problems(error)) from None

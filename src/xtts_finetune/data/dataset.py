@@ -19,7 +19,7 @@ from xtts_finetune.core.params import PrepareParams
 from xtts_finetune.data.ahead import work_ahead
 from xtts_finetune.data.audio import Samples, digest, load_audio
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText, Rejection, check_audio, check_text
-from xtts_finetune.data.clips import METADATA, Clip, read_metadata
+from xtts_finetune.data.clips import METADATA, Clip
 from xtts_finetune.data.features import FeatureWriter
 
 T = TypeVar("T")
@@ -27,21 +27,19 @@ R = TypeVar("R")
 EncodeAudio = Callable[[Samples], npt.NDArray[np.integer]]  # (samples,) at SAMPLE_RATE → (codes,)
 
 
-def accept(data: Path, params: PrepareParams, encode_text: EncodeText) -> tuple[list[Accepted], list[Rejection]]:
-    """Decode and check every clip of `data`, with a progress bar; both lists are in the order of metadata.csv.
+def accept(
+    clips: Sequence[Clip], params: PrepareParams, encode_text: EncodeText
+) -> tuple[list[Accepted], list[Rejection]]:
+    """Decode and check every clip, with a progress bar; both lists are in their order.
 
     No sound is kept: of a clip stays what metadata.csv says, its tokens and its digest.
 
     Args:
         encode_text: (text, language) → token ids; raises ClipRejected for text that the vocabulary lacks.
-
-    Raises:
-        UserError: metadata.csv is malformed.
     """
     accepted: list[Accepted] = []
     rejected: list[Rejection] = []
     seen = _Seen()
-    clips = read_metadata(data, params.language)
     for clip, sound in _progress(lambda clip: _hear(clip, params), clips, "checking clips"):
         try:
             seen.refuse_id(clip)

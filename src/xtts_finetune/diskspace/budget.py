@@ -19,6 +19,7 @@ from xtts_finetune.core.disk import can_link, file_system, files_below, free_byt
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
+from xtts_finetune.diskspace.beside import beside_weights
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.tracking.curve import parse_rows
 
@@ -122,7 +123,8 @@ class Budget:
         if whole:
             yield Term(at.undelivered, "weights, put together", 1, whole)
         if is_last and is_local and not can_link(at.undelivered if whole else registered, artifacts):
-            yield Term(artifacts, f"weights copied to {artifacts.name}/", 1, max(whole, sizes.weights))
+            bundle = max(whole, sizes.weights) + beside_weights(at, self.params.base)
+            yield Term(artifacts, f"model copied to {artifacts.name}/", 1, bundle)
         yield Term(at.root, "reports, samples, databases", 1, SMALL_THINGS)
 
     @property

@@ -1,12 +1,12 @@
 """What `prepare` and `evaluate` write at their peak, per file system; of the phases `budget` says it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from xtts_finetune.core.constants import CODE_STRIDE, SAMPLE_RATE
 from xtts_finetune.core.disk import can_link
-from xtts_finetune.core.layout import CODEC, PHASES, VOCODER, WEIGHTS
+from xtts_finetune.core.layout import PHASES, WEIGHTS
 from xtts_finetune.data.clips import Clip, read_metadata
+from xtts_finetune.diskspace.beside import beside_weights, size_of
 from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget, Demand, Term, by_file_system
 
 # Bytes that `prepare` makes of a base: mini's GPT and codec; of XTTS v2 the codec and the vocoder.
@@ -47,8 +47,8 @@ def _evaluate_terms(budget: Budget) -> Iterator[Term]:
     speech = round(len(evaluation.sentences) * evaluation.max_seconds * SAMPLE_BYTES)
     yield Term(workspace.reports, "samples of three models", len(models) + 1, speech)
     yield Term(workspace.root, "figures, databases", 1, SMALL_THINGS)
-    weights = max(map(_size, (model / WEIGHTS for model in models)))
-    bundle = weights + max(_size(workspace.prepared / "base" / name) for name in (CODEC, VOCODER))
+    weights = max(map(size_of, (model / WEIGHTS for model in models)))
+    bundle = weights + beside_weights(workspace, budget.params.base)
     sources = [(model / WEIGHTS).resolve().parent for model in models]  # DVC may have left a symlink into its cache
     waiting = workspace.undelivered
     if not all(can_link(source, waiting) for source in sources):
@@ -73,7 +73,3 @@ def _feature_bytes(clip: Clip, max_seconds: float) -> int:
         return 0
     samples = seconds * SAMPLE_RATE
     return round(2 * samples + 2 * samples / CODE_STRIDE) + 5 * len(clip.text.encode()) + _LINE
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0

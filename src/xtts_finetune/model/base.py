@@ -21,9 +21,10 @@ from xtts_finetune.core.files import read_json, sha256_json
 from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, NEW_ROWS, VOCABULARY, Workspace
 from xtts_finetune.core.phase_params import Trained
 from xtts_finetune.model import xtts
+from xtts_finetune.model.header import Header
 from xtts_finetune.model.misfit import misfit
 from xtts_finetune.model.rows import grown
-from xtts_finetune.model.trained import Header, freeze, merge, trained_state
+from xtts_finetune.model.trained import freeze, merge, trained_state
 from xtts_finetune.model.xtts import GPT, DiscreteVAE, VoiceBpeTokenizer
 
 # Left by init_gpt_for_inference in some checkpoints; the same tensors under second names.

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xtts_finetune.core.digests import sha256_once
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import Problem, UserError, problems_of
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import CODEC, CONFIG, MEL_STATS, VOCABULARY, VOCODER, Workspace
 from xtts_finetune.model import xtts
 from xtts_finetune.model.base import load_state, part
 from xtts_finetune.model.parts import CODEC_PREFIX, TITLE, Parts, find_parts
-from xtts_finetune.model.trained import Header
 from xtts_finetune.model.xtts import GPT
 
 
@@ -44,7 +43,7 @@ def import_base(source: Path, folder: Path, root: Path, pinned: bool) -> dict[st
         lambda: gpt.append(_fitting_gpt(parts, states, args)),
         lambda: _import_vocoder(parts, states, args, folder),
     ):
-        problems += [problem for problem in _problems(step) if problem not in problems]  # one file may hold all
+        problems += [problem for problem in problems_of(step) if problem not in problems]  # one file may hold all
     if problems:
         raise UserError(TITLE, problems)
     weights = parts.weights
@@ -57,14 +56,6 @@ def import_base(source: Path, folder: Path, root: Path, pinned: bool) -> dict[st
             "sha256": sha256_once(weights, Workspace(root).digests),
         },
     }
-
-
-def _problems(step: Callable[[], object]) -> list[Problem]:
-    try:
-        step()
-    except UserError as error:
-        return error.problems
-    return []
 
 
 class _States:
@@ -91,12 +82,12 @@ def _of_safetensors(path: Path) -> Mapping[str, Tensor]:
 def _import_config_and_vocabulary(parts: Parts, folder: Path) -> dict[str, Any]:
     """Copy both; returns model_args."""
     args = xtts.default_args()
-    problems = _problems(lambda: _check_vocabulary(parts.vocabulary))
+    problems = problems_of(lambda: _check_vocabulary(parts.vocabulary))
     if parts.config is None:
         write_json(folder / CONFIG, xtts.default_config(args))
     else:
         config = parts.config
-        problems += _problems(lambda: args.update(_read_args(config)))
+        problems += problems_of(lambda: args.update(_read_args(config)))
         shutil.copyfile(config, folder / CONFIG)
     if problems:
         raise UserError(TITLE, problems)
@@ -133,10 +124,6 @@ def _fitting_gpt(parts: Parts, states: _States, args: dict[str, Any]) -> GPT:
     with torch.device("meta"):  # shapes alone
         gpt = xtts.build_gpt(args, xtts.build_tokenizer(parts.vocabulary))
     state = states(weights)
-    if weights.suffix == ".safetensors" and Header.of_file(weights):
-        what = "holds what was trained alone, beside another model's weights (registry.weights: trained)"
-        remedy = "xtts-finetune export puts them together: use the folder that it writes"
-        raise UserError(TITLE, [Problem(str(weights), what, remedy)])
     load_state(gpt, dict(state if weights.suffix == ".safetensors" else part(state, "gpt.")), weights, assign=True)
     return gpt
 

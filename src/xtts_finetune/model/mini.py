@@ -70,7 +70,7 @@ def build(folder: Path, waveform: Callable[[int], Waveform], clips: int, seed: i
         waveform: gives the training clip of an index below `clips`: (samples,) in [-1, 1] at 22 050 Hz.
 
     Returns:
-        The fields of base.json that only the builder knows: codec shape, reconstruction error, the GPT's parameters.
+        The fields of base.json that only the builder knows: codec shape, reconstruction error.
     """
     chosen = np.random.default_rng(seed).permutation(clips)[:MAX_CODEC_CLIPS]
     raw_mel = xtts.build_codec_mel(None)
@@ -91,7 +91,7 @@ def build(folder: Path, waveform: Callable[[int], Waveform], clips: int, seed: i
     save_file({"mel_stats": stats}, folder / MEL_STATS)
     save_file(codec.dvae.state_dict(), folder / CODEC)
     save_file(gpt.state_dict(), folder / "gpt.safetensors")
-    return {"codec": CODEC_SHAPE, "codec_mse": round(error, 4), "gpt": {}}
+    return {"codec": CODEC_SHAPE, "codec_mse": round(error, 4)}
 
 
 class _Codec:

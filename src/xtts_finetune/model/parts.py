@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.digests import sha256_once
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import Problem, UserError, problems_of
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import (
     BASE_INFO,
@@ -33,6 +33,7 @@ from xtts_finetune.core.layout import (
     WEIGHTS,
     Workspace,
 )
+from xtts_finetune.model.header import Header
 from xtts_finetune.model.published import FETCH, check_published, not_published, xtts_v2_folder
 
 COQUI_CODEC, COQUI_STATS = "dvae.pth", "mel_stats.pth"
@@ -184,7 +185,9 @@ def _registered(source: Path, workspace: Workspace) -> Parts:
         remedy = "take the registered model's whole folder, as base fetch models:/NAME/N does; or an export of it"
         problems.insert(0, Problem(str(source), f"lacks {', '.join(missing)}", remedy))
     else:
-        problems += _not_its_weights(weights, source / MODEL_CARD, workspace)
+        problems += _not_its_weights(weights, source / MODEL_CARD, workspace) or problems_of(
+            lambda: _refuse_part(weights)
+        )
     codec = base / CODEC if is_mini or (base / CODEC).is_file() else source / COQUI_CODEC
     if not is_mini and codec.name == COQUI_CODEC:
         complete, lacking = _with_xtts_v2s({COQUI_CODEC: codec}, weights, workspace)
@@ -201,6 +204,13 @@ def _registered(source: Path, workspace: Workspace) -> Parts:
         codec_shape=info["codec"],
         vocoder=None if is_mini else base / VOCODER,
     )
+
+
+def _refuse_part(weights: Path) -> None:
+    if Header.of_file(weights):
+        what = "holds what was trained alone, beside another model's weights (registry.weights: trained)"
+        remedy = "xtts-finetune export puts them together: use the folder that it writes"
+        raise UserError(TITLE, [Problem(str(weights), what, remedy)])
 
 
 def _info(file: Path) -> tuple[dict[str, Any], list[Problem]]:

@@ -1,19 +1,17 @@
 """What of the network is trained: all of it, some parts, or adapters (LoRA) beside frozen weights.
 
-A weights file holds what was trained. Where that is not all, its header says what it is, and of which base: together
-they are a whole network. Adapters are peft's (Hu et al. 2021; peft/tuners/lora/layer.py).
+A weights file holds what was trained; where that is not all, `header.py` says how it tells. Adapters are peft's (Hu et
+al. 2021; peft/tuners/lora/layer.py).
 """
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.phase_params import Strict, Trained
+from xtts_finetune.core.phase_params import Trained
 from xtts_finetune.core.quiet import quiet_bitsandbytes
 from xtts_finetune.model.xtts import GPT
 
@@ -21,32 +19,6 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
 ALL = Trained(adapters=None, parts=None)
-_ENTRY = "trained"  # of a file's header: one, as safetensors writes several in any order
-
-
-class Header(Strict):
-    """What a weights file says of itself where it is not all of a network."""
-
-    trained: Trained
-    base: str  # SHA-256 of the weights beside which these were trained
-
-    @classmethod
-    def of_file(cls, weights: Path) -> Self | None:
-        """None: the file is a whole network.
-
-        Raises:
-            UserError: it is damaged, or of no kind that is known here.
-        """
-        try:
-            with safe_open(weights, framework="pt") as file:
-                entry = (file.metadata() or {}).get(_ENTRY)
-            return None if entry is None else cls.model_validate_json(entry)
-        except (SafetensorError, ValueError) as error:
-            problem = Problem(str(weights), f"cannot be read: {error}"[:300], "bring it back, or train again")
-        raise UserError("weights do not fit the model", [problem])
-
-    def entries(self) -> dict[str, str]:
-        return {_ENTRY: self.model_dump_json()}
 
 
 def freeze(gpt: GPT, trained: Trained, dropout: float, seed: int) -> None:

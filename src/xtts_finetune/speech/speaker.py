@@ -165,9 +165,12 @@ class _HifiGan:
 
 def unspeakable(reasons: Mapping[int, ValueError]) -> UserError:
     """The refusal of sentences of params.yaml: what is wrong with each, by its number from 0."""
+    remedy = (
+        "change the sentence; or where the vocabulary lacks a character, add it: a file in data/ that names it, and "
+    )
+    remedy += "vocabulary.extend: that file's name (auto adds what the transcripts need)"
     problems = [
-        Problem(f"params.yaml: evaluate.sentences.{number}", str(reason), "change the sentence")
-        for number, reason in reasons.items()
+        Problem(f"params.yaml: evaluate.sentences.{number}", str(reason), remedy) for number, reason in reasons.items()
     ]
     return UserError("sentences cannot be spoken", problems)
 

@@ -28,7 +28,7 @@ from xtts_finetune.core.layout import (
 )
 from xtts_finetune.core.params import Params
 from xtts_finetune.model.base import Base
-from xtts_finetune.model.trained import Header
+from xtts_finetune.model.header import Header
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """What can be known to be wrong before anything is computed, and before DVC deletes a single out."""
 
-from collections.abc import Callable
-
 from xtts_finetune.core.digests import sha256_once
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.errors import UserError, problems_of
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.meeting_place import listening_to_others, rendezvous_of
@@ -20,31 +18,23 @@ def check(workspace: Workspace, params: Params) -> None:
     Raises:
         UserError: metadata.csv or the base cannot be used, or other machines not met; every problem is named.
     """
-    problems = _problems(lambda: read_metadata(workspace.data, params.prepare.language))
+    problems = problems_of(lambda: read_metadata(workspace.data, params.prepare.language))
     listed = params.vocabulary.extend
     if listed is not None and listed != "auto":
-        problems += _problems(lambda: read_pieces(workspace.data, listed))
+        problems += problems_of(lambda: read_pieces(workspace.data, listed))
     if params.launch.nodes * params.launch.processes > 1:
         from xtts_finetune.training.launch import refuse_what_is_lacking  # loads torch
 
-        problems += _problems(lambda: refuse_what_is_lacking(params.launch))
+        problems += problems_of(lambda: refuse_what_is_lacking(params.launch))
     if params.launch.nodes > 1:
-        problems += _problems(lambda: listening_to_others(rendezvous_of(params.launch)).close())
+        problems += problems_of(lambda: listening_to_others(rendezvous_of(params.launch)).close())
     parts: list[Parts] = []  # of mini, which prepare builds, there are none
     if params.base != "mini":
         source, pinned = base_folder(workspace, params.base), is_pinned(params.base)
-        problems += _problems(lambda: parts.append(find_parts(source, pinned, workspace)))
+        problems += problems_of(lambda: parts.append(find_parts(source, pinned, workspace)))
     if problems:
         raise UserError("nothing was run", problems)
     for note in (note for found in parts for note in found.notes()):
         print(f"base: {note}")
     files = {name: path for found in parts for name, path in found.files().items()}
     write_json(workspace.base_checked, {name: sha256_once(path, workspace.digests) for name, path in files.items()})
-
-
-def _problems(step: Callable[[], object]) -> list[Problem]:
-    try:
-        step()
-    except UserError as error:
-        return error.problems
-    return []

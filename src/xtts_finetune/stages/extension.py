@@ -6,7 +6,7 @@ from typing import Any
 
 from xtts_finetune.core.layout import NEW_ROWS, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
-from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.pieces import read_pieces
 from xtts_finetune.model import rows, xtts
 from xtts_finetune.model.base import own_state
@@ -15,13 +15,15 @@ from xtts_finetune.model.vocabulary import Extension, Need, clean_texts, count_t
 _SHOWN = 12  # characters and pieces in one line
 
 
-def settle_vocabulary(workspace: Workspace, params: Params, base: Path, info: dict[str, Any]) -> dict[str, Any]:
+def settle_vocabulary(
+    workspace: Workspace, params: Params, base: Path, weights: Path, clips: Sequence[Clip]
+) -> dict[str, Any]:
     """Extend the vocabulary in the folder `base` as params.yaml asks, and say what the transcripts still lack.
 
     All transcripts are read, not the training clips' alone: the vocabulary decides which clips there are.
 
     Args:
-        info: base.json's fields; they are brought up to date.
+        weights: the base's own.
 
     Returns:
         What reports/dataset.json says of it; equal data give equal reports.
@@ -29,7 +31,6 @@ def settle_vocabulary(workspace: Workspace, params: Params, base: Path, info: di
     Raises:
         UserError: what the file of pieces names cannot be added, or the vocabulary is no BPE of XTTS v2's kind.
     """
-    clips = read_metadata(workspace.data, params.prepare.language)
     tokenizer = xtts.build_tokenizer(base / VOCABULARY)
     texts = clean_texts(tokenizer, [(clip.text, clip.language) for clip in clips])
     needs = needs_of(tokenizer, texts)
@@ -37,7 +38,7 @@ def settle_vocabulary(workspace: Workspace, params: Params, base: Path, info: di
     if params.vocabulary.extend is not None:
         before, extension = count_tokens(tokenizer, texts), Extension(base)
         known = _fill(extension, workspace, params, texts, needs)
-        _write(workspace, extension, info)
+        _write(extension, weights)
         tokenizer = xtts.build_tokenizer(base / VOCABULARY)
         report = _added(extension, needs) | {"known_before": known}
         report["tokens_of_all_texts"] = {"before": before, "after": count_tokens(tokenizer, texts)}
@@ -54,19 +55,20 @@ def _fill(
     extension: Extension, workspace: Workspace, params: Params, texts: Sequence[tuple[str, str]], needs: list[Need]
 ) -> list[str]:
     """What is to be added; returns what the file names and the vocabulary has."""
-    wanted = params.vocabulary
-    if wanted.extend is None or wanted.extend == "auto":
+    listed = params.vocabulary.extend
+    assert listed is not None
+    if listed == "auto":
         extension.add_needs(needs)
-        extension.learn(texts, wanted.pieces)
+        extension.learn(texts, params.vocabulary.pieces)
         return []
     languages = {params.prepare.language, *(language for _, language in texts)}
-    return extension.add_listed(read_pieces(workspace.data, wanted.extend), languages)
+    return extension.add_listed(read_pieces(workspace.data, listed), languages)
 
 
-def _write(workspace: Workspace, extension: Extension, info: dict[str, Any]) -> None:
+def _write(extension: Extension, weights: Path) -> None:
     if not extension.new:
         return
-    state = own_state(workspace.root / info["gpt"]["path"])
+    state = own_state(weights)
     new = rows.new_rows(state, [token.start for token in extension.new])
     rows.write_rows(new, extension.folder / NEW_ROWS)
     extension.write()

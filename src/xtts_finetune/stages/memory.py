@@ -29,13 +29,7 @@ def opened_within_memory(name: PhaseName, work: Callable[[], T]) -> T:
     Raises:
         OutOfMemory: the device does not hold it.
     """
-    try:
-        return work()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        traceback.clear_frames(error.__traceback__)
-        raise OutOfMemory(f"{name}: the network does not fit in the memory: {_said(error)}", name) from error
+    return _within(name, work, lambda said: f"{name}: the network does not fit in the memory: {said}")
 
 
 def within_memory(run: Run, work: Callable[[], T]) -> T:
@@ -44,19 +38,30 @@ def within_memory(run: Run, work: Callable[[], T]) -> T:
     Raises:
         OutOfMemory: there is too little for it. What the last whole step came to is saved, if that has room.
     """
+
+    def saved(said: str) -> str:
+        what = _what_failed(run)
+        _save(run)
+        return f"{what} does not fit in the memory: {said}\n{run.resume_point}"
+
+    return _within(run.inputs.name, work, saved)
+
+
+def _within(name: PhaseName, work: Callable[[], T], text: Callable[[str], str]) -> T:
+    """Args:
+    text: of the refusal, by what was said of the memory; what it does, it does with the memory let go of.
+    """
     try:
         return work()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold on to the step's tensors
-        what = _what_failed(run)
-        _save(run)
-        text = f"{what} does not fit in the memory: {_said(error)}\n{run.resume_point}"
-        raise OutOfMemory(text, run.inputs.name) from error
+        raise OutOfMemory(text(said_of(error)), name) from error
 
 
-def _said(error: Exception) -> str:
+def said_of(error: Exception) -> str:
+    """What it says, in one line."""
     return textwrap.shorten(str(error), 240, placeholder="…") or type(error).__name__
 
 

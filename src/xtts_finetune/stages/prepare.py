@@ -20,7 +20,7 @@ from xtts_finetune.core.layout import BASE_INFO, CONFIG, FEATURES, MEL_STATS, NE
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import load_audio, write_wav
 from xtts_finetune.data.checks import Accepted, ClipRejected, EncodeText, Rejection
-from xtts_finetune.data.clips import read_metadata
+from xtts_finetune.data.clips import Clip, read_metadata
 from xtts_finetune.data.dataset import accept, dataset_report, refuse_without_clips, write_features
 from xtts_finetune.data.split import split
 from xtts_finetune.model import mini, xtts
@@ -46,18 +46,18 @@ def prepare(workspace: Workspace, params: Params) -> None:
     with published_folder(workspace.prepared) as prepared:
         base = prepared / "base"
         base.mkdir()
-        info = _open_base(workspace, params, base)
-        vocabulary = settle_vocabulary(workspace, params, base, info) if params.base != "mini" else {}
+        clips = read_metadata(workspace.data, params.prepare.language)
+        info, vocabulary = _open_base(workspace, params, base, clips)
         tokenizer = xtts.build_tokenizer(base / VOCABULARY)
         refuse_unspeakable(params.evaluate.sentences, params.prepare.language, tokenizer)
-        accepted, rejected = accept(workspace.data, params.prepare, _encoder(tokenizer))
+        accepted, rejected = accept(clips, params.prepare, _encoder(tokenizer))
         with _refusal_reported(workspace, accepted, rejected, vocabulary):
             refuse_without_clips(workspace.data, accepted, rejected)
             train, evaluation = split(accepted, params.prepare.eval_fraction, params.seed)
         if params.base == "mini":
             info |= mini.build(base, lambda i: load_audio(train[i].clip.audio).samples, len(train), params.seed)
             weights = base / "gpt.safetensors"
-            info["gpt"] |= {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
+            info["gpt"] = {"path": f"prepared/base/{weights.name}", "sha256": sha256_file(weights)}
         info["files"] = {
             name: sha256_file(base / name) for name in (CONFIG, MEL_STATS, NEW_ROWS) if (base / name).exists()
         }
@@ -91,14 +91,18 @@ def _refusal_reported(
         raise
 
 
-def _open_base(workspace: Workspace, params: Params, folder: Path) -> dict[str, Any]:
-    """Fill `folder` with at least vocab.json; returns base.json's fields as far as they are known."""
+def _open_base(
+    workspace: Workspace, params: Params, folder: Path, clips: Sequence[Clip]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fill `folder` with at least vocab.json; returns base.json's fields, as far as known, and what to report.
+
+    All transcripts count, not the training clips' alone: a vocabulary must be able to spell every clip.
+    """
     if params.base == "mini":
-        # All transcripts, not the training clips' alone: a vocabulary must be able to spell every clip.
-        clips = read_metadata(workspace.data, params.prepare.language)
         mini.train_vocabulary([(clip.text, clip.language) for clip in clips], folder / VOCABULARY)
-        return {"vocoder": "griffin_lim"}
-    return import_base(base_folder(workspace, params.base), folder, workspace.root, is_pinned(params.base))
+        return {"vocoder": "griffin_lim"}, {}
+    info = import_base(base_folder(workspace, params.base), folder, workspace.root, is_pinned(params.base))
+    return info, settle_vocabulary(workspace, params, folder, workspace.root / info["gpt"]["path"], clips)
 
 
 def _encoder(tokenizer: VoiceBpeTokenizer) -> EncodeText:

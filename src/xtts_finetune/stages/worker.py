@@ -15,9 +15,11 @@ from typing import NoReturn
 
 from torch.distributed import DistError
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RESUMABLE, EXIT_USER, UserError, exit_code_of
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.model.device import device_in_words, make_deterministic
+from xtts_finetune.stages.memory import is_out_of_memory, said_of
 from xtts_finetune.stages.process import begin_process
 from xtts_finetune.stages.stops import explained_stops
 from xtts_finetune.stages.train import train
@@ -50,8 +52,13 @@ def main() -> NoReturn:
         _end(ANOTHER_ROUND if is_met else EXIT_BUG)
     except KeyboardInterrupt:
         _end(EXIT_RESUMABLE)
-    except Exception:  # noqa: BLE001 - whatever it was, the process must not stay behind
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - whatever it was, the process must not stay behind
+        if is_out_of_memory(error):  # the leader, which would save, has not failed: its own end is Stopped
+            less = as_typed("xtts-finetune plan shows what needs less")
+            what = f"its memory does not hold the training: {said_of(error)}"
+            print(f"process {os.environ['RANK']} ends: {what}; {less}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         _end(EXIT_BUG)
     _end(ANOTHER_ROUND if outcome.code == ANOTHER_ROUND else EXIT_DONE)
 

@@ -7,7 +7,7 @@ import torch
 from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.model.trained import Header
+from xtts_finetune.model.header import Header
 from xtts_finetune.model.xtts import GPT
 
 

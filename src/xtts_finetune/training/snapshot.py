@@ -14,7 +14,8 @@ from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import OPTIMIZER, WEIGHTS
 from xtts_finetune.model.base import load_trained
-from xtts_finetune.model.trained import Header, trained_state
+from xtts_finetune.model.header import Header
+from xtts_finetune.model.trained import trained_state
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.training.optim import kept_per_parameter
 

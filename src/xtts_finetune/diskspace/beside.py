@@ -1,0 +1,21 @@
+"""What lies beside the weights of a registered model: its vocoder, above all."""
+
+from pathlib import Path
+
+from xtts_finetune.core.layout import BASE_INFO, CODEC, NEW_ROWS, VOCABULARY, VOCODER, Workspace
+
+VOCODER_BYTES = 105_000_000  # of XTTS v2's HiFi-GAN and its speaker encoder, as `prepare` writes them
+
+
+def beside_weights(workspace: Workspace, base: str) -> int:
+    """Bytes; before `prepare` those of XTTS v2, of mini none that count."""
+    folder = workspace.prepared / "base"
+    sound = size_of(folder / VOCODER) or size_of(folder / CODEC)  # the one that it speaks with
+    if base != "mini" and not (folder / BASE_INFO).exists():
+        sound = VOCODER_BYTES
+    return sound + size_of(folder / VOCABULARY) + size_of(folder / NEW_ROWS)
+
+
+def size_of(file: Path) -> int:
+    """0 where it is not there."""
+    return file.stat().st_size if file.exists() else 0
