@@ -50,7 +50,7 @@ def test_it_is_the_average_that_torch_makes(workspace: Workspace) -> None:
     assert not torch.equal(run.gpt.mel_head.weight, ours["mel_head.weight"])
 
 
-@pytest.mark.parametrize(("changes", "best"), [(GOOD, "ema"), (SLOW, "raw")])
+@pytest.mark.parametrize(("changes", "best"), [(GOOD, "ema"), ({**LORA, **GOOD, "lr": 3.0}, "ema"), (SLOW, "raw")])
 def test_the_best_is_the_better_of_both_and_says_which(
     workspace: Workspace, changes: dict[str, Any], best: str
 ) -> None:
