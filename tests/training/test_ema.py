@@ -13,7 +13,7 @@ from operators import REFUSED, WAITING
 from safetensors.torch import load_file
 from test_trace import step_calls
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from workbench import interrupt, make_run, outcome, rows_of, store_of, train
+from workbench import StoppingTracker, interrupt, make_run, outcome, rows_of, store_of, train
 
 from xtts_finetune.checkpoints.stopping import ending
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -48,6 +48,15 @@ def test_it_is_the_average_that_torch_makes(workspace: Workspace) -> None:
     assert ours.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in ours.items())
     assert not torch.equal(run.gpt.mel_head.weight, ours["mel_head.weight"])
+
+
+def test_its_figures_go_to_mlflow(workspace: Workspace) -> None:
+    run = make_run(workspace, make_params(ema=0.9))
+    run.evaluate()
+    assert isinstance(run.tracker, StoppingTracker)
+    [(_, metrics)] = run.tracker.rows
+    assert metrics["eval_ema/mel_ce"] == metrics["eval/mel_ce"]
+    assert metrics["eval_ema/text_ce"] == metrics["eval/text_ce"]
 
 
 @pytest.mark.parametrize(("changes", "best"), [(GOOD, "ema"), ({**LORA, **GOOD, "lr": 3.0}, "ema"), (SLOW, "raw")])
