@@ -37,6 +37,7 @@ SOURCES = (
     "model/rows.py",
     "model/trained.py",
     "model/xtts.py",
+    "training/ema.py",
     "training/feed.py",
     "training/graphs.py",
     "training/half.py",
