@@ -14,6 +14,7 @@ from workbench import train
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import CONFIG, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
+from xtts_finetune.diskspace.budget import SMALL_THINGS
 from xtts_finetune.planning.choices import parsed_size
 from xtts_finetune.planning.command import Request, less_lines, plan_lines
 from xtts_finetune.planning.longest import Clips, longest_batch
@@ -46,6 +47,32 @@ def test_of_prepared_clips(workspace: Workspace) -> None:
     assert re.search(r"phase1: 6 steps in 2 epochs, \d\.\d h at 10 tokens/s \(stated\)", said)
     assert "\n    fits in 8.00 GiB\n" in said
     assert max(map(len, said.splitlines())) <= 100
+
+
+LORA_OF_XTTS = {
+    "method": "lora",
+    "lora": {"rank": 16, "alpha": 32.0, "dropout": 0.05, "layers": ["c_attn", "c_proj", "c_fc"], "in_full": []},
+}
+ALL, ADAPTERS = 441_018_563, 7_864_320  # numbers that are trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained", "whole"),
+    [({}, ALL, 0), ({"optim": "adamw8bit", "ema": 0.99}, ALL, 0), (LORA_OF_XTTS, ADAPTERS, ALL)],
+    ids=["full", "8 bits and an average", "lora"],
+)
+def test_the_disk_of_a_base_that_is_not_prepared(
+    workspace: Workspace, changes: dict[str, Any], trained: int, whole: int
+) -> None:
+    """Mini is, here, whose numbers are others. Phase 2 comes on top of what phase 1 leaves; keep_last is 1."""
+    write(workspace, of_the_real_model(keep_last=1, **changes))
+    said = own_part(workspace)
+    weights, state = 4 * trained, (4 + 2.04 + 4 if "ema" in changes else 12) * trained
+    phase1 = 2 * state + weights
+    sums = {"phase1": phase1, "phase2": state + weights + phase1 + 4 * whole}
+    for phase, expected in sums.items():
+        [(size, unit)] = re.findall(rf"^{phase}: disk at the peak ([\d.]+) (\w+) of", said, re.MULTILINE)
+        assert float(size) * {"MB": 1e6, "GB": 1e9}[unit] == pytest.approx(expected + SMALL_THINGS, rel=0.01)
 
 
 def test_the_table_and_what_is_recommended(workspace: Workspace) -> None:

@@ -8,8 +8,9 @@ All else is second names (hard links): the phase's outs, DVC's cache, MLflow's r
 gives none, these are copies, and terms of their own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from xtts_finetune.checkpoints.identity import identity_of
@@ -31,6 +32,9 @@ WEIGHT_BYTES = 4  # of a parameter: weights are kept in fp32 whatever the precis
 # Reports, figures, samples and their copies in MLflow (10 MB each at most), MLflow's and DVC's databases (a few MB
 # each): and no database may meet a full disk.
 SMALL_THINGS = 100_000_000  # bytes
+
+
+Shapes = Mapping[str, Sequence[int]]  # of a network's tensors, by name
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Budget:
     workspace: Workspace
     params: Params
     cache: Cache
+    shapes: Shapes | None = None  # of the base, where they are known otherwise than from `prepare`
 
     def peak(self, phase: PhaseName, before: Sequence[PhaseName] = ()) -> list[Demand]:
         """What a phase has yet to write until its peak, on each file system.
@@ -104,7 +109,7 @@ class Budget:
         """
         terms: list[Term] = []
         for each in (*before, phase):
-            sizes = measure(self.workspace, each, self.params)
+            sizes = measure(self.workspace, each, self.params, self.shapes)
             if sizes is None:
                 return []
             terms += (self._at_its_peak if each == phase else self._left_behind)(each, sizes)
@@ -130,7 +135,7 @@ class Budget:
     @property
     def whole_weights(self) -> int:
         """Bytes of what `evaluate` may put together for the registry; 0: it takes any phase's weights as they are."""
-        parameters = all_parameters(self.workspace, self.params.base)
+        parameters = all_parameters(self.workspace, self.params.base, self.shapes)
         are_whole = all(self.params.phase(phase).trained.is_all for phase in PHASES)
         return 0 if are_whole or self.params.registry.weights == "trained" else WEIGHT_BYTES * (parameters or 0)
 
@@ -189,12 +194,12 @@ def run_folder(workspace: Workspace, params: Params, phase: PhaseName) -> Path |
     return work if record_of(work) is None else None
 
 
-def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | None:
+def measure(workspace: Workspace, phase: PhaseName, params: Params, shapes: Shapes | None = None) -> Sizes | None:
     """Of the phase's newest state, if it is of this base and optimiser; else by the base's number of parameters.
 
     None before `prepare`, unless the base is the published one: nothing is known yet.
     """
-    parameters = trained_parameters(workspace, params, phase)
+    parameters = trained_parameters(workspace, params, phase, shapes)
     if parameters is None:
         return None
     settings = params.phase(phase)
@@ -209,18 +214,22 @@ def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | N
     return Sizes(int(state), parameters * WEIGHT_BYTES)
 
 
-def trained_parameters(workspace: Workspace, params: Params, phase: PhaseName) -> int | None:
+def trained_parameters(
+    workspace: Workspace, params: Params, phase: PhaseName, shapes: Shapes | None = None
+) -> int | None:
     """How many a phase trains; None where that is not known yet: before `prepare`, or where parts are frozen."""
     trained = params.phase(phase).trained
     if trained.is_all:
-        return all_parameters(workspace, params.base)
+        return all_parameters(workspace, params.base, shapes)
     file = workspace.prepared / "base" / BASE_INFO
-    shapes = read_json(file)["gpt"].get("shapes") if file.exists() else None
-    return trained.count(shapes) if shapes else None
+    known = shapes or (read_json(file)["gpt"].get("shapes") if file.exists() else None)
+    return trained.count(known) if known else None
 
 
-def all_parameters(workspace: Workspace, base: str) -> int | None:
-    """Of the base that `prepare` opened; of the published one also before, or while mini still lies there."""
+def all_parameters(workspace: Workspace, base: str, shapes: Shapes | None = None) -> int | None:
+    """Of these shapes, else of the base that `prepare` opened; of the published one also while mini still lies there."""
+    if shapes:
+        return sum(map(prod, shapes.values()))
     file = workspace.prepared / "base" / BASE_INFO
     info = read_json(file) if file.exists() else None
     if base == "xtts_v2" and (info is None or info.get("vocoder") == "griffin_lim"):

@@ -168,20 +168,20 @@ def _disk_and_time_lines(
     stated = None if rate is None else (rate, "stated")
     measured = measured_rate(workspace, params)
     known = stated or (measured and (measured[0], f"measured in {measured[1]} here"))
+    budget = Budget(workspace, params, Cache(workspace), network.shapes)
     for name in phases:
-        yield f"{name}: {_disk(workspace, params, name)}"
+        yield f"{name}: {_disk(budget, name)}"
         yield f"{name}: {_time(workspace, params, name, network, known)}"
 
 
-def _disk(workspace: Workspace, params: Params, name: PhaseName) -> str:
+def _disk(budget: Budget, name: PhaseName) -> str:
     try:
-        ahead = unfinished(workspace, params)
-        before = ahead[: ahead.index(name)] if name in ahead else []
-        demands = Budget(workspace, params, Cache(workspace)).peak(name, before)
+        ahead = unfinished(budget.workspace, budget.params)
+        demands = budget.peak(name, ahead[: ahead.index(name)] if name in ahead else [])
     except UserError as error:
         return f"disk at the peak not known: {error.title}"
     sums = [f"{shown(demand.needed)} of the {shown(demand.free)} free on {demand.disk}" for demand in demands]
-    return f"disk at the peak {', '.join(sums)}" if sums else "disk at the peak known when prepare has run"
+    return f"disk at the peak {', '.join(sums)}"
 
 
 def _time(

@@ -28,6 +28,12 @@ class Network:
     build: Callable[[], GPT]
     source: str
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its tensors, by name."""
+        with torch.device("meta"):
+            return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
+
 
 def network_of(workspace: Workspace, base: str) -> Network:
     """As `prepare` left it, else as its files say, else as it was published; of mini, as `prepare` will build it.
