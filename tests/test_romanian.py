@@ -4,6 +4,7 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -76,11 +77,11 @@ def test_whole_and_trained_alone_speak_the_same(checkout: Checkout, tmp_path: Pa
     spoken = [said_by(checkout, number) for number in (1, 2)]
     assert spoken[0] == spoken[1]
     sound, rate = soundfile.read(io.BytesIO(spoken[0]))
-    best, best_rate = soundfile.read(
-        checkout.root / f"reports/samples/{checkout.json('reports/evaluation.json')['best']}/1.wav"
-    )
-    assert rate == best_rate
-    assert (sound == best).all()
+    name = checkout.json("reports/evaluation.json")["best"]
+    sample, sample_rate = soundfile.read(checkout.root / "reports" / "samples" / name / "1.wav")
+    assert rate == sample_rate
+    # another process adds up in another order
+    assert np.abs(sound - sample).max() < 1e-3
 
     models = []
     for number in (1, 2):

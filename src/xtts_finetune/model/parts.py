@@ -207,7 +207,13 @@ def _registered(source: Path, workspace: Workspace) -> Parts:
 
 
 def _refuse_part(weights: Path) -> None:
-    if Header.of_file(weights):
+    try:
+        is_part = Header.of_file(weights) is not None
+    except UserError as error:
+        what = f"is damaged or no safetensors file: {error.problems[0].what.removeprefix('cannot be read: ')}"
+        remedy = "copy the file again, from a source you trust"
+        raise UserError(TITLE, [Problem(str(weights), what, remedy)]) from None
+    if is_part:
         what = "holds what was trained alone, beside another model's weights (registry.weights: trained)"
         remedy = "xtts-finetune export puts them together: use the folder that it writes"
         raise UserError(TITLE, [Problem(str(weights), what, remedy)])
