@@ -14,7 +14,7 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.diskspace.budget import Budget, unfinished
 from xtts_finetune.dvcio.cache import Cache
-from xtts_finetune.planning.choices import SPARE, Choices, Device, Way, clips_a_step, lines_to_paste, sizes
+from xtts_finetune.planning.choices import SPARE, Choices, Device, Traces, Way, clips_a_step, lines_to_paste, sizes
 from xtts_finetune.planning.choices import parsed_size as parsed_size
 from xtts_finetune.planning.duration import duration_of, measured_rate
 from xtts_finetune.planning.longest import longest_clips
@@ -97,7 +97,7 @@ def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: N
         UserError: what `prepare` left is damaged.
     """
     train, evaluated = (longest_clips(workspace, params.prepare, split) for split in ("train", "eval"))
-    return Choices(network, params.phase(name), device, train, evaluated)
+    return Choices(Traces(network, params.phase(name), device.on_gpu, train, evaluated), device)
 
 
 def _alike(params: Params) -> list[tuple[PhaseName, ...]]:
