@@ -17,6 +17,7 @@ from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import BASE_INFO, REFERENCE, Workspace
 
 CLIPS = 24
+STUDIO = "voices/studio"  # the folder of a base, relative to the checkout
 
 
 # As far as files tell: nothing is run to make them.
@@ -127,6 +128,22 @@ def add_data(checkout: Checkout, change: Callable[[ParamsFile], None]) -> None:
     """Its data/ given to DVC, its params.yaml changed."""
     checkout.change_params(change)
     checkout.run("dvc", "add", "--quiet", "data")
+
+
+def studio(root: Path) -> Checkout:
+    """A checkout with 12 clips and a base in the format XTTS v2 is published in; nothing has been run."""
+    from making.bases import write_published
+
+    def on_it(params: ParamsFile) -> None:
+        be_quick(params)
+        params["base"] = f"../{STUDIO}"
+        params["train_phase1"]["epochs"] = 1
+
+    checkout = cloned(root)
+    add_samples(checkout.root / "data", 12)
+    write_published(checkout.root / STUDIO, sorted((checkout.root / "data" / "wavs").iterdir()))
+    add_data(checkout, on_it)
+    return checkout
 
 
 def quick(root: Path) -> Checkout:
