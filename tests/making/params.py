@@ -25,6 +25,7 @@ TINY_PHASE = PhaseParams(
     warmup_steps=2,
     weight_decay=0.01,
     grad_clip=1.0,
+    ema=None,
     precision="fp32",
     dropout=0.1,
     attention_dropout=0.0,

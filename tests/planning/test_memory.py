@@ -42,6 +42,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"batch_size": 2, "precision": "bf16", "gradient_checkpointing": True},
     {"batch_size": 2, "precision": "bf16", "accumulate": 2},
     {"batch_size": 1, "precision": "bf16", "optim": "adamw8bit", "gradient_checkpointing": True},
+    {"batch_size": 2, "ema": 0.9},
     {"batch_size": 2, **LORA},
     {"batch_size": 2, "precision": "bf16", "gradient_checkpointing": True, **LORA},
     {"batch_size": 2, "precision": "bf16", **PARTS},

@@ -8,13 +8,17 @@ from matplotlib.figure import Figure
 
 from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.stages.figures import draw_curves, draw_lengths
+from xtts_finetune.tracking.curve import COLUMNS
 
-HEADER = "step,epoch,train_mel_ce,eval_mel_ce,train_text_ce,eval_text_ce,lr\n"
+HEADER = ",".join(COLUMNS) + "\n"
 
 
 @pytest.fixture
 def curves(tmp_path: Path) -> dict[PhaseName, Path]:
-    rows = {"phase1": "0,0,nan,7.1,nan,5.9,0\n100,1,5.2,5.0,4.0,3.9,1e-3\n", "phase2": "100,0,nan,5.0,nan,3.9,0\n"}
+    rows = {
+        "phase1": "0,0,nan,7.1,7.1,nan,5.9,5.9,0\n100,1,5.2,5.0,4.9,4.0,3.9,3.8,1e-3\n",
+        "phase2": "100,0,nan,5.0,nan,nan,3.9,nan,0\n",
+    }
     for phase, text in rows.items():
         (tmp_path / f"{phase}.csv").write_text(HEADER + text)
     return {"phase1": tmp_path / "phase1.csv", "phase2": tmp_path / "phase2.csv"}
@@ -28,6 +32,7 @@ def test_the_legend_lies_on_no_line(
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), save(figure, *a, **k)))
     draw_curves(tmp_path / "curves.png", curves, {"mel_ce": 7.1, "text_ce": 5.9}, 2.5)
     [figure] = drawn
+    assert [len(axes.lines) for axes in figure.axes] == [7, 6], "the EMA of phase 1 alone, which has one; nothing empty"
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
     assert legends
     for legend in legends:

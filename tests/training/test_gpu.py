@@ -25,6 +25,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"precision": "fp32"},
     {"precision": "tf32"},
     {"precision": "bf16"},
+    {"precision": "bf16", "ema": 0.9},
     {"precision": "bf16", "attention_dropout": 0.1},
     {"precision": "bf16", "gradient_checkpointing": True},
 ]

@@ -164,7 +164,7 @@ def test_what_is_written_comes_back(
     written(snapshot, tmp_path / "state")
     other, fresh = tiny(workspace, optim)
     groups = [{**group, "params": len(group["params"])} for group in fresh.param_groups]
-    load_tensors(tmp_path / "state", other, fresh, FORMAT)
+    load_tensors(tmp_path / "state", other, fresh, None, FORMAT)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in gpt.state_dict().items())
     assert held(fresh) == held(optimizer)
     assert [{**group, "params": len(group["params"])} for group in fresh.param_groups] == groups
@@ -181,7 +181,7 @@ def test_a_state_gone_on_from_is_not_held_open(
     snapshot = Snapshot(gpt, optimizer)
     take(snapshot, worker)
     written(snapshot, tmp_path / "state")
-    load_tensors(tmp_path / "state", gpt, optimizer, FORMAT)
+    load_tensors(tmp_path / "state", gpt, optimizer, None, FORMAT)
     assert str(tmp_path) not in MAPS.read_text()
 
 
@@ -193,7 +193,7 @@ def test_before_the_first_step_there_is_nothing_to_remember(
     take(snapshot, worker)
     written(snapshot, tmp_path / "state")
     step(gpt, optimizer)
-    load_tensors(tmp_path / "state", gpt, optimizer, FORMAT)
+    load_tensors(tmp_path / "state", gpt, optimizer, None, FORMAT)
     assert not optimizer.state
 
 
@@ -236,7 +236,7 @@ def test_from_a_gpu_and_back(
     assert all(tensor.is_pinned() for tensor in snapshot.weights.values())
     before = written(snapshot, tmp_path / "state")
     other, fresh = tiny(workspace, optim)
-    load_tensors(tmp_path / "state", other, fresh, FORMAT)
+    load_tensors(tmp_path / "state", other, fresh, None, FORMAT)
     assert held(fresh) == moment
     again = Snapshot(other, fresh)
     take(again, worker)

@@ -7,7 +7,7 @@ from typing import Any
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import forget_cached, fsync_path, published_folder, read_json, sha256_file, write_json
-from xtts_finetune.core.layout import MANIFEST, STATE, WEIGHTS
+from xtts_finetune.core.layout import EMA, MANIFEST, STATE, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Contents:
     write_rest: Callable[[Path], None]  # what resuming needs beside it
     size: int  # bytes of all these files, but for headers and the like
     state: dict[str, Any]  # JSON values that `Checkpoint.state` gives back
+    write_best: Callable[[Path], None] | None = None  # model.safetensors alone, of a best that is not `write_weights`'
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Checkpoint:
     @property
     def weights(self) -> Path:
         return self.folder / WEIGHTS
+
+    @property
+    def best_file(self) -> Path:
+        """What of a state is the best if it is: its weights, or their EMA."""
+        is_ema = self.state.get("position", {}).get("best_weights") == "ema"
+        return self.folder / (EMA if is_ema else WEIGHTS)
 
     @property
     def state(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ SOURCES = (
     "model/rows.py",
     "model/trained.py",
     "model/xtts.py",
+    "training/ema.py",
     "training/feed.py",
     "training/graphs.py",
     "training/half.py",

@@ -95,15 +95,19 @@ class CheckpointStore(CheckpointReader):
         self._retain(newest(1, holds=lambda state: Checkpoint(self.folder / state.name, state.step).damage() is None))
 
     def publish_best(self, checkpoint: Checkpoint) -> None:
-        """Make the weights of `checkpoint` the best. Those before go when no state is left that counts on them."""
-        place = Checkpoint(self._place("best", checkpoint.step), checkpoint.step)
+        """Make the weights of `checkpoint`, or their EMA, the best.
+
+        Those before go when no state is left that counts on them.
+        """
+        place, weights = Checkpoint(self._place("best", checkpoint.step), checkpoint.step), checkpoint.best_file
         if not place.folder.exists() or place.damage():
             with published_folder(place.folder) as folder:
-                link_or_copy(checkpoint.weights, folder / WEIGHTS)
+                link_or_copy(weights, folder / WEIGHTS)
                 link_or_copy(checkpoint.folder / STATE, folder / STATE)
-                files = {name: checkpoint.manifest[name] for name in (WEIGHTS, STATE)}
+                written = checkpoint.manifest
+                files = {WEIGHTS: written[weights.name], STATE: written[STATE]}
                 write_json(folder / MANIFEST, {"files": files})
-                if not (folder / WEIGHTS).samefile(checkpoint.weights):
+                if not (folder / WEIGHTS).samefile(weights):
                     prove(folder)
         self._prune_bests()
 
@@ -178,7 +182,10 @@ class CheckpointStore(CheckpointReader):
 
     def _publish_best_alone(self, step: int, contents: Contents) -> None:
         """Make the weights the best without a state to share them with."""
-        publish_checkpoint(self._place("best", step), replace(contents, write_rest=lambda folder: None))
+        alone = replace(
+            contents, write_weights=contents.write_best or contents.write_weights, write_rest=lambda folder: None
+        )
+        publish_checkpoint(self._place("best", step), alone)
         self._prune_bests()
 
     def _hold_reserve(self) -> None:

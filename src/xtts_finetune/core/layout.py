@@ -1,7 +1,7 @@
 """Names on disk: the one place where the layout of a workspace is written down.
 
-work/phase1/step-00000200/     a resumable state: WEIGHTS, OPTIMIZER, curve segments, STATE, the MANIFEST of them all
-work/phase1/best-00000150/     the best weights so far: WEIGHTS (the same inode as in its state), STATE, MANIFEST
+work/phase1/step-00000200/     a resumable state: WEIGHTS, EMA, OPTIMIZER, curve segments, STATE, the MANIFEST of all
+work/phase1/best-00000150/     the best weights so far: WEIGHTS (its state's WEIGHTS or EMA, one inode), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
 work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
@@ -32,6 +32,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 # of a state or a best
 WEIGHTS = "model.safetensors"
+EMA = "ema.safetensors"  # of a state alone: the average of the weights, where there is one
 OPTIMIZER = "optimizer.safetensors"
 CURVE = "curve.jsonl"  # of the running phase, and of states of format 1: a JSON line per step and evaluation
 STATE = "state.json"

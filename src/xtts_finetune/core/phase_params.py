@@ -105,6 +105,7 @@ class PhaseParams(Strict):
     warmup_steps: NonNegativeInt
     weight_decay: NonNegative
     grad_clip: Positive  # of the gradient's norm
+    ema: Fraction | None  # decay of the weights' moving average, which is evaluated beside them; null: there is none
     precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, moments and losses are fp32
     dropout: Share  # of embeddings and residuals
     attention_dropout: Share  # of attention's weights; 0 lets attention run in its fast kernel, and a GPU record steps

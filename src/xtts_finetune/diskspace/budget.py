@@ -1,6 +1,6 @@
 """What a phase writes at its peak, per file system, as a sum whose every term can be shown.
 
-    states kept            keep_last × a state     weights, optimiser and position, in work/
+    states kept            keep_last × a state     weights, their EMA, optimiser and position, in work/
     state being written            1 × a state     the oldest is deleted when it is whole
     best weights                   1 × weights     those before are deleted when they are in place
 
@@ -195,7 +195,9 @@ def measure(workspace: Workspace, phase: PhaseName, params: Params) -> Sizes | N
     parameters = trained_parameters(workspace, params, phase)
     if parameters is None:
         return None
-    state = parameters * (WEIGHT_BYTES + OPTIMIZER_BYTES_PER_PARAMETER[params.phase(phase).optim])
+    settings = params.phase(phase)
+    averages = 0 if settings.ema is None else WEIGHT_BYTES
+    state = parameters * (WEIGHT_BYTES + averages + OPTIMIZER_BYTES_PER_PARAMETER[settings.optim])
     for folder in (workspace.work(phase), workspace.checkpoints(phase)):
         for manifest in sorted(folder.glob(f"step-*/{MANIFEST}"), reverse=True):
             sizes = _described(manifest)

@@ -98,7 +98,7 @@ def _figure_lines(
     for phase in PHASES:
         figures = finished.get(phase)
         if figures:
-            yield _row(phase, figures["eval"], figures["step"])
+            yield _row(phase, figures["eval"], figures["step"]) + (" (EMA)" if _is_ema(figures) else "")
         elif phase in back:
             yield f"{phase:<10} in DVC's cache: dvc repro brings it back, without training"
         else:
@@ -120,6 +120,10 @@ def _target_lines(params: Params) -> Iterator[str]:
 def _row(model: str, figures: dict[str, float], step: int) -> str:
     mel, text = figures["mel_ce"], figures["text_ce"]
     return f"{model:<10} {mel:>11.3f} {text:>14.3f} {text * TEXT_WEIGHT:>11.4f} {step:>14}"
+
+
+def _is_ema(figures: dict[str, Any]) -> bool:
+    return bool(figures.get("best_weights") == "ema")
 
 
 def _finished(workspace: Workspace) -> dict[PhaseName, dict[str, Any]]:

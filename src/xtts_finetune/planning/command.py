@@ -122,6 +122,8 @@ def _parts(phase: PhaseParams, memory: Memory) -> Iterator[tuple[str, int]]:
     yield "their copies in bf16", memory.copies
     yield "gradients", memory.gradients
     yield f"moments ({phase.optim})", memory.moments
+    if memory.ema:
+        yield "moving average of what is trained (ema)", memory.ema
     yield f"activations of a batch of {phase.batch_size}", memory.activations
     yield "all tensors at the peak of a step", memory.step
     yield "all tensors at the peak of an evaluation", memory.evaluation

@@ -45,6 +45,7 @@ class Memory:
         copies: of the weights in bf16, with `precision: bf16`.
         gradients: of what is trained, fp32.
         moments: what the optimiser keeps.
+        ema: of what is trained, where there is one.
         activations: what the forward has kept for the backward pass when it is done, with the batch itself.
         step: all tensors at the peak of a step, what only lives for a moment included.
         graphs: held once more by CUDA graphs, where steps are recorded.
@@ -55,6 +56,7 @@ class Memory:
     copies: int
     gradients: int
     moments: int
+    ema: int
     trained: int
     activations: int
     step: int
@@ -69,7 +71,7 @@ class Memory:
     @property
     def state(self) -> int:
         """Of a resumable state: what a save copies on the host."""
-        return self.trained + self.moments
+        return self.trained + self.ema + self.moments
 
     def with_moments(self, moments: int) -> "Memory":
         """Of the same training with another optimiser: its moments lie there all the time, and are all it keeps."""
@@ -105,12 +107,13 @@ class TracedTraining:
             # attention on a GPU draws its dropout inside its kernel, and holds nothing for it
             computed = phase.model_copy(update={"attention_dropout": 0.0}) if on_gpu else phase
             self._step = Step(self._gpt, self._mel, optimizer, computed, Team.alone())
-            self._copies = self._live.bytes - self._weights
+            self._ema = self._step.ema.bytes if self._step.ema else 0
+            self._copies = self._live.bytes - self._weights - self._ema
             self._trained = [parameter for parameter in self._gpt.parameters() if parameter.requires_grad]
             self._let_gradients_be()
-            self._gradients = self._live.bytes - self._weights - self._copies
+            self._gradients = self._live.bytes - self._weights - self._copies - self._ema
             optimizer.step()  # makes its moments
-            self.moments = self._live.bytes - self._weights - self._copies - self._gradients
+            self.moments = self._live.bytes - self._weights - self._copies - self._ema - self._gradients
             if not self._keeps_gradients:
                 optimizer.zero_grad()
 
@@ -130,13 +133,14 @@ class TracedTraining:
             self._step([micro], self._phase.lr, 0, lambda: None)
             step, activations = self._live.peak, self._live.at_backward - before
             del micro  # which an evaluation does not hold
-        persistent = self._weights + self._copies + self._gradients + self.moments
+        persistent = self._weights + self._copies + self._ema + self._gradients + self.moments
         is_recorded = self._padding_free and not self._phase.gradient_checkpointing
         return Memory(
             weights=self._weights,
             copies=self._copies,
             gradients=self._gradients,
             moments=self.moments,
+            ema=self._ema,
             trained=sum(parameter.nbytes for parameter in self._trained),
             activations=activations,
             step=step,

@@ -1,6 +1,7 @@
 """The figures in reports/."""
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from xtts_finetune.core.files import published_file
 from xtts_finetune.core.layout import PhaseName
 
-TRAIN, EVAL, TARGET = "#4c78a8", "#e4572e", "#3a9a3a"
+TRAIN, EVAL, EMA, TARGET = "#4c78a8", "#e4572e", "#9467bd", "#3a9a3a"
 INK = "#808080"  # on no background: read on a white page and on a dark one
 _STYLE: dict[Any, str] = {f"{what}.color": INK for what in ("text", "xtick", "ytick")}
 _STYLE |= {f"axes.{what}": INK for what in ("labelcolor", "edgecolor", "titlecolor")}
@@ -58,10 +59,12 @@ def _draw_phase(axes: Axes, phase: PhaseName, rows: Sequence[Mapping[str, str]],
     if phase != "phase1":
         axes.axvline(int(rows[0]["step"]), color=INK, lw=0.5)
     style = {"phase1": "-", "phase2": "--"}[phase]
-    for split, colour, marker in ("train", TRAIN, "none"), ("eval", EVAL, "o"):
+    for split, colour, marker in ("train", TRAIN, "none"), ("eval", EVAL, "o"), ("eval_ema", EMA, "."):
         steps = [int(row["step"]) for row in rows]
-        values = [float(row[f"{split}_{measure}"]) for row in rows]  # nan, which is not drawn, before the first step
-        axes.plot(steps, values, style, color=colour, marker=marker, ms=3.5, label=f"{split}, {phase}")
+        values = [float(row[f"{split}_{measure}"]) for row in rows]  # before the first step, say
+        if not all(map(math.isnan, values)):
+            label = f"{split.replace('_ema', ' of the EMA')}, {phase}"
+            axes.plot(steps, values, style, color=colour, marker=marker, ms=3.5, label=label)
 
 
 @contextmanager

@@ -13,7 +13,9 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.survey import ways_to_make_room
 
 _PAGE = 4096  # bytes; a block of most file systems
-_ROOM = 1 << 16  # bytes: the page, and the list of locks, a path and a command per dep and out, that `clean` needs DVC for
+_ROOM = (
+    1 << 16
+)  # bytes: the page, and the list of locks, a path and a command per dep and out, that `clean` needs DVC for
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def _write(workspace: Workspace, text: str) -> None:
 
 
 def _hold_page(workspace: Workspace) -> None:
-    """Room for it and for what frees more, if there is any. For the stages to come, too, which may find the disk full."""
+    """Room for it, and for what frees more, if there is any. For later stages, too, which may find the disk full."""
     reserve = Reserve(workspace.page_reserve)
     reserve.path.parent.mkdir(exist_ok=True)
     _ = reserve.hold(_ROOM) or reserve.hold(_PAGE)

@@ -77,7 +77,8 @@ def _fit(run: Run, claimed: Claim, stop: StopRequest) -> Ending:
 
 
 def _conclude(tracker: RunTracker, run: Run, reason: str) -> None:
-    tracker.set_tags({"stopped": reason, "best_step": str(run.position.best_step)})
+    best = {"best_step": str(run.position.best_step), "best_weights": run.position.best_weights}
+    tracker.set_tags({"stopped": reason, **best})
     tracker.finish()
 
 

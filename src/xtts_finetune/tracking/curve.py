@@ -18,7 +18,18 @@ from xtts_finetune.core.layout import CURVE, curve_segment, is_curve_segment
 Row = dict[str, Any]  # {"step": int, "epoch": int, "time": ms since 1970, metric name: float}
 
 # What dvc plots show: a row per evaluation; train figures are means since the evaluation before.
-COLUMNS = ("step", "epoch", "train_mel_ce", "eval_mel_ce", "train_text_ce", "eval_text_ce", "lr")
+# By the names that they have in a row.
+COLUMNS = {
+    "step": "step",
+    "epoch": "epoch",
+    "train_mel_ce": "mean/mel_ce",
+    "eval_mel_ce": "eval/mel_ce",
+    "eval_ema_mel_ce": "eval_ema/mel_ce",
+    "train_text_ce": "mean/text_ce",
+    "eval_text_ce": "eval/text_ce",
+    "eval_ema_text_ce": "eval_ema/text_ce",
+    "lr": "lr",
+}
 SEGMENT = 1000  # steps, whose rows are one file of a state
 _OF_THE_MACHINE = (
     "time",
@@ -83,13 +94,16 @@ def stored_rows(state: Path) -> list[Row]:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write the evaluations among `rows` as CSV with COLUMNS."""
+    """Write the evaluations among `rows` as CSV with COLUMNS.
+
+    What there is not, as train figures before the first step, is nan: dvc plots show draws an empty cell as 0.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         if "eval/mel_ce" in row:
-            writer.writerow({name: _cell(row, name) for name in COLUMNS})
+            writer.writerow({column: f"{row.get(name, math.nan):.6g}" for column, name in COLUMNS.items()})
     write_text(path, text.getvalue())
 
 
@@ -132,12 +146,3 @@ def _append_whole(descriptor: int, content: bytes) -> None:
     except OSError:
         os.ftruncate(descriptor, end)
         raise
-
-
-def _cell(row: Row, column: str) -> str:
-    """Train figures of a row stand under `mean/…`; before the first step there are none.
-
-    Their cells say nan: dvc plots show draws an empty one as 0.
-    """
-    name = column.replace("train_", "mean/").replace("eval_", "eval/")
-    return f"{row.get(name, math.nan):.6g}"

@@ -21,7 +21,7 @@ from xtts_finetune.core.layout import CURVE, DELIVERY, PHASES, PhaseName, Worksp
 from xtts_finetune.tracking.curve import Row, read_rows
 
 RUNNING = "RUNNING"
-_LOGGED = ("train/", "eval/", "disk/")  # `mean/…` and `lr` of a row are the CSV's alone
+_LOGGED = ("train/", "eval/", "eval_ema/", "disk/")  # `mean/…` and `lr` of a row are the CSV's alone
 
 
 @dataclass(frozen=True)

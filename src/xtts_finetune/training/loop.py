@@ -55,6 +55,7 @@ def _show(bar: "tqdm[Any]", run: Run) -> None:
         tqdm.write(
             f"{run.inputs.name}: epoch {run.position.epoch} of {run.phase.epochs}, step {last['step']}: "
             f"eval Mel CE {last['eval/mel_ce']:.3f}, Text CE {last['eval/text_ce']:.3f}"
+            + (f"; EMA: {last['eval_ema/mel_ce']:.3f}, {last['eval_ema/text_ce']:.3f}" if run.share.ema else "")
         )
     if train := run.last_measured:
         position, epochs = run.position, run.phase.epochs

@@ -138,6 +138,7 @@ def summary(run: Run, record: Record, end: Ending) -> dict[str, Any]:
         "skipped_steps": int(max((row[SKIPPED] for row in rows if SKIPPED in row), default=0)),
         "start": {"mel_ce": first["eval/mel_ce"], "text_ce": first["eval/text_ce"]},
         "eval": with_weighted({"mel_ce": position.best_mel_ce, "text_ce": position.best_text_ce}),
+        "best_weights": position.best_weights,
     }
     return {**record.to_json(), "figures": figures, "curve": as_text(rows)}
 

@@ -19,6 +19,7 @@ class Position:
     best_step: int = -1
     best_mel_ce: float = math.inf
     best_text_ce: float = math.inf
+    best_weights: str = "raw"  # or ema: which of that step's are the best
     skipped: int = 0  # steps in a row whose loss or gradient was not finite
     skipped_steps: int = 0  # all of them
     processes: int = 1  # that trained the last step

@@ -62,7 +62,7 @@ class Run:
         self.last_measured: Row | None = None  # figures of the newest step that were read
         self.last_evaluated: Row | None = None  # those of the newest evaluation in this process
         self._meter = Meter(log_every_steps, share.device)
-        self._snapshot = Snapshot(self.gpt, self.optimizer, self.inputs.header)
+        self._snapshot = Snapshot(self.gpt, self.optimizer, share.ema, self.inputs.header)
         self._saver = Saver(store, self._snapshot, record, self._log_at)
 
     # The verbs of fit().
@@ -82,7 +82,7 @@ class Run:
         return state is not None
 
     def _go_back_to(self, state: Checkpoint) -> None:
-        load_tensors(state.folder, self.gpt, self.optimizer, state.state.get("format", 1))
+        load_tensors(state.folder, self.gpt, self.optimizer, self.share.ema, state.state.get("format", 1))
         self.store.discard_newer(state.step)
         self.position = Position.from_json(state.state["position"])
         assert self.position.step >= self.inputs.start_step, "a run that started elsewhere is another one"
@@ -129,11 +129,11 @@ class Run:
         self.position.epoch, self.position.epoch_step = self.position.epoch + 1, 0
 
     def evaluate(self) -> None:
-        """Mel CE and Text CE of the whole eval split; remembers the best."""
+        """Mel CE and Text CE of the whole eval split, also of the EMA; remembers the best."""
         self.read_figures()
         position, means = self.position, self.position.train
-        result = self.share.evaluate()
-        row = result.metrics("eval")
+        raw, ema = self.share.evaluate()
+        row = raw.metrics("eval") | (ema.metrics("eval_ema") if ema else {})
         if means.mel_tokens:
             row |= {
                 "mean/mel_ce": means.mel_ce,
@@ -143,9 +143,10 @@ class Run:
         self.last_evaluated = {"step": position.step, "epoch": position.epoch, **row}
         self._log(row)
         position.train = TokenSums()
-        if result.mel_ce < position.best_mel_ce:
-            position.best_step = position.step
-            position.best_mel_ce, position.best_text_ce = result.mel_ce, result.text_ce
+        for weights, result in ("raw", raw), ("ema", ema):
+            if result and result.mel_ce < position.best_mel_ce:
+                position.best_step, position.best_weights = position.step, weights
+                position.best_mel_ce, position.best_text_ce = result.mel_ce, result.text_ce
         self.end = ending(self.curve.rows, self.phase)
 
     def save(self) -> None:

@@ -14,6 +14,7 @@ from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import files_below, free_bytes, held_bytes, shown
 from xtts_finetune.core.files import link_or_copy, sha256_file
+from xtts_finetune.core.layout import EMA, WEIGHTS
 from xtts_finetune.tracking.curve import Row, as_text, segments
 from xtts_finetune.training.position import Position
 from xtts_finetune.training.snapshot import Snapshot
@@ -61,11 +62,13 @@ class Saver:
         copied = self._snapshot.refresh(self._worker)
 
         def write_rest(folder: Path) -> None:
+            self._snapshot.write_ema(folder / EMA)
             self._snapshot.write_optimizer(folder)
             _write_curve(folder, rows, self._store.states())
 
         state = {**self._record.to_json(), "position": asdict(position)}
-        contents = Contents(self._snapshot.write_weights, write_rest, self._snapshot.size, state)
+        write_best = self._write_ema_alone if position.best_weights == "ema" else None
+        contents = Contents(self._snapshot.write_weights, write_rest, self._snapshot.size, state, write_best)
         is_best = position.best_step == position.step
 
         before = self._flights[-1].saved if self._flights else None
@@ -82,6 +85,9 @@ class Saver:
         """Wait for all saves; raises as `start`."""
         while self._flights:
             self._hear()
+
+    def _write_ema_alone(self, folder: Path) -> None:
+        self._snapshot.write_ema(folder / WEIGHTS)
 
     def _hear(self) -> None:
         """Wait for the first of the saves."""

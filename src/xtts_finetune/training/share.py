@@ -41,6 +41,7 @@ class Share:
         self.plan = Plan(inputs)
         self._special = SpecialTokens.of(self.gpt)
         self._step = Step(self.gpt, self.conditioning_mel, self.optimizer, inputs.phase, team)
+        self.ema = self._step.ema
         self._feed = Feed(self._micro_batches, self.plan.after)
 
     # For the leader: all processes take part.
@@ -67,8 +68,8 @@ class Share:
         with self.team.ordered(Order(Task.STEP, place)):
             return self._take_step(place, made, may_update)
 
-    def evaluate(self) -> TokenSums:
-        """Mel CE and Text CE of the whole eval split."""
+    def evaluate(self) -> tuple[TokenSums, TokenSums | None]:
+        """Mel CE and Text CE of the whole eval split: of the weights, and of their EMA if there is one."""
         with self.team.ordered(Order(Task.EVALUATE)):
             return self._evaluate()
 
@@ -94,8 +95,9 @@ class Share:
         return order.code
 
     def _spread(self, moments: dict[str, Tensor]) -> None:
-        """Have the leader's weights and moments, in the order that all have them in."""
-        self.team.spread([*self.gpt.state_dict().values(), *moments.values()])
+        """Have the leader's weights, their EMA and moments, in the order that all have them in."""
+        averages = self.ema.tensors if self.ema else []
+        self.team.spread([*self.gpt.state_dict().values(), *averages, *moments.values()])
 
     def learning_rate(self, step: int) -> float:
         """Of the step behind `step`, counted from phase 1's first."""
@@ -109,7 +111,14 @@ class Share:
         dropout = torch_seed(*parts, self.team.rank) if self.team.rank else torch_seed(*parts)
         return targets, self._step(micros, self.learning_rate(place.step), dropout, may_update)
 
-    def _evaluate(self) -> TokenSums:
+    def _evaluate(self) -> tuple[TokenSums, TokenSums | None]:
+        raw = self._measure()
+        if self.ema is None:
+            return raw, None
+        with self.ema.in_use():
+            return raw, self._measure()
+
+    def _measure(self) -> TokenSums:
         share = slice(self.team.rank, None, self.team.size)
         label = "evaluating" if self.team.is_leader else None
         batches = loss.eval_batches(self.inputs.eval, label, leave=False, share=share)

@@ -1,4 +1,4 @@
-"""The tensors of a resumable state: weights and optimiser, as safetensors."""
+"""The tensors of a resumable state: weights, their EMA and optimiser, as safetensors."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
@@ -12,17 +12,18 @@ from torch import Tensor
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import OPTIMIZER, WEIGHTS
+from xtts_finetune.core.layout import EMA, OPTIMIZER, WEIGHTS
 from xtts_finetune.model.base import load_trained
 from xtts_finetune.model.trained import Header, trained_state
 from xtts_finetune.model.xtts import GPT
+from xtts_finetune.training.ema import Ema
 from xtts_finetune.training.optim import kept_per_parameter
 
 Tensors = dict[str, Tensor]  # by name
 
 
 class Snapshot:
-    """What is trained, and the optimiser's state, of one moment: they can be written while training goes on.
+    """What is trained, its EMA and the optimiser's state, of one moment: they can be written while training goes on.
 
     Every moment is copied into the same memory, 5.3 GB for XTTS v2 with AdamW, by the thread that writes it, when the
     one before is written. Training computes the next gradients meanwhile; weights must not change before
@@ -35,25 +36,30 @@ class Snapshot:
     Attributes:
         size: bytes of all tensors of the moment.
         weights: what is trained, by its names in the model.
+        averages: their EMA, by the same names; empty where there is none.
         state: of the optimiser, by `<parameter's name>.<its own>`, e.g. text_head.weight.exp_avg; empty before its
             first step.
     """
 
-    def __init__(self, gpt: GPT, optimizer: torch.optim.Optimizer, header: Header | None = None) -> None:
+    def __init__(
+        self, gpt: GPT, optimizer: torch.optim.Optimizer, ema: Ema | None = None, header: Header | None = None
+    ) -> None:
         self.size = 0
         self.weights: Tensors = {}
+        self.averages: Tensors = {}
         self.state: Tensors = {}
         self._gpt = gpt
         self._optimizer = optimizer
+        self._ema = ema
         self._entries = header.entries() if header else None
-        self._host = [_Memory({}), _Memory({})]  # of weights and state
+        self._host = [_Memory({}) for _ in (self.weights, self.averages, self.state)]
         self._copied: Future[None] = Future()
         self._copied.set_result(None)
         self._may_change = True  # what is copied from
         self._stream = torch.cuda.Stream() if gpt.mel_head.weight.is_cuda else None
 
     def refresh(self, worker: Executor) -> "Future[None]":
-        """Take what model and optimiser hold now.
+        """Take what model, EMA and optimiser hold now.
 
         Args:
             worker: copies it to the host, one after the other with all that writes it.
@@ -62,12 +68,15 @@ class Snapshot:
             What the copying came to: only a moment that was copied may be written, and on `worker`.
         """
         self._copied.result()
-        weights, state = trained_state(self._gpt), dict(optimizer_tensors(self._gpt, self._optimizer))
-        self.size = sum(tensor.nbytes for tensor in (*weights.values(), *state.values()))
-        on_gpu = self._copied_on_gpu([weights, state])
+        moment = [trained_state(self._gpt), {}, dict(optimizer_tensors(self._gpt, self._optimizer))]
+        if self._ema:
+            with self._ema.in_use():
+                moment[1] = trained_state(self._gpt)
+        self.size = sum(tensor.nbytes for tensor in _all(moment))
+        on_gpu = self._copied_on_gpu(moment)
         self._may_change = bool(on_gpu)
         ready = torch.cuda.current_stream().record_event() if self._stream else None
-        self._copied = worker.submit(self._copy, [weights, state], on_gpu, ready)
+        self._copied = worker.submit(self._copy, moment, on_gpu, ready)
         return self._copied
 
     def before_update(self) -> None:
@@ -82,6 +91,11 @@ class Snapshot:
             safetensors.SafetensorError: it cannot be written.
         """
         save_file(self.weights, folder / WEIGHTS, metadata=self._entries)
+
+    def write_ema(self, file: Path) -> None:
+        """Write the EMA, if there is one, as weights are written."""
+        if self.averages:
+            save_file(self.averages, file, metadata=self._entries)
 
     def write_optimizer(self, folder: Path) -> None:
         """Write optimizer.safetensors; as `write_weights`."""
@@ -110,11 +124,11 @@ class Snapshot:
             held if held.is_like(tensors) else _Memory(tensors, pinned=self._stream is not None)
             for held, tensors in zip(self._host, moment, strict=True)
         ]
-        self.weights, self.state = (held.tensors for held in self._host)
+        self.weights, self.averages, self.state = (held.tensors for held in self._host)
         if on_gpu:
             into, source = [held.whole for held in self._host], [copy.whole for copy in on_gpu]
         else:
-            into, source = _all([self.weights, self.state]), _all(moment)
+            into, source = _all(held.tensors for held in self._host), _all(moment)
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             if ready:
                 ready.wait()
@@ -151,7 +165,7 @@ def _all(groups: Iterable[Tensors]) -> list[Tensor]:
     return [tensor for group in groups for tensor in group.values()]
 
 
-def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, number: int) -> None:
+def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, ema: Ema | None, number: int) -> None:
     """Put what a `Snapshot` wrote back, bit for bit.
 
     Args:
@@ -161,6 +175,9 @@ def load_tensors(folder: Path, gpt: GPT, optimizer: torch.optim.Optimizer, numbe
         UserError: tensors that the model or its optimiser needs are missing, or others are there.
     """
     load_trained(gpt, load_file(folder / WEIGHTS), folder / WEIGHTS)
+    if ema:
+        with ema.in_use():
+            load_trained(gpt, load_file(folder / EMA), folder / EMA)
     # pread: mapped tensors would hold on to the file's room on disk after it is deleted
     tensors = load_file(folder / OPTIMIZER, backend="pread")
     names = _names(gpt, optimizer)

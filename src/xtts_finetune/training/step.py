@@ -9,6 +9,7 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.model.device import tf32
 from xtts_finetune.model.forward import Settings
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
+from xtts_finetune.training.ema import Ema
 from xtts_finetune.training.graphs import Graphs, Once
 from xtts_finetune.training.half import HalfWeights
 from xtts_finetune.training.loss import losses
@@ -25,6 +26,9 @@ class Step:
 
     Each process of a team has its part of the micro-batches; all take the same step. A step whose loss or gradient is
     not finite changes nothing: it is left out on the device.
+
+    Attributes:
+        ema: the weights' moving average, if the phase has one.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Step:
         self._phase = phase
         self._team = team
         self._parameters = [parameter for parameter in gpt.parameters() if parameter.requires_grad]
+        self.ema = None if phase.ema is None else Ema(self._parameters, phase.ema)
         self._device = gpt.mel_head.weight.device
         self._settings = Settings(phase.attention_dropout, phase.gradient_checkpointing)
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
@@ -98,11 +103,13 @@ class Step:
         return sums.detach()
 
     def _finish(self) -> None:
-        """Clip the gradients, update the weights unless something is not finite."""
+        """Clip the gradients, update the weights unless something is not finite; their average follows."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         is_finite = torch.isfinite(norm + self._sums.sum())
         update(self._optimizer, is_finite, norm / self._phase.grad_clip)
+        if self.ema is not None:
+            self.ema.update()
         self._figures.copy_(torch.cat([self._sums, norm.double()[None]]))
         if self._half is None:
             self._optimizer.zero_grad(set_to_none=self._gradient is None)
