@@ -1,16 +1,16 @@
 """Workspaces that tests of more than one room take: `making.workspaces` makes them, here they are made once."""
 
 import os
-import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from filelock import FileLock
 from making import workspaces
-from small_runs import STAGES, Before, Reference, a_server
+from once import made_once
+from small_runs import STAGES, Before, Reference, Small, a_server
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.processes import cores
@@ -38,17 +38,29 @@ def fresh(tmp_path: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which `dvc repro` ran through, one for all workers of pytest -n. Read it, or change a copy."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    checkout, is_made = Checkout(root / "finished" / "checkout"), root / "finished" / "made"
-    with FileLock(root / "finished.lock"):
-        if not is_made.exists():
-            shutil.rmtree(checkout.root, ignore_errors=True)  # of a worker that failed
-            workspaces.quick(checkout.root).repro()
-            is_made.touch()
-    return checkout
+    """A checkout in which `dvc repro` ran through. Read it, or change a copy."""
+    root = made_once(tmp_path_factory, "finished", lambda root: workspaces.quick(root / "checkout").repro())
+    return Checkout(root / "checkout")
+
+
+@pytest.fixture(scope="session")
+def two_runs(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """HEAD has the run of `finished`, the workspace one of the same phase 1 and another phase 2. Change a copy."""
+
+    def make(root: Path) -> None:
+        checkout = finished.copy(root / "checkout")
+        checkout.commit("The better run")
+        checkout.change_params(lambda params: params["train_phase2"].update(lr=1e-4))
+        checkout.repro()
+
+    return Checkout(made_once(tmp_path_factory, "two_runs", make) / "checkout")
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """As `finished`, on a base in the format XTTS v2 is published in. Change a copy."""
+    root = made_once(tmp_path_factory, "studio", lambda root: workspaces.studio(root / "checkout").repro())
+    return Checkout(root / "checkout")
 
 
 @pytest.fixture
@@ -66,22 +78,29 @@ def untrained(copied: Checkout) -> Checkout:
 @pytest.fixture(scope="session")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Before]:
     """Of every stage a tiny workspace in which only those before it were run. Copy it."""
-    root = tmp_path_factory.mktemp("before")
     with a_server() as server:
-        smalls = {STAGES[0]: server.make(root / "first")}
-        for done, stage in pairwise(STAGES):
-            smalls[stage] = smalls[done].copy(root / stage[-1])
-            smalls[stage].run(*done)
-        yield smalls
+
+        def make(root: Path) -> None:
+            small = server.make(root / STAGES[0][-1])
+            for done, stage in pairwise(STAGES):
+                small = small.copy(root / stage[-1])
+                small.run(*done)
+
+        root = made_once(tmp_path_factory, "before", make)
+        yield {stage: Small(server, root / stage[-1]) for stage in STAGES}
 
 
 @pytest.fixture(scope="session")
 def reference(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """What every other run in a tiny workspace must end in."""
-    whole = before[STAGES[0]].copy(tmp_path_factory.mktemp("reference") / "whole")
-    whole.change_params(lambda params: params["checkpoints"].update(keep_last=100))
-    whole.repro()
-    return Reference(whole)
+
+    def make(root: Path) -> None:
+        whole = before[STAGES[0]].copy(root / "whole")
+        whole.change_params(lambda params: params["checkpoints"].update(keep_last=100))
+        whole.repro()
+
+    root = made_once(tmp_path_factory, "reference", make)
+    return Reference(replace(before[STAGES[0]], root=root / "whole"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

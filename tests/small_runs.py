@@ -16,7 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,15 +110,20 @@ class Fork:
 
 @dataclass(frozen=True)
 class Small:
-    """A workspace of a tiny model."""
+    """A workspace of a tiny model.
+
+    Attributes:
+        environment: variables that its stages have besides.
+    """
 
     server: Server
     root: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def copy(self, root: Path) -> "Small":
         """Another one in the same state, with its links."""
         subprocess.run(["cp", "--archive", str(self.root), str(root)], check=True)
-        return Small(self.server, root)
+        return replace(self, root=root)
 
     def remove(self) -> None:
         shutil.rmtree(self.root)
@@ -162,7 +167,8 @@ class Small:
 
     def _fork(self, stage: Stage, at: At, log: str | None) -> Fork:
         count = str(self._beside("events"))
-        pid = self.server.ask(stage=stage, root=str(self.root), log=log, count=count, at=at)
+        asked = {"log": log, "count": count, "at": at, "environment": self.environment}
+        pid = self.server.ask(stage=stage, root=str(self.root), **asked)
         return Fork(self.server, pid, Path(log or os.devnull))
 
     def _beside(self, name: str) -> Path:

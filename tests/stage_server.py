@@ -3,7 +3,7 @@
 Requests are JSON objects, a line each, on stdin; the answer is a line on stdout:
 
     {"make": folder, "log": …}    `making.workspaces.small`; the exit status of who made it
-    {"stage": [...], "root": …, "log": …, "count": …, "at": …}    pid of a child that runs the stage
+    {"stage": [...], "root": …, "log": …, "count": …, "at": …, "environment": …}    pid of a child that runs the stage
     {"wait": pid, "hang": bool}    its exit code, or minus the signal; null while it runs
 
 What the children are given is documented in `small_runs`.
@@ -95,6 +95,7 @@ def run(request: dict[str, Any]) -> int:
     """The stage, in the folder, with things happening at some of its changes to the folder."""
     root = os.path.realpath(request["root"])
     os.chdir(root)
+    os.environ |= request["environment"]
     _at_changes(root, request["count"], request["at"])
     sys.argv = ["stages", *request["stage"]]
     return exit_code_of(main)

@@ -213,10 +213,10 @@ def test_a_folder_that_becomes_read_only(before: Before, reference: Reference, t
     reference.check_stage(small, PHASE1)
 
 
-def test_prepare_on_a_disk_that_is_too_small(finished: Checkout, tmp_path: Path) -> None:
-    size = sum(file.stat().st_size for file in (finished.root / "prepared").rglob("*") if file.is_file())
+def test_prepare_on_a_disk_that_is_too_small(studio: Checkout, tmp_path: Path) -> None:
+    size = sum(file.stat().st_size for file in (studio.root / "prepared").rglob("*") if file.is_file())
     with small_disk(tmp_path / "disk", PLENTY) as disk:
-        checkout = finished.copy(disk.root / "checkout")
+        checkout = studio.copy(disk.root / "checkout")
         subprocess.run(["rm", "-r", str(checkout.root / "prepared")], check=True)
         filler = disk.fill(leave=size // 2)
         said = checkout.stage("prepare", code=USER).stderr

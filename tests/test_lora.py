@@ -6,15 +6,14 @@ from typing import Any
 import pytest
 import torch
 from checkouts import Checkout
-from making import workspaces
-from making.params import LORA, ParamsFile, be_quick
+from making.params import LORA, ParamsFile
+from making.workspaces import STUDIO
 from safetensors.torch import load_file
 from tracked import versions
 
 from xtts_finetune.core.files import sha256_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-FOLDER = "voices/studio"  # relative to the checkout
 SPEAK = """
 import sys, mlflow, pandas
 model = mlflow.pyfunc.load_model(sys.argv[1])
@@ -22,17 +21,18 @@ print(model.predict(pandas.DataFrame({"text": ["Welcome back!"]}))["audio_wav_ba
 """
 
 
-def on_it(params: ParamsFile) -> None:
-    be_quick(params)
-    params["base"] = f"../{FOLDER}"
+def with_adapters(params: ParamsFile) -> None:
     for phase in ("train_phase1", "train_phase2"):
-        params[phase] |= {**LORA, "epochs": 1}
+        params[phase] |= LORA
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = workspaces.on_a_published_base(tmp_path_factory.mktemp("lora") / "checkout", FOLDER, on_it)
-    checkout.repro()
+def checkout(studio: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Prepared as there; nothing of its training is left."""
+    checkout = studio.copy(tmp_path_factory.mktemp("lora") / "checkout")
+    checkout.forget_training()
+    checkout.change_params(with_adapters)
+    assert "Running stage 'prepare'" not in checkout.repro()
     return checkout
 
 
@@ -74,10 +74,10 @@ def test_registered_whole_or_as_it_was_trained(checkout: Checkout) -> None:
 def test_without_its_base_it_says_what_is_missing(checkout: Checkout) -> None:
     checkout.change_params(lambda params: params["registry"].update(weights="trained"))
     checkout.repro()
-    model = checkout.root / FOLDER / "model.pth"
+    model = checkout.root / STUDIO / "model.pth"
     away = model.rename(model.with_name("away"))
     try:
         said = checkout.run("python", "-c", SPEAK, "models:/xtts-finetune@candidate", code=1).stderr
     finally:
         away.rename(model)
-    assert f"{FOLDER}/model.pth\n      is not there" in said
+    assert f"{STUDIO}/model.pth\n      is not there" in said

@@ -7,27 +7,18 @@ import pytest
 import soundfile
 import tracked
 from checkouts import Checkout
-from making import workspaces
 from making.bases import SECOND_NAMES, published_weights
-from making.params import ParamsFile, be_quick
+from making.workspaces import STUDIO
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-FOLDER = "voices/studio"  # relative to the checkout
-BASE = f"../{FOLDER}"  # as seen from base/
-
-
-def on_it(params: ParamsFile) -> None:
-    be_quick(params)
-    params["base"] = BASE
-    params["train_phase1"]["epochs"] = 1
+BASE = f"../{STUDIO}"  # as seen from base/
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = workspaces.on_a_published_base(tmp_path_factory.mktemp("published") / "checkout", FOLDER, on_it)
-    checkout.repro()
-    return checkout
+def checkout(studio: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Its own: files of the base are changed for a while."""
+    return studio.copy(tmp_path_factory.mktemp("published") / "checkout")
 
 
 def test_the_weights_stay_where_they_are(checkout: Checkout) -> None:
@@ -40,15 +31,15 @@ def test_the_weights_stay_where_they_are(checkout: Checkout) -> None:
         "vocoder.safetensors",
     ]
     assert checkout.files("prepared/base") == [f"prepared/base/{name}" for name in base]
-    model = checkout.root / FOLDER / "model.pth"
+    model = checkout.root / STUDIO / "model.pth"
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     count = sum(value.numel() for value in load_file(checkout.root / "models/phase2/model.safetensors").values())
     gpt = checkout.json("prepared/base/base.json")["gpt"]
-    assert (gpt["path"], gpt["sha256"], gpt["parameters"]) == (f"{FOLDER}/model.pth", digest, count)
+    assert (gpt["path"], gpt["sha256"], gpt["parameters"]) == (f"{STUDIO}/model.pth", digest, count)
 
 
 def test_training_starts_from_them_and_ends_somewhere_else(checkout: Checkout) -> None:
-    published = published_weights(checkout.root / FOLDER)
+    published = published_weights(checkout.root / STUDIO)
     trained = load_file(checkout.root / "models" / "phase2" / "model.safetensors")
     own = {f"gpt.{name}" for name in trained}
     others = {name for name in published if name.startswith("gpt.") and name not in own}
@@ -78,7 +69,7 @@ def test_the_registered_version_has_all_it_needs_to_speak(checkout: Checkout) ->
 
 def test_a_changed_base_is_not_trained_from(checkout: Checkout) -> None:
     """It is in no folder that DVC watches: the stages themselves look."""
-    model = checkout.root / FOLDER / "model.pth"
+    model = checkout.root / STUDIO / "model.pth"
     content = model.read_bytes()
     try:
         model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -90,7 +81,7 @@ def test_a_changed_base_is_not_trained_from(checkout: Checkout) -> None:
 
 
 def test_files_that_do_not_fit_each_other_are_refused(checkout: Checkout) -> None:
-    config = checkout.root / FOLDER / "config.json"
+    config = checkout.root / STUDIO / "config.json"
     content = config.read_text(encoding="utf-8")
     before = checkout.files("prepared")
     try:
@@ -101,7 +92,7 @@ def test_files_that_do_not_fit_each_other_are_refused(checkout: Checkout) -> Non
     finally:
         config.write_text(content, encoding="utf-8")
     assert "the base cannot be used" in said
-    assert f"{checkout.root / FOLDER / 'model.pth'}\n      lacks 12 tensors: gpt.h.4.ln_1.weight; " in said
+    assert f"{checkout.root / STUDIO / 'model.pth'}\n      lacks 12 tensors: gpt.h.4.ln_1.weight; " in said
     assert "use weights, config.json and vocab.json of one and the same model" in said
     assert "Traceback" not in said
     assert checkout.files("prepared") == before

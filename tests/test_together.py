@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 from damage import replace_flipped
 from making.params import LORA
 from making.project import PROJECT
+from once import made_once
 from safetensors.torch import load_file
 from small_runs import PHASE1, Before, Small
 
@@ -147,20 +149,24 @@ def best(small: Small) -> str:
     return sha256_file(small.root / "models" / "phase1" / "model.safetensors")
 
 
+def trained_once(before: Before, factory: pytest.TempPathFactory, name: str, **changes: Any) -> Small:
+    def make(root: Path) -> None:
+        small = machine(before, root / "small", **changes)
+        finish(small, start(small, *TRAIN))
+
+    return replace(before[PHASE1], root=made_once(factory, name, make) / "small")
+
+
 @pytest.fixture(scope="module")
 def alone(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Small:
     """What one process makes of the same steps."""
-    small = machine(before, tmp_path_factory.mktemp("alone") / "small")
-    finish(small, start(small, *TRAIN))
-    return small
+    return trained_once(before, tmp_path_factory, "alone")
 
 
 @pytest.fixture(scope="module")
 def long_together(before: Before, tmp_path_factory: pytest.TempPathFactory) -> Small:
     """What two undisturbed processes make of many steps."""
-    small = machine(before, tmp_path_factory.mktemp("long") / "small", processes=2, epochs=LONG)
-    finish(small, start(small, *TRAIN))
-    return small
+    return trained_once(before, tmp_path_factory, "long_together", processes=2, epochs=LONG)
 
 
 @pytest.fixture

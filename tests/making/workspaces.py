@@ -17,6 +17,7 @@ from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import BASE_INFO, REFERENCE, Workspace
 
 CLIPS = 24
+STUDIO = "voices/studio"  # the folder of a base, relative to the checkout
 
 
 # As far as files tell: nothing is run to make them.
@@ -144,6 +145,17 @@ def on_a_published_base(root: Path, folder: str, change: Callable[[ParamsFile], 
     write_published(checkout.root / folder, sorted((checkout.root / "data" / "wavs").iterdir()))
     add_data(checkout, change)
     return checkout
+
+
+def studio(root: Path) -> Checkout:
+    """One that is quick, in STUDIO."""
+
+    def on_it(params: ParamsFile) -> None:
+        be_quick(params)
+        params["base"] = f"../{STUDIO}"
+        params["train_phase1"]["epochs"] = 1
+
+    return on_a_published_base(root, STUDIO, on_it)
 
 
 def quick(root: Path) -> Checkout:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from checkouts import Checkout
 from cleaning import assert_nothing_to_do, clean, detached, digests, promised, size, states
+from once import made_once
 
 from xtts_finetune.core.commands import as_typed
 
@@ -17,10 +18,14 @@ WORSE = ["train_phase2.lr=1e-4", "train_phase1.epochs=1", "train_phase2.epochs=1
 @pytest.fixture(scope="module")
 def experiment(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """HEAD has the better run; the workspace has a worse one, of the experiment `worse`."""
-    checkout = finished.copy(tmp_path_factory.mktemp("experiment") / "checkout")
-    checkout.commit("The better run")
-    settings = [f"--set-param={setting}" for setting in WORSE]
-    checkout.run("dvc", "exp", "run", "--name", "worse", *settings)
+
+    def make(root: Path) -> None:
+        checkout = finished.copy(root / "checkout")
+        checkout.commit("The better run")
+        settings = [f"--set-param={setting}" for setting in WORSE]
+        checkout.run("dvc", "exp", "run", "--name", "worse", *settings)
+
+    checkout = Checkout(made_once(tmp_path_factory, "experiment", make) / "checkout")
     assert mel_ce(checkout) > mel_ce(finished)
     return checkout
 
@@ -107,11 +112,9 @@ def test_a_stash_keeps_its_run(here: Checkout, experiment: Checkout) -> None:
     assert_is(here, experiment)
 
 
-def test_the_states_of_a_phase_that_two_runs_share_stay(own: Checkout, finished: Checkout) -> None:
+def test_the_states_of_a_phase_that_two_runs_share_stay(two_runs: Checkout, finished: Checkout, tmp_path: Path) -> None:
     """The commonest experiment of all: phase 2 alone is another one, HEAD's run has the same phase 1."""
-    own.commit("The better run")
-    own.change_params(lambda params: params["train_phase2"].update(lr=1e-4))
-    own.repro()
+    own = two_runs.copy(tmp_path / "checkout")
     assert "checkpoints/phase1, " in clean(own, "--intermediates", "--yes")
     assert len(states(own, "phase1")) == 2
     assert len(states(own, "phase2")) == 1

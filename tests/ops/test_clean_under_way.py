@@ -19,6 +19,7 @@ from cleaning import (
     size,
     states,
 )
+from once import made_once
 from small_disks import small_disk
 from test_interruption import assert_as_if_never_stopped, train_to_step_2, wait_until
 
@@ -45,36 +46,47 @@ def bring_recordings_back(checkout: Checkout) -> None:
 # Beside training.
 
 
-def test_the_resume_point_stays_and_training_goes_on_from_it(untrained: Checkout, finished: Checkout) -> None:
-    process = untrained.start("dvc", "repro", "train_phase1")
-    with killed_on_failure(process):
-        wait_until((untrained.root / "work/phase1/step-00000004/manifest.json").exists, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    newest = states(untrained, "phase1", "work")[-1]
-    assert len(states(untrained, "phase1", "work")) > 1
-    said = clean(untrained, "--best-only", "--yes")
+@pytest.fixture(scope="module")
+def killed_once(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Phase 1 was killed when its second state was saved."""
+
+    def make(root: Path) -> None:
+        checkout = finished.copy(root / "checkout")
+        checkout.forget_training()
+        process = checkout.start("dvc", "repro", "train_phase1")
+        with killed_on_failure(process):
+            wait_until((checkout.root / "work/phase1/step-00000004/manifest.json").exists, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    return Checkout(made_once(tmp_path_factory, "killed", make) / "checkout")
+
+
+@pytest.fixture
+def killed(killed_once: Checkout, tmp_path: Path) -> Checkout:
+    return killed_once.copy(tmp_path / "checkout")
+
+
+def test_the_resume_point_stays_and_training_goes_on_from_it(killed: Checkout, finished: Checkout) -> None:
+    newest = states(killed, "phase1", "work")[-1]
+    assert len(states(killed, "phase1", "work")) > 1
+    said = clean(killed, "--best-only", "--yes")
     assert f"work/phase1/{newest}" in said
     assert "the unfinished phase resumes here" in said
-    assert states(untrained, "phase1", "work") == [newest]
-    assert f"resuming phase1 after step {int(newest[5:])}\n" in untrained.repro("train_phase1")
+    assert states(killed, "phase1", "work") == [newest]
+    assert f"resuming phase1 after step {int(newest[5:])}\n" in killed.repro("train_phase1")
     for path in ("models/phase1", "reports/train_phase1.json", "reports/curve_phase1.csv"):
-        assert untrained.lock()["train_phase1"][path]["md5"] == finished.lock()["train_phase1"][path]["md5"]
+        assert killed.lock()["train_phase1"][path]["md5"] == finished.lock()["train_phase1"][path]["md5"]
 
 
-def test_by_force_the_resume_point_goes_and_the_phase_starts_over(untrained: Checkout, finished: Checkout) -> None:
+def test_by_force_the_resume_point_goes_and_the_phase_starts_over(killed: Checkout, finished: Checkout) -> None:
     """Though there are best weights, of a later step than the first."""
-    process = untrained.start("dvc", "repro", "train_phase1")
-    with killed_on_failure(process):
-        wait_until((untrained.root / "work/phase1/step-00000004/manifest.json").exists, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert max(path.name for path in (untrained.root / "work/phase1").glob("best-*")) > "best-00000000"
-    assert "the phase will start over" in clean(untrained, "--best-only", "--force", "--yes")
-    assert not (untrained.root / "work/phase1").exists()
-    assert "resuming" not in untrained.repro("train_phase1")
+    assert max(path.name for path in (killed.root / "work/phase1").glob("best-*")) > "best-00000000"
+    assert "the phase will start over" in clean(killed, "--best-only", "--force", "--yes")
+    assert not (killed.root / "work/phase1").exists()
+    assert "resuming" not in killed.repro("train_phase1")
     for path, item in finished.lock()["train_phase1"].items():
-        assert untrained.lock()["train_phase1"][path]["md5"] == item["md5"], path
+        assert killed.lock()["train_phase1"][path]["md5"] == item["md5"], path
 
 
 def test_what_a_live_trainer_holds_stays(untrained: Checkout, finished: Checkout) -> None:
@@ -108,10 +120,17 @@ def test_while_dvc_runs_a_stage_it_refuses(untrained: Checkout) -> None:
 # Over many runs.
 
 
-def test_dvc_gc_takes_every_state_of_earlier_runs_and_nothing_else(own: Checkout) -> None:
+@pytest.fixture
+def own_two(two_runs: Checkout, tmp_path: Path) -> Checkout:
+    """Two runs, of which nothing names the earlier one; the files have no names elsewhere."""
+    checkout = detached(two_runs, tmp_path / "checkout")
+    checkout.run("git", "reset", "--quiet", "HEAD~1")
+    return checkout
+
+
+def test_dvc_gc_takes_every_state_of_earlier_runs_and_nothing_else(own_two: Checkout, finished: Checkout) -> None:
     """The claim of the design: the workspace is the current run, the cache is history, the registry has the best."""
-    earlier = digests(own, "checkpoints/phase2")
-    own.run("dvc", "exp", "run", "--set-param", "train_phase2.lr=1e-4")
+    own, earlier = own_two, digests(finished, "checkpoints/phase2")
     held = size(own)
     kept = digests(own, "checkpoints", "models", "prepared", "data", "reports", "mlruns/artifacts")
     own.run("dvc", "gc", "--workspace", "--force")
@@ -120,14 +139,13 @@ def test_dvc_gc_takes_every_state_of_earlier_runs_and_nothing_else(own: Checkout
     assert freed > 2 * 62e6  # the optimisers of two states; weights may be registered
     assert digests(own, "checkpoints", "models", "prepared", "data", "reports", "mlruns/artifacts") == kept
     stored = {hash_ for name, hash_ in earlier.items() if "optimizer" in name}
-    assert stored & set(digests(own, ".dvc/cache").values()) == set()
+    assert stored and stored & set(digests(own, ".dvc/cache").values()) == set()
     assert_nothing_to_do(own)
     assert tracked.aliases(own)["champion"] == 1
 
 
-def test_clean_frees_what_earlier_runs_left_behind(own: Checkout) -> None:
-    own.change_params(lambda params: params["train_phase2"].update(lr=1e-4))
-    own.repro()
+def test_clean_frees_what_earlier_runs_left_behind(own_two: Checkout) -> None:
+    own = own_two
     held, planned = size(own), promised(clean(own, "--intermediates"))
     clean(own, "--intermediates", "--yes")
     assert held - size(own) == pytest.approx(planned, rel=0.01)

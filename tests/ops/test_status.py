@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -57,10 +58,11 @@ def test_other_recordings_are_named(copied: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_other_clips_are_named(copied: Checkout) -> None:
-    copied.change_params(lambda params: params["prepare"].update(eval_fraction=0.3))
-    copied.repro("prepare")
-    assert "before other clips were prepared" in status(copied)
+def test_other_clips_are_named(studio: Checkout, tmp_path: Path) -> None:
+    checkout = studio.copy(tmp_path / "checkout")
+    checkout.change_params(lambda params: params["prepare"].update(eval_fraction=0.3))
+    checkout.repro("prepare")
+    assert "before other clips were prepared" in status(checkout)
 
 
 def test_the_version_says_whose_weights_it_is(copied: Checkout) -> None:

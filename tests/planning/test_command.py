@@ -97,10 +97,9 @@ def test_the_table_and_what_is_recommended(workspace: Workspace) -> None:
 
 @pytest.mark.slow
 def test_phases_that_differ_are_planned_apart(workspace: Workspace) -> None:
-    params = make_params()
-    write(
-        workspace, params.model_copy(update={"train_phase2": params.train_phase2.model_copy(update={"batch_size": 3})})
-    )
+    params = make_params(batch_size=1, accumulate=1)
+    second = params.train_phase2.model_copy(update={"batch_size": 2})
+    write(workspace, params.model_copy(update={"train_phase2": second}))
     said = plan(workspace)
     assert "phase1: full" in said
     assert "phase2: full" in said
@@ -171,7 +170,7 @@ def test_damaged_files_of_a_base_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_less_than_a_run_needs(workspace: Workspace) -> None:
-    write(workspace, make_params(batch_size=8))
+    write(workspace, make_params(batch_size=2, accumulate=1))
     said = "\n".join(less_lines(workspace, "phase1"))
     needed = re.search(r"phase1 as it is: ([\d.]+) GiB", said)
     assert needed

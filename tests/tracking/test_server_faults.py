@@ -8,6 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from small_runs import EVALUATE, METRICS, PHASE1, PHASE2, STAGES, Before, Fork, 
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
-from xtts_finetune.tracking.connection import TrackingStore, open_store
+from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore, open_store
 from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.registry import versions
 
 pytestmark = pytest.mark.slow
 MODEL = "voice of a server"
+IMPATIENT = {TIMEOUT: "3"}  # seconds that a stage waits for a server that hangs: a user's own setting
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +101,12 @@ def test_a_server_that_fails_stops_nothing_and_loses_no_point(
     moment: str,
 ) -> None:
     """What is outstanding is delivered by the stages after."""
-    place = MOMENTS[moment]
+    place, impatient = MOMENTS[moment], replace(small, environment=IMPATIENT)
     if place is None:
         fault(server)
-        fork = small.start(*PHASE1)
+        fork = impatient.start(*PHASE1)
     else:
-        fork = small.start(*PHASE1, at={place: "SIGSTOP"})
+        fork = impatient.start(*PHASE1, at={place: "SIGSTOP"})
         while not stopped(fork):
             time.sleep(0.05)
         fault(server)
@@ -127,7 +129,7 @@ def test_an_evaluation_without_its_server_is_registered_by_sync(
     """All of it was trained and evaluated without a server."""
     fault(server)
     for stage in STAGES:
-        small.run(*stage)
+        replace(small, environment=IMPATIENT).run(*stage)
     registration = json.loads((small.root / "reports" / "registration.json").read_text())
     assert registration["pending"] is True
     assert small.evaluation() == reference.whole.evaluation()

@@ -227,7 +227,7 @@ def trained_parameters(
 
 
 def all_parameters(workspace: Workspace, base: str, shapes: Shapes | None = None) -> int | None:
-    """Of these shapes, else of the base that `prepare` opened; of the published one also while mini still lies there."""
+    """Of these shapes, else of the base that `prepare` opened; of the published one also while mini lies there."""
     if shapes:
         return sum(map(prod, shapes.values()))
     file = workspace.prepared / "base" / BASE_INFO

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
-from itertools import groupby, product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 from tqdm import tqdm
@@ -118,8 +118,8 @@ def sizes(phase: PhaseParams) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Choices:
-    """What ways to train a phase need of a device.
+class Traces:
+    """The steps of a phase trained in this way and that, each traced once, when it is first asked for.
 
     Attributes:
         train, evaluated: the longest clips of either split.
@@ -127,15 +127,43 @@ class Choices:
 
     network: Network
     phase: PhaseParams
-    device: Device
+    on_gpu: bool
     train: Clips
     evaluated: Clips
+    _trainings: dict[Way, TracedTraining] = field(default_factory=dict, init=False)
+    _memories: dict[tuple[Way, int], Memory] = field(default_factory=dict, init=False)
 
-    @cached_property
+    def training(self, way: Way) -> TracedTraining:
+        if way not in self._trainings:
+            phase = way.applied(self.phase, self.phase.batch_size)
+            evaluated = self.evaluated.first(EVAL_BATCH).batch()
+            self._trainings[way] = TracedTraining(self.network.build, phase, self.on_gpu, evaluated)
+        return self._trainings[way]
+
+    def memory(self, way: Way, size: int) -> Memory:
+        if (way, size) not in self._memories:
+            phase = way.applied(self.phase, size)
+            batch = longest_batch(self.train, size, phase.batch_tokens)
+            self._memories[way, size] = self.training(way).memory(batch, phase.accumulate > 1)
+        return self._memories[way, size]
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What ways to train a phase need of a device."""
+
+    traces: Traces
+    device: Device
+
+    @property
+    def phase(self) -> PhaseParams:
+        return self.traces.phase
+
+    @property
     def own(self) -> tuple[TracedTraining, Memory]:
         """The training that the parameters ask for."""
-        training = self._training(Way.of(self.phase))
-        return training, self._memory(training, Way.of(self.phase), self.phase.batch_size)
+        way = Way.of(self.phase)
+        return self.traces.training(way), self.traces.memory(way, self.phase.batch_size)
 
     @cached_property
     def table(self) -> dict[Way, dict[int, Memory]]:
@@ -145,16 +173,11 @@ class Choices:
         """
         own = Way.of(self.phase)
         moments = {
-            (method, optim): self._training(replace(own, method=method, optim=optim)).moments
+            (method, optim): self.traces.training(replace(own, method=method, optim=optim)).moments
             for method, optim in product(methods(self.phase), OPTIMISERS)
         }
         bar = tqdm(ways(self.phase, self.device.on_gpu), desc="tracing steps", unit="way", leave=False)
-        table = {}
-        for shared, group in groupby(bar, key=lambda way: replace(way, optim=OPTIMISERS[0])):
-            traced = cache(partial(self._memory, self._training(shared), shared))
-            for way in group:
-                table[way] = dict(self._sizes_that_may_fit(traced, moments[way.method, way.optim]))
-        return table
+        return {way: dict(self._sizes_that_may_fit(way, moments[way.method, way.optim])) for way in bar}
 
     @property
     def fitting(self) -> Iterator[tuple[Way, int]]:
@@ -169,26 +192,18 @@ class Choices:
         """The quickest that fits."""
         return next(self.fitting, None)
 
-    def _sizes_that_may_fit(self, traced: Callable[[int], Memory], moments: int) -> Iterator[tuple[int, Memory]]:
+    def _sizes_that_may_fit(self, way: Way, moments: int) -> Iterator[tuple[int, Memory]]:
         """From the smallest on; each of several batches of a step may need more than a larger one alone."""
-        is_too_large = False
+        shared, is_too_large = replace(way, optim=OPTIMISERS[0]), False
         for size in sizes(self.phase):
             is_alone = size >= clips_a_step(self.phase)
             if is_too_large and not is_alone:
                 continue
-            memory = traced(size).with_moments(moments)
+            memory = self.traces.memory(shared, size).with_moments(moments)
             yield size, memory
             is_too_large = not self.device.fits(memory)
             if is_too_large and is_alone:
                 return
-
-    def _training(self, way: Way) -> TracedTraining:
-        return TracedTraining(self.network.build, way.applied(self.phase, self.phase.batch_size), self.device.on_gpu)
-
-    def _memory(self, training: TracedTraining, way: Way, size: int) -> Memory:
-        phase = way.applied(self.phase, size)
-        batch = longest_batch(self.train, size, phase.batch_tokens)
-        return training.memory(batch, self.evaluated.first(EVAL_BATCH).batch(), phase.accumulate > 1)
 
 
 def lines_to_paste(way: Way, phase: PhaseParams, size: int) -> Iterator[str]:

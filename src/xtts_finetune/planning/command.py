@@ -19,6 +19,7 @@ from xtts_finetune.planning.choices import (
     SPARE,
     Choices,
     Device,
+    Traces,
     Way,
     clips_a_step,
     lines_of,
@@ -111,7 +112,7 @@ def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: N
         UserError: what `prepare` left is damaged.
     """
     train, evaluated = (longest_clips(workspace, params.prepare, split) for split in ("train", "eval"))
-    return Choices(network, params.phase(name), device, train, evaluated)
+    return Choices(Traces(network, params.phase(name), device.on_gpu, train, evaluated), device)
 
 
 def _alike(params: Params) -> list[tuple[PhaseName, ...]]:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -88,9 +89,9 @@ class TracedTraining:
         moments: bytes that the optimiser keeps.
     """
 
-    def __init__(self, network: Callable[[], GPT], phase: PhaseParams, on_gpu: bool) -> None:
-        """`network` builds the network; what `phase` does not train of it is frozen."""
-        self._phase = phase
+    def __init__(self, network: Callable[[], GPT], phase: PhaseParams, on_gpu: bool, evaluated: Batch) -> None:
+        """`network` builds the network, of which what `phase` does not train is frozen; `evaluated`: a batch."""
+        self._phase, self._evaluated = phase, evaluated
         self._fakes = FakeTensorMode()
         self._live = _Live(GPU_BLOCK if on_gpu else 1)
         self._padding_free = on_gpu and phase.precision == "bf16" and not phase.attention_dropout
@@ -122,8 +123,8 @@ class TracedTraining:
         trained = sum(parameter.numel() for parameter in self._trained)
         return trained, sum(parameter.numel() for parameter in self._gpt.parameters()) - trained
 
-    def memory(self, batch: Batch, evaluated: Batch, is_accumulated: bool = False) -> Memory:
-        """Of steps of such a batch, and evaluations of such another; `is_accumulated`: of several such a step."""
+    def memory(self, batch: Batch, is_accumulated: bool = False) -> Memory:
+        """Of steps of such a batch; `is_accumulated`: of several such a step."""
         with self._traced():
             micro = self._micro_batch(batch, self._padding_free)
             if is_accumulated:  # the second batch of a step, when the first has left its gradients
@@ -131,9 +132,7 @@ class TracedTraining:
             before = self._live.start()
             self._step([micro], self._phase.lr, 0, lambda: None)
             step, activations = self._live.peak, self._live.at_backward - before
-            del micro
-            self._live.start()
-            self._evaluate(self._micro_batch(evaluated, False))
+            del micro  # which an evaluation does not hold
         persistent = self._weights + self._copies + self._ema + self._gradients + self.moments
         is_recorded = self._padding_free and not self._phase.gradient_checkpointing
         return Memory(
@@ -146,7 +145,7 @@ class TracedTraining:
             activations=activations,
             step=step,
             graphs=step - persistent if is_recorded else 0,
-            evaluation=self._live.peak,
+            evaluation=self._evaluation,
         )
 
     @property
@@ -165,11 +164,15 @@ class TracedTraining:
         packed = {name: shapes.pop(name) for name in micro.packed.tensors()}
         return replace(micro, packed=replace(micro.packed, **packed), **shapes)  # type: ignore[arg-type]
 
-    def _evaluate(self, micro: MicroBatch) -> None:
-        with torch.no_grad():
+    @cached_property
+    def _evaluation(self) -> int:
+        """Bytes at the peak: after whatever step, the same."""
+        with self._traced(), torch.no_grad():
+            self._live.start()
             self._gpt.eval()
-            losses(self._gpt, self._mel, micro, Settings())
+            losses(self._gpt, self._mel, self._micro_batch(self._evaluated, False), Settings())
             self._gpt.train()
+            return self._live.peak
 
     @contextmanager
     def _traced(self) -> Iterator[None]:
