@@ -1,6 +1,7 @@
 """`xtts-finetune plan` as it is read."""
 
 import re
+import shutil
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from checkouts import Checkout
 from making.params import make_params, of_the_real_model
+from making.project import PROJECT
 from workbench import train
 
 from xtts_finetune.core.errors import UserError
@@ -66,6 +68,8 @@ def test_the_disk_of_a_base_that_is_not_prepared(
 ) -> None:
     """Mini is, here, whose numbers are others. Phase 2 comes on top of what phase 1 leaves; keep_last is 1."""
     write(workspace, of_the_real_model(keep_last=1, **changes))
+    (workspace.root / ".dvc").mkdir(exist_ok=True)
+    shutil.copy(PROJECT / ".dvc" / "config", workspace.root / ".dvc" / "config")  # links, no copies
     said = own_part(workspace)
     weights, state = 4 * trained, (4 + 2.04 + 4 if "ema" in changes else 12) * trained
     phase1 = 2 * state + weights
