@@ -192,7 +192,7 @@ def test_two_processes_train_as_one(before: Before, alone: Small, tmp_path: Path
 
 @pytest.mark.slow
 def test_three_processes_with_batches_by_tokens(before: Before, tmp_path: Path) -> None:
-    budget = {"batch_tokens": 150, "mask_prompt": True, "schedule": "cosine"}
+    budget = {"batch_tokens": 150, "mask_prompt": True, "schedule": "cosine", "ema": 0.5}
     small = machine(before, tmp_path / "small", processes=3, **budget)
     one = machine(before, tmp_path / "one", **budget)
     finish(one, start(one, *TRAIN))

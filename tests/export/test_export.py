@@ -15,12 +15,14 @@ import TTS.tts.models.xtts
 from damage import replace_flipped
 from exporting import FILES, export, refused
 from making.prepared import TEXT, list_features
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from TTS.tts.configs.xtts_config import XttsConfig
 from TTS.tts.models.xtts import Xtts
 
+from xtts_finetune.checkpoints.checkpoint import Contents
+from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.files import read_json, write_json, write_text
-from xtts_finetune.core.layout import BASE_INFO, MODEL_CARD, REFERENCE, WEIGHTS, Workspace
+from xtts_finetune.core.layout import BASE_INFO, EMA, MODEL_CARD, REFERENCE, WEIGHTS, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.data.batches import torch_seed
 from xtts_finetune.export import command, coqui
@@ -202,6 +204,30 @@ def test_a_step_is_exported_without_its_optimiser(workspace: Workspace, tmp_path
     assert ("4.125" in page) == (step == 220)
     assert ("| Text CE | not known |" in page) == (step == 230)
     assert "nobody need have heard it" in page
+
+
+@pytest.mark.parametrize("is_in_place", [True, False])
+def test_a_step_whose_average_is_the_best(workspace: Workspace, tmp_path: Path, is_in_place: bool) -> None:
+    """Also in the moment before the best has its own place."""
+    store = CheckpointStore(workspace.work("phase2"), 2)
+    former = store.states()[-1]
+    weights = load_file(former.weights)
+    average = {name: value + 1e-3 for name, value in weights.items()}
+    best = {"best_step": 240, "best_mel_ce": 4.0, "best_text_ce": 3.0, "best_weights": "ema"}
+    contents = Contents(
+        write_weights=lambda folder: save_file(weights, folder / WEIGHTS),
+        write_rest=lambda folder: save_file(average, folder / EMA),
+        size=0,
+        state={**former.state, "position": {"step": 240, **best}},
+    )
+    store.save(240, contents, is_best=is_in_place)
+    assert bool([each for each in store.bests() if each.step == 240]) == is_in_place
+    export(workspace, tmp_path / "anna", "phase2@240")
+    content = torch.load(tmp_path / "anna" / "model.pth", weights_only=True)["model"]
+    assert all(torch.equal(content[f"gpt.{name}"], value) for name, value in average.items())
+    page = (tmp_path / "anna" / "README.md").read_text(encoding="utf-8")
+    assert "phase2, 240, the moving average of its weights (`ema`)" in page
+    assert "4.000" in page
 
 
 def test_unasked_it_is_the_newest_phases(workspace: Workspace, tmp_path: Path) -> None:

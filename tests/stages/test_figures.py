@@ -17,7 +17,7 @@ HEADER = ",".join(COLUMNS) + "\n"
 def curves(tmp_path: Path) -> dict[PhaseName, Path]:
     rows = {
         "phase1": "0,0,nan,7.1,7.1,nan,5.9,5.9,0\n100,1,5.2,5.0,4.9,4.0,3.9,3.8,1e-3\n",
-        "phase2": "100,0,nan,5.0,nan,nan,3.9,nan,0\n",
+        "phase2": "100,0,nan,5.0,5.0,nan,3.9,3.9,0\n200,1,4.9,4.8,4.7,3.9,3.8,3.7,0\n",
     }
     for phase, text in rows.items():
         (tmp_path / f"{phase}.csv").write_text(HEADER + text)
@@ -32,12 +32,22 @@ def test_the_legend_lies_on_no_line(
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), save(figure, *a, **k)))
     draw_curves(tmp_path / "curves.png", curves, {"mel_ce": 7.1, "text_ce": 5.9}, 2.5)
     [figure] = drawn
-    assert [len(axes.lines) for axes in figure.axes] == [7, 6], "the EMA of phase 1 alone, which has one; nothing empty"
+    assert [len(axes.lines) for axes in figure.axes] == [9, 8], "of each phase its EMA, too; the base, and the target"
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
     assert legends
     for legend in legends:
+        assert figure.bbox.fully_contains(*legend.get_window_extent().min)
+        assert figure.bbox.fully_contains(*legend.get_window_extent().max)
         for axes in figure.axes:
             assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_curves_of_before_there_were_averages(curves: dict[PhaseName, Path], tmp_path: Path) -> None:
+    old = [name for name in COLUMNS if "ema" not in name]
+    for file in curves.values():
+        file.write_text(",".join(old) + "\n100,1,5.2,5.0,4.0,3.9,1e-3\n")
+    draw_curves(tmp_path / "curves.png", curves, {"mel_ce": 7.1, "text_ce": 5.9}, 2.5)
+    assert (tmp_path / "curves.png").exists()
 
 
 def test_figures_have_no_background_and_equal_bytes(curves: dict[PhaseName, Path], tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ def version(**edited: str) -> Version:
 
 def test_told() -> None:
     figures = {"mel_ce": 2.5, "text_ce": 2.75}
-    assert Told.of(version()) == Told("phase2", 355, "xtts_v2", "f" * 64, 441_018_563, "de", figures)
+    assert Told.of(version()) == Told("phase2", 355, "raw", "xtts_v2", "f" * 64, 441_018_563, "de", figures)
     assert shown(version()) == "version 7 (champion): the best of phase2, Mel CE 2.500"
 
 
 def test_of_a_version_before_that_told_less() -> None:
     bare = Version("xtts-finetune", 7, [], {}, "run")
-    assert Told.of(bare) == Told("", None, "", "", None, None, {})
+    assert Told.of(bare) == Told("", None, "raw", "", "", None, None, {})
     assert shown(bare) == "version 7: the best of no phase that is known"
 
 

@@ -1,14 +1,16 @@
 """The weights' moving average: kept as exactly as they are, evaluated beside them, and the best where it is better."""
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from damage import flip_byte
-from making.params import LORA, make_params
+from making.params import LORA, PARTS, make_params
 from operators import REFUSED, WAITING
 from safetensors.torch import load_file
 from test_trace import step_calls
@@ -17,10 +19,11 @@ from workbench import StoppingTracker, interrupt, make_run, outcome, rows_of, st
 
 from xtts_finetune.checkpoints.stopping import ending
 from xtts_finetune.checkpoints.store import CheckpointStore
-from xtts_finetune.core.files import read_json, sha256_file
+from xtts_finetune.core.files import discard, read_json, sha256_file
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.diskspace.budget import measure
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
+from xtts_finetune.training.loss import TokenSums
 from xtts_finetune.training.share import Share
 from xtts_finetune.training.snapshot import trained_state
 from xtts_finetune.training.team import Order, Task, Team
@@ -90,10 +93,30 @@ def test_its_file_is_shared_with_the_state_that_it_comes_from(workspace: Workspa
     assert best.weights.samefile(workspace.model("phase1") / "model.safetensors")
 
 
+def test_in_a_replay_the_other_may_be_better(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under newer code, whose rounding differs: what is the best is what the state says."""
+    store = interrupt(workspace, 3, **GOOD)
+    state, best = store.states()[-1], store.best()
+    assert best and best.weights.samefile(state.weights)
+    discard(state.folder)
+    evaluate = Share.evaluate
+
+    def otherwise(share: Share) -> tuple[TokenSums, TokenSums | None]:
+        raw, ema = evaluate(share)
+        assert ema
+        return raw, replace(ema, mel=ema.mel / 2)
+
+    monkeypatch.setattr(Share, "evaluate", otherwise)
+    interrupt(workspace, 3, **GOOD)
+    assert store.states()[-1].state["position"]["best_weights"] == "ema"
+    best = store.best()
+    assert best and best.weights.samefile(store.states()[-1].folder / "ema.safetensors")
+
+
 @pytest.mark.parametrize(
     "changes",
-    [SLOW, GOOD, {**LORA, **GOOD}, {**GOOD, "precision": "bf16"}, {**GOOD, "optim": "adamw8bit"}],
-    ids=["slow", "good", "lora", "bf16", "8bit"],
+    [SLOW, GOOD, {**LORA, **GOOD}, {**PARTS, **GOOD}, {**GOOD, "precision": "bf16"}, {**GOOD, "optim": "adamw8bit"}],
+    ids=["slow", "good", "lora", "parts", "bf16", "8bit"],
 )
 def test_stopped_and_continued_is_as_never_stopped(
     workspace: Workspace, tmp_path: Path, changes: dict[str, Any]
@@ -136,6 +159,8 @@ def test_what_a_state_takes_is_foretold(workspace: Workspace, changes: dict[str,
     state = interrupt(workspace, 2, **changes).states()[-1]
     written = sum(file.stat().st_size for file in state.folder.iterdir())
     assert foretold and written == pytest.approx(foretold.state, rel=0.1, abs=20_000)  # headers and curve
+    without = measure(workspace, "phase1", make_params(**{**changes, "ema": None}))
+    assert without and without.state < foretold.state - foretold.weights / 2, "the state that is here is another's"
     average = load_file(state.folder / "ema.safetensors")
     assert average.keys() == load_file(state.weights).keys()
 
@@ -175,13 +200,14 @@ def test_another_process_begins_with_the_leaders(workspace: Workspace) -> None:
 
 
 def test_patience_is_with_the_better_of_both(workspace: Workspace) -> None:
-    """The average gets better at every evaluation while the weights get worse."""
+    """The average gets better at every evaluation while the weights get worse, or fail."""
     rules = make_params(epochs=9, patience=1).train_phase1
     rows = [
         {"step": step, "epoch": step, "eval/mel_ce": 4.0 + step, "eval_ema/mel_ce": 4.0 - step / 10}
         for step in range(4)
     ]
     assert ending(rows, rules) is None
+    assert ending([{**row, "eval/mel_ce": math.nan} for row in rows], rules) is None
     assert ending([{**row, "eval_ema/mel_ce": 9.0} for row in rows], rules) is not None
 
 

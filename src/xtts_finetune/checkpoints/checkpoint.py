@@ -34,9 +34,10 @@ class Checkpoint:
 
     @property
     def best_file(self) -> Path:
-        """What of a state is the best if it is: its weights, or their EMA."""
-        is_ema = self.state.get("position", {}).get("best_weights") == "ema"
-        return self.folder / (EMA if is_ema else WEIGHTS)
+        """Its weights; of a state that is the best by their EMA, that."""
+        position = self.state.get("position", {})
+        is_ema = (position.get("best_step"), position.get("best_weights")) == (self.step, "ema")
+        return self.folder / (EMA if is_ema and EMA in self.manifest else WEIGHTS)
 
     @property
     def state(self) -> dict[str, Any]:

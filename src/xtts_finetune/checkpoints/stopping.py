@@ -29,7 +29,8 @@ def ending(rows: Iterable[Mapping[str, Any]], rules: PhaseParams) -> Ending | No
     for row in rows:
         if "eval/mel_ce" not in row:
             continue
-        mel_ce = min(row["eval/mel_ce"], row.get("eval_ema/mel_ce", math.inf))
+        figures = [row[name] for name in ("eval/mel_ce", "eval_ema/mel_ce") if name in row]
+        mel_ce = min(figures, key=lambda figure: (math.isnan(figure), figure))
         best, since_best = (mel_ce, 0) if mel_ce < best else (best, since_best + 1)
         is_at_target = rules.target_mel_ce is not None and mel_ce <= rules.target_mel_ce
         at_target = at_target + 1 if is_at_target else 0

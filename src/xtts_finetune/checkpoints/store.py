@@ -100,11 +100,12 @@ class CheckpointStore(CheckpointReader):
         Those before go when no state is left that counts on them.
         """
         place, weights = Checkpoint(self._place("best", checkpoint.step), checkpoint.step), checkpoint.best_file
-        if not place.folder.exists() or place.damage():
+        written = checkpoint.manifest
+        # in a replay it may be another: under newer code, say, the weights may be better than their average
+        if not place.folder.exists() or place.damage() or place.manifest[WEIGHTS] != written[weights.name]:
             with published_folder(place.folder) as folder:
                 link_or_copy(weights, folder / WEIGHTS)
                 link_or_copy(checkpoint.folder / STATE, folder / STATE)
-                written = checkpoint.manifest
                 files = {WEIGHTS: written[weights.name], STATE: written[STATE]}
                 write_json(folder / MANIFEST, {"files": files})
                 if not (folder / WEIGHTS).samefile(weights):

@@ -18,7 +18,7 @@ from xtts_finetune.checkpoints.parking import continues, parked_run_for, record_
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.disk import can_link, file_system, files_below, free_bytes, freed_bytes, mount_point, shown
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import BASE_INFO, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
+from xtts_finetune.core.layout import BASE_INFO, EMA, MANIFEST, PHASES, WEIGHTS, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.beside import beside_weights
 from xtts_finetune.dvcio.cache import Cache
@@ -203,11 +203,11 @@ def measure(workspace: Workspace, phase: PhaseName, params: Params, shapes: Shap
     if parameters is None:
         return None
     settings = params.phase(phase)
-    averages = 0 if settings.ema is None else WEIGHT_BYTES
-    state = parameters * (WEIGHT_BYTES + averages + OPTIMIZER_BYTES_PER_PARAMETER[settings.optim])
+    ema = 0 if settings.ema is None else WEIGHT_BYTES
+    state = parameters * (WEIGHT_BYTES + ema + OPTIMIZER_BYTES_PER_PARAMETER[settings.optim])
     for folder in (workspace.work(phase), workspace.checkpoints(phase)):
         for manifest in sorted(folder.glob(f"step-*/{MANIFEST}"), reverse=True):
-            sizes = _described(manifest)
+            sizes = _described(manifest, bool(ema))
             # another optimiser's state is half or twice as large; names and shapes add 5 % to a small model's
             if sizes and 0.9 < sizes.state / state < 1.2:
                 return sizes
@@ -237,11 +237,11 @@ def all_parameters(workspace: Workspace, base: str, shapes: Shapes | None = None
     return info["gpt"].get("parameters") if info else None
 
 
-def _described(manifest: Path) -> Sizes | None:
-    """What a manifest says; None if it is damaged, or has just been deleted by the run."""
+def _described(manifest: Path, has_ema: bool) -> Sizes | None:
+    """What a manifest says; None if it is damaged, has just been deleted by the run, or has an EMA and should not."""
     try:
         files = {name: int(file["bytes"]) for name, file in read_json(manifest)["files"].items()}
-        return Sizes(sum(files.values()), files[WEIGHTS])
+        return Sizes(sum(files.values()), files[WEIGHTS]) if (EMA in files) == has_ema else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 

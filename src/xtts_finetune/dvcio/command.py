@@ -34,11 +34,11 @@ def dvc(workspace: Workspace, *arguments: str) -> str:
         encoding="utf-8",
     )
     if done.returncode:
-        raise _failure(arguments, done.stderr)
+        raise _failure(workspace, arguments, done.stderr)
     return done.stdout
 
 
-def _failure(arguments: tuple[str, ...], said: str | None) -> UserError:
+def _failure(workspace: Workspace, arguments: tuple[str, ...], said: str | None) -> UserError:
     """What DVC said last; on a terminal it has been read there."""
     where, remedy = f"dvc {' '.join(arguments)}", "see what it says"
     lines = [line.strip() for line in (said or "it says why above").splitlines() if line.strip()]
@@ -47,12 +47,22 @@ def _failure(arguments: tuple[str, ...], said: str | None) -> UserError:
         what = f"DVC is busy here: {blocking[0]}"
         busy = Problem(where, what, "wait for it, or stop it (Ctrl-C saves the state)")
         return UserError("not now: a stage, or another command of DVC, is running here", [busy])
-    if any("RWLock-file" in line for line in lines):
+    if _is_cut_short(workspace.root / ".dvc" / "tmp" / "rwlock"):
         what = "a full disk cut short .dvc/tmp/rwlock, DVC's list of who is at work here"
         again = "when no other dvc runs here, delete .dvc/tmp/rwlock; then again"
         return UserError("DVC failed", [Problem(where, what, again)])
     what = " ".join(line for line in lines[-4:] if "dvc.org/support" not in line)
     return UserError("DVC failed", [Problem(where, what, remedy)])
+
+
+def _is_cut_short(locks: Path) -> bool:
+    try:
+        json.loads(locks.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 def changed_stages(workspace: Workspace, *targets: str) -> dict[str, list[Any]]:

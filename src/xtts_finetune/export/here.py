@@ -42,6 +42,7 @@ def of_phase(workspace: Workspace, params: Params, phase: PhaseName) -> Source |
         card = read_json(model / MODEL_CARD)
         figures = {name: float(card["eval"][name]) for name in FIGURES}
         step, base, digest = int(card["step"]), str(card["base"]), str(card["sha256"])
+        kind = str(card.get("best_weights", "raw"))  # older cards do not say
         beside = dict(card.get(TRAINED_WITH, {}))
     except DAMAGED as error:
         remedy = "bring it back: dvc checkout --force"
@@ -49,7 +50,7 @@ def of_phase(workspace: Workspace, params: Params, phase: PhaseName) -> Source |
     if base != params.base:
         what = f"was trained on the base {base}, and params.yaml names {params.base}"
         raise UserError(TITLE, [Problem(str(model), what, "name its base there, or train again: dvc repro")])
-    origin = Origin(f"models/{phase}", phase, step, base, params.prepare.language, digest, figures, False)
+    origin = Origin(f"models/{phase}", phase, step, kind, base, params.prepare.language, digest, figures, False)
     return _source(workspace, params, origin, model / WEIGHTS, beside)
 
 
@@ -64,14 +65,16 @@ def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -
         return None
     title = place_of(workspace, checkpoint)
     try:
-        digest, state = str(checkpoint.manifest[WEIGHTS]["sha256"]), checkpoint.state
+        weights, state = checkpoint.best_file, checkpoint.state
+        digest = str(checkpoint.manifest[weights.name]["sha256"])
         beside = trained_with(workspace, Record.from_json(state).identity)
         bests = {name: float(state["position"][f"best_{name}"]) for name in FIGURES}
-        figures = bests if state["position"]["best_step"] == step else {}
+        is_best = state["position"]["best_step"] == step
+        figures, kind = (bests, state["position"].get("best_weights", "raw")) if is_best else ({}, "raw")
     except DAMAGED as error:
         raise UserError(TITLE, [Problem(title, f"is damaged: {error!r}", "choose another step")]) from None
-    origin = Origin(title, phase, step, params.base, params.prepare.language, digest, figures, False)
-    return _source(workspace, params, origin, checkpoint.weights, beside)
+    origin = Origin(title, phase, step, kind, params.base, params.prepare.language, digest, figures, False)
+    return _source(workspace, params, origin, weights, beside)
 
 
 def checkpoints(workspace: Workspace, phase: PhaseName) -> list[Checkpoint]:

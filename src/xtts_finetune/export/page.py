@@ -56,7 +56,7 @@ Or, as a command: `tts --model_path . --config_path config.json --speaker_idx NA
 | | |
 |---|---|
 | model | {title} |
-| phase, step | {phase}, {step} |
+| phase, step | {phase}, {step}{average} |
 | SHA-256 of its weights (`model.safetensors`) | `{sha256}` |
 | base | `{base}` |
 | Mel CE on the recordings kept for evaluation | {mel_ce} |
@@ -112,6 +112,7 @@ def page(origin: Origin, settings: EvaluateParams, speaker: str, half: bool) -> 
         title=origin.title,
         phase=origin.phase,
         step=_UNKNOWN if origin.step is None else origin.step,
+        average=", the moving average of its weights (`ema`)" if origin.best_weights == "ema" else "",
         sha256=origin.sha256,
         mel_ce=_UNKNOWN if mel is None else f"{mel:.3f}",
         text_ce=_UNKNOWN if text is None else f"{text:.3f} (× {TEXT_WEIGHT}: {text * TEXT_WEIGHT:.4f})",

@@ -69,6 +69,7 @@ def _origin(version: Version, told: Told, params: Params) -> Origin:
         title=f"{version.name} {shown(version)}",
         phase=told.phase or "not known",
         step=told.step,
+        best_weights=told.best_weights,
         base=told.base or "not known",
         language=told.language or params.prepare.language,
         sha256=told.sha256,

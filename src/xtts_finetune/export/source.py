@@ -23,6 +23,7 @@ class Origin:
     title: str  # where it comes from, in words
     phase: str
     step: int | None  # None: not known
+    best_weights: str  # raw; or ema, the moving average of what was trained
     base: str  # as params.yaml names it
     language: str
     sha256: str  # its weights must have

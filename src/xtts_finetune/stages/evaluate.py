@@ -131,11 +131,12 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bund
     """
     workspace, params, card = job.workspace, job.params, bundle.card
     settings = {"seed": params.seed, "base": params.base, **params.evaluate.model_dump()}
-    tags = stage_tags(workspace, "evaluate", data_digest(workspace))
+    kind = card.get("best_weights", "raw")  # older cards do not say
+    tags = {**stage_tags(workspace, "evaluate", data_digest(workspace)), "best_weights": kind}
     trained = {f"{PARAM}{name}": str(value) for name, value in card["params"].items()}
     of_version = {name: tags[name] for name in VERSION_TAGS} | trained
     of_version |= {"phase": best, "step": str(card["step"]), "base": params.base}
-    of_version["best_weights"] = card.get("best_weights", "raw")  # older cards do not say
+    of_version["best_weights"] = kind
     of_version[LANGUAGE_TAG] = params.prepare.language
     of_version[PARAMETERS_TAG] = str(job.base.info["gpt"]["parameters"])
     order = Order(params.registry.model_name, card["sha256"], of_version, _named(figures[best]))

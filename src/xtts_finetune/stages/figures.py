@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from xtts_finetune.core.files import published_file
 from xtts_finetune.core.layout import PhaseName
 
-TRAIN, EVAL, EMA, TARGET = "#4c78a8", "#e4572e", "#9467bd", "#3a9a3a"
+TRAIN, EVAL, AVERAGE, TARGET = "#4c78a8", "#e4572e", "#9467bd", "#3a9a3a"
 INK = "#808080"  # on no background: read on a white page and on a dark one
 _STYLE: dict[Any, str] = {f"{what}.color": INK for what in ("text", "xtick", "ytick")}
 _STYLE |= {f"axes.{what}": INK for what in ("labelcolor", "edgecolor", "titlecolor")}
@@ -52,16 +52,16 @@ def draw_curves(path: Path, curves: Mapping[PhaseName, Path], base: Mapping[str,
             axes[0].axhline(target, color=TARGET, lw=1, ls="--", label=f"target Mel CE {target}")
         handles, labels = axes[0].get_legend_handles_labels()
         # below both, where no line runs
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=8)
 
 
 def _draw_phase(axes: Axes, phase: PhaseName, rows: Sequence[Mapping[str, str]], measure: str) -> None:
     if phase != "phase1":
         axes.axvline(int(rows[0]["step"]), color=INK, lw=0.5)
     style = {"phase1": "-", "phase2": "--"}[phase]
-    for split, colour, marker in ("train", TRAIN, "none"), ("eval", EVAL, "o"), ("eval_ema", EMA, "."):
+    for split, colour, marker in ("train", TRAIN, "none"), ("eval", EVAL, "o"), ("eval_ema", AVERAGE, "."):
         steps = [int(row["step"]) for row in rows]
-        values = [float(row[f"{split}_{measure}"]) for row in rows]  # before the first step, say
+        values = [float(row.get(f"{split}_{measure}", "nan")) for row in rows]  # before the first step, say
         if not all(map(math.isnan, values)):
             label = f"{split.replace('_ema', ' of the EMA')}, {phase}"
             axes.plot(steps, values, style, color=colour, marker=marker, ms=3.5, label=label)

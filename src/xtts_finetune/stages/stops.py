@@ -130,4 +130,5 @@ def _hold_page(workspace: Workspace) -> None:
     """Room for it, and for what frees more, if there is any. For later stages, too, which may find the disk full."""
     reserve = Reserve(workspace.page_reserve)
     reserve.path.parent.mkdir(exist_ok=True)
-    _ = reserve.hold(_ROOM) or reserve.hold(_PAGE)
+    if not reserve.hold(_ROOM):
+        reserve.hold(_PAGE)

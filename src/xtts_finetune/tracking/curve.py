@@ -17,8 +17,7 @@ from xtts_finetune.core.layout import CURVE, curve_segment, is_curve_segment
 
 Row = dict[str, Any]  # {"step": int, "epoch": int, "time": ms since 1970, metric name: float}
 
-# What dvc plots show: a row per evaluation; train figures are means since the evaluation before.
-# By the names that they have in a row.
+# Of reports/curve_<phase>.csv, by their names in a row; train figures are means since the evaluation before.
 COLUMNS = {
     "step": "step",
     "epoch": "epoch",

@@ -89,6 +89,7 @@ class Told:
 
     phase: str
     step: int | None
+    best_weights: str  # raw or ema
     base: str  # as params.yaml named it
     sha256: str  # of its weights
     parameters: int | None  # of the whole network
@@ -102,6 +103,7 @@ class Told:
         return cls(
             phase=tags.get("phase", ""),
             step=_count(tags.get("step", "")),
+            best_weights="ema" if tags.get("best_weights") == "ema" else "raw",  # older versions do not say
             base=tags.get("base", ""),
             sha256=tags.get(WEIGHTS_TAG, ""),
             parameters=_count(tags.get(PARAMETERS_TAG, "")),
@@ -126,6 +128,7 @@ def shown(version: Version) -> str:
     """It in words: number, aliases, phase, Mel CE."""
     told, aliases = Told.of(version), f" ({', '.join(version.aliases)})" if version.aliases else ""
     figures = f", Mel CE {told.figures['mel_ce']:.3f}" if "mel_ce" in told.figures else ""
+    figures += " (EMA)" if told.best_weights == "ema" else ""
     text = f"version {version.version}{aliases}: the best of {told.phase or 'no phase that is known'}{figures}"
     return text if text.isprintable() else repr(text)
 

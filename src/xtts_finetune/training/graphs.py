@@ -23,7 +23,7 @@ class _Recorded:
 class Graphs:
     """Gradients of micro-batches, each computed as it is when its shape comes first, and then recorded.
 
-    All memory that outlives a call must be the same from one to the next: weights, gradients, the optimiser's moments.
+    All memory that outlives a call must be the same from one to the next: weights, their EMA, gradients, moments.
     """
 
     def __init__(self, backward: Callable[[MicroBatch, bool], Tensor]) -> None:

@@ -25,7 +25,7 @@ class Step:
     """Forward, backward, clipping and the update, as a function of micro-batches.
 
     Each process of a team has its part of the micro-batches; all take the same step. A step whose loss or gradient is
-    not finite changes nothing: it is left out on the device.
+    not finite changes no weight: it is left out on the device.
 
     Attributes:
         ema: the weights' moving average, if the phase has one.
