@@ -48,8 +48,13 @@ def within_memory(run: Run, work: Callable[[], T]) -> T:
 
 
 def _within(name: PhaseName, work: Callable[[], T], text: Callable[[str], str]) -> T:
-    """Args:
-    text: of the refusal, by what was said of the memory; what it does, it does with the memory let go of.
+    """What `work` returns.
+
+    Args:
+        text: of the refusal, by what was said of the memory; what it does, it does with the memory let go of.
+
+    Raises:
+        OutOfMemory: there is too little for it.
     """
     try:
         return work()
