@@ -63,7 +63,7 @@ def test_every_mistake_in_params_is_named_at_once(checkout: Checkout) -> None:
     checkout.change_params(make_mistakes)
     said = refusal(checkout)
     assert said.startswith("error: params.yaml cannot be used\n")
-    add = "add it; presets/ shows every key with a sensible value"
+    add = "add it; presets/xtts_v2.yaml shows every key with a sensible value"
     for expected in (
         problem("params.yaml: train_phase1.epocs", "is not a known key", "did you mean epochs?"),
         problem("params.yaml: train_phase1.lr = 'fast'", "Input should be a valid number", "correct the value"),

@@ -29,7 +29,7 @@ STAND_INS = {
     ".venv/bin/dvc": """
         trap 'echo "asked to stop"; exit 255' INT
         echo "dvc $@ at $XTTS_FINETUNE_RENDEZVOUS"
-        [ -z "$LONG" ] || for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 1; done""",
+        [ -z "$LONG" ] || { sleep 20 & wait; }""",
 }
 
 

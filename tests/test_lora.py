@@ -55,6 +55,7 @@ def test_registered_whole_or_as_it_was_trained(checkout: Checkout) -> None:
         assert file.stat().st_size < everything / 20
     [whole] = versions(checkout)
     assert weights(checkout, whole).stat().st_size > everything
+    assert ", the whole network of models/phase2" in checkout.run("xtts-finetune", "status").stdout
     checkout.change_params(lambda params: params["registry"].update(weights="trained"))
     assert "Running stage 'train" not in checkout.repro()
     _, alone = sorted(versions(checkout), key=lambda version: int(version.version))

@@ -59,7 +59,8 @@ def test_a_phase_that_does_not_fit_is_refused_before_anything_slow_or_written(ti
     assert loaded & {"torch", "TTS", "mlflow"} == set()
     assert said.startswith(f"error: phase1 does not fit on the disk\n  {disk.root}\n")
     assert "Traceback" not in said
-    assert in_bytes(rows(said)["missing"]) == pytest.approx(CLOSE, rel=0.01)
+    page = (tight.root / "work" / "status.reserve").stat().st_size  # is held by now
+    assert in_bytes(rows(said)["missing"]) == pytest.approx(CLOSE + page, rel=0.01)
     assert re.search(r"xtts-finetune clean --best-only --yes +frees [\d.]+ MB", said)
     assert tight.files(".") == [*before, "work/status.reserve"], "the page's room is held from here on"
 

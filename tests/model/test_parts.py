@@ -226,6 +226,16 @@ def test_all_that_a_registered_model_lacks_is_named(registered: Path, xtts_v2: P
 # Damage, and pickles that would run code: each has its own message, and nothing is run.
 
 
+@pytest.mark.parametrize("name", ["model.pth", "dvae.pth", "mel_stats.pth"])
+def test_a_published_file_that_is_cut_short(published: Path, tmp_path: Path, name: str) -> None:
+    """It is not opened, but its end is looked for."""
+    source = tmp_path / "base"
+    shutil.copytree(published, source)
+    cut(source / name)
+    [problem] = refused(source, tmp_path).problems
+    assert (problem.where, problem.what) == (str(source / name), "is cut short: its end is not there")
+
+
 @pytest.mark.parametrize("damage", [cut, halve, lambda path: path.write_bytes(b"")], ids=["cut", "half", "empty"])
 def test_a_truncated_checkpoint_of_coquis(run_folder: Path, tmp_path: Path, damage: Callable[[Path], Any]) -> None:
     damage(run_folder / "best_model.pth")

@@ -85,7 +85,7 @@ def test_outside_a_checkout_it_says_where_to_go(tmp_path: Path) -> None:
 def test_dvcs_list_of_locks_that_a_full_disk_cut_short(own: Checkout) -> None:
     """DVC refuses everything then, by a message that names no remedy."""
     cut = own.root / ".dvc" / "tmp" / "rwlock"
-    cut.write_text('{"read": {"/home/an', encoding="utf-8")
+    cut.write_text('{"read": {"/voices/an', encoding="utf-8")
     said = clean(own, "--intermediates", "--yes", code=2)
     assert "delete .dvc/tmp/rwlock" in " ".join(said.split())
     cut.unlink()

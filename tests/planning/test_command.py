@@ -34,9 +34,9 @@ def plan(workspace: Workspace, vram: int | None = 8 * GIB, rate: float | None = 
     return "\n".join(plan_lines(workspace, Request(workspace.params, vram, rate)))
 
 
-def own_part(workspace: Workspace, rate: float | None = None) -> str:
+def own_part(workspace: Workspace, rate: float | None = None, vram: int | None = 8 * GIB) -> str:
     """What comes before the table, which takes longer."""
-    lines = plan_lines(workspace, Request(workspace.params, 8 * GIB, rate))
+    lines = plan_lines(workspace, Request(workspace.params, vram, rate))
     return "\n".join(takewhile(lambda line: not line.startswith("GiB needed"), lines))
 
 
@@ -133,9 +133,10 @@ def test_what_nothing_fits_in(workspace: Workspace) -> None:
 def test_the_rate_is_the_one_measured_here(workspace: Workspace) -> None:
     params = make_params()
     write(workspace, params)
-    assert "hours are known by a rate" in own_part(workspace)
+    assert "hours are known by a rate" in own_part(workspace, vram=None)
     train(workspace, params)
-    assert re.search(r"h at [\d,]+ tokens/s \(measured in phase1 here\)", own_part(workspace))
+    assert re.search(r"h at [\d,]+ tokens/s \(measured in phase1 here\)", own_part(workspace, vram=None))
+    assert "tokens/s" not in own_part(workspace), "a GPU that is not here is no processor"
 
 
 @pytest.mark.parametrize("lines", [0, 20])

@@ -79,6 +79,13 @@ def test_the_base_and_the_list_of_recordings_are_refused_together(copied: Checko
     assert said.count("base fetch") == 1
 
 
+def test_layers_that_the_base_has_not_cost_no_out(copied: Checkout) -> None:
+    """mini has four."""
+    copied.change_params(lambda params: params["train_phase1"].update(train_only=["gpt.h.3", "gpt.h.4.mlp"]))
+    said = refused(copied)
+    assert "params.yaml: train_phase1.train_only\n      names gpt.h.4.mlp; the base has gpt.h.0 to gpt.h.3" in said
+
+
 def test_a_folder_of_ones_own_is_not_told_to_download(copied: Checkout) -> None:
     (copied.root.parent / "own").mkdir()
     copied.change_params(lambda params: params.update(base="../../own"))

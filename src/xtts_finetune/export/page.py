@@ -1,5 +1,6 @@
 """What an export says of itself: how to load it, its figures, where it came from, and its licence."""
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.layout import COQUI_MODEL
 from xtts_finetune.core.params import EvaluateParams
@@ -49,7 +50,8 @@ speech = TTS(model_path=".", config_path="config.json")
 speech.tts_to_file({text!r}, speaker={speaker!r}, language={language!r}, file_path="spoken.wav")
 ```
 
-Or, as a command: `tts --model_path . --config_path config.json --speaker_idx NAME --language_idx {language} --text …`.
+Or, as a command:
+`tts --model_path . --config_path config.json --speaker_idx {typed} --language_idx {language} --text …`.
 {half}
 ## Where it came from
 
@@ -102,6 +104,7 @@ def page(origin: Origin, settings: EvaluateParams, speaker: str, half: bool) -> 
     mel, text = origin.figures.get("mel_ce"), origin.figures.get("text_ce")
     return _PAGE.format(
         speaker=speaker,
+        typed=quoted(speaker),
         base=origin.base,
         text=settings.sentences[0],
         language=origin.language,

@@ -123,9 +123,12 @@ class Base:
 
     def _own_state(self) -> Mapping[str, Tensor]:
         source, digest = self._own_file, self.info["gpt"]["sha256"]
-        if not source.is_file() or sha256_once(source, Workspace(self.root).digests) != digest:
-            what = "is not the file that prepare saw" if source.is_file() else "is not there"
-            raise UserError("the base has changed", [Problem(str(source), what, "restore it, or run: dvc repro")])
+        if not source.is_file():
+            remedy = "bring its folder back: what was trained beside it needs it"
+            raise UserError("the base is not there", [Problem(str(source), "is missing", remedy)])
+        if sha256_once(source, Workspace(self.root).digests) != digest:
+            what, remedy = "is not the file that prepare saw", "restore it, or run: dvc repro"
+            raise UserError("the base has changed", [Problem(str(source), what, remedy)])
         return grown(own_state(source), self.folder / NEW_ROWS, self._digest_of_rows)
 
     def _refuse_another_base(self, weights: Path, header: Header) -> None:

@@ -110,7 +110,7 @@ def _of_coqui(source: Path, workspace: Workspace) -> Parts:
         except UserError as error:
             raise UserError(TITLE, [*problems, *error.problems]) from None
     own, lacking_own = _with_xtts_v2s(own, weights, workspace)
-    problems += lacking_own
+    problems += [*lacking_own, *_cut_short({weights, *own.values()})]
     if problems:
         raise UserError(TITLE, problems)
     return Parts(
@@ -123,6 +123,15 @@ def _of_coqui(source: Path, workspace: Workspace) -> Parts:
         codec_shape=PUBLISHED_CODEC,
         vocoder=weights,
     )
+
+
+def _cut_short(files: set[Path]) -> Iterator[Problem]:
+    """Of torch's files, which are zips, those whose end is not there: it lists what is in them."""
+    for file in sorted(file for file in files if file.is_file()):
+        with file.open("rb") as stream:
+            is_zip = stream.read(4) == b"PK\x03\x04"
+        if is_zip and not zipfile.is_zipfile(file):
+            yield Problem(str(file), "is cut short: its end is not there", "fetch or copy the file again")
 
 
 def _checkpoints(source: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
+from xtts_finetune.tracking.outbox import TRAINED
 
 OURS = "of this workspace's run"
 
@@ -92,8 +93,10 @@ def whose_version(workspace: Workspace) -> str:
     if registration.get("pending"):
         return "not yet: it waits for MLflow (xtts-finetune sync)"
     version = f"{registration['name']} version {registration['version']}"
-    here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] == digest]
+    trained = registration.get(TRAINED)  # of a model that was put together
+    here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
     if digest is not None and not here:
         return f"{version} is of another run: those weights are not in models/"
     aliases = ", ".join(registration["aliases"])
-    return f"{version} ({aliases})" + (f", the weights of models/{here[0]}" if here else "")
+    what = "the whole network of" if trained else "the weights of"
+    return f"{version} ({aliases})" + (f", {what} models/{here[0]}" if here else "")

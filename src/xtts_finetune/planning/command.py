@@ -67,12 +67,12 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     yield f"base       {params.base}: {network.source}"
     yield f"clips      {longest_clips(workspace, params.prepare, 'train').source}"
     yield f"device     {device.name}, {_gib(device.bytes)}"
-    pasted = params
+    pasted, rate = params, _rate(workspace, params, device, request.tokens_per_second)
     for phases in _alike(params):
         choices = choices_of(workspace, params, phases[0], network, device)
         yield ""
         yield from _own_lines(" and ".join(phases), choices)
-        yield from _disk_and_time_lines(workspace, params, phases, network, request.tokens_per_second)
+        yield from _disk_and_time_lines(workspace, params, phases, network, rate)
         yield ""
         yield from table_lines(choices)
         offer = offered(pasted, choices, phases)
@@ -164,15 +164,25 @@ def _a_step(phase: PhaseParams) -> str:
 
 
 def _disk_and_time_lines(
-    workspace: Workspace, params: Params, phases: tuple[PhaseName, ...], network: Network, rate: float | None
+    workspace: Workspace,
+    params: Params,
+    phases: tuple[PhaseName, ...],
+    network: Network,
+    rate: tuple[float, str] | None,
 ) -> Iterator[str]:
-    stated = None if rate is None else (rate, "stated")
-    measured = measured_rate(workspace, params)
-    known = stated or (measured and (measured[0], f"measured in {measured[1]} here"))
     budget = Budget(workspace, params, Cache(workspace), network.shapes)
     for name in phases:
         yield f"{name}: {_disk(budget, name)}"
-        yield f"{name}: {_time(workspace, params, name, network, known)}"
+        yield f"{name}: {_time(workspace, params, name, network, rate)}"
+
+
+def _rate(workspace: Workspace, params: Params, device: Device, stated: float | None) -> tuple[float, str] | None:
+    """Tokens a second, and how they are known. Of a GPU that is not here, what a processor did tells nothing."""
+    if stated is not None:
+        return stated, "stated"
+    is_here = not device.on_gpu or torch.cuda.is_available()
+    measured = measured_rate(workspace, params) if is_here else None
+    return measured and (measured[0], f"measured in {measured[1]} here")
 
 
 def _disk(budget: Budget, name: PhaseName) -> str:
@@ -201,9 +211,10 @@ def _time(
 
 
 def table_lines(choices: Choices) -> Iterator[str]:
-    """What every way needs, by the size of a batch; in brackets what does not fit."""
+    """What every way needs, by the size of a batch."""
     columns = sizes(choices.phase)
-    yield f"GiB needed by batch size; in brackets what does not fit in {_gib(choices.device.bytes)}"
+    limit = _gib(choices.device.bytes)
+    yield f"GiB needed by batch size; in brackets what does not fit in {limit}, blank what would need still more"
     yield f"    {'method':<8}{'precision':<11}{'checkpointing':<15}{'optim':<10}" + "".join(f"{n:>8}" for n in columns)
     for way, row in choices.table.items():
         saves = "yes" if way.gradient_checkpointing else "no"

@@ -29,6 +29,7 @@ from xtts_finetune.core.layout import (
 from xtts_finetune.core.params import Params
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.header import Header
+from xtts_finetune.tracking.outbox import TRAINED
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,6 @@ def bundle_of(workspace: Workspace, params: Params, phase: PhaseName) -> Iterato
         return
     with scratch_folder(workspace.whole_weights) as folder:
         save_file(Base.prepared(workspace).gpt(weights).state_dict(), folder / WEIGHTS)
-        card = {**own.card, "sha256": sha256_file(folder / WEIGHTS), "trained_sha256": own.card["sha256"]}
+        card = {**own.card, "sha256": sha256_file(folder / WEIGHTS), TRAINED: own.card["sha256"]}
         write_json(folder / MODEL_CARD, card)
         yield Bundle(workspace, params, folder)

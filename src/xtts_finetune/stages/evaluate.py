@@ -33,7 +33,7 @@ from xtts_finetune.stages.figures import draw_curves
 from xtts_finetune.tracking.backlog import Files, deliver_backlog, put, set_aside
 from xtts_finetune.tracking.connection import TrackingStore, is_local, reason
 from xtts_finetune.tracking.logged_model import LANGUAGE_TAG, PARAM, PARAMETERS_TAG
-from xtts_finetune.tracking.outbox import Order, now
+from xtts_finetune.tracking.outbox import TRAINED, Order, now
 from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
 from xtts_finetune.training import loss
 from xtts_finetune.training.phases import with_weighted
@@ -137,6 +137,8 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bund
     of_version = {name: tags[name] for name in VERSION_TAGS} | trained
     of_version |= {"phase": best, "step": str(card["step"]), "base": params.base}
     of_version["best_weights"] = kind
+    if TRAINED in card:
+        of_version[TRAINED] = card[TRAINED]
     of_version[LANGUAGE_TAG] = params.prepare.language
     of_version[PARAMETERS_TAG] = str(job.base.info["gpt"]["parameters"])
     order = Order(params.registry.model_name, card["sha256"], of_version, _named(figures[best]))

@@ -42,7 +42,15 @@ from xtts_finetune.core.layout import (
 from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.curve import Row, read_rows
 from xtts_finetune.tracking.delivery import Delivery
-from xtts_finetune.tracking.outbox import Order, Outbox, TrackedRun, ended_outboxes, passed_over, running_outboxes
+from xtts_finetune.tracking.outbox import (
+    TRAINED,
+    Order,
+    Outbox,
+    TrackedRun,
+    ended_outboxes,
+    passed_over,
+    running_outboxes,
+)
 from xtts_finetune.tracking.registry import Registration, register_best
 
 _LOCK_SECONDS = 60  # that somebody else who delivers is waited for
@@ -283,5 +291,6 @@ def _check(weights: Path, order: Order) -> None:
 def _write_receipt(workspace: Workspace, order: Order, done: Registration) -> None:
     """In reports/registration.json."""
     receipt = {**asdict(done), "model_sha256": order.sha256}
+    receipt |= {name: digest for name, digest in order.tags.items() if name == TRAINED}
     del receipt["created"]  # evaluated again, the same weights give the same receipt, and the same dvc.lock
     write_json(workspace.registration, receipt)

@@ -24,6 +24,10 @@ RUNNING = "RUNNING"
 _LOGGED = ("train/", "eval/", "eval_ema/", "disk/")  # `mean/…` and `lr` of a row are the CSV's alone
 
 
+# In the card and the tags of weights that were put together for the registry: SHA-256 of what was trained of them.
+TRAINED = "trained_sha256"
+
+
 @dataclass(frozen=True)
 class Order:
     """A model that is to be registered with the run; its files lie beside, as BUNDLE."""
