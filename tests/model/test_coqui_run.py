@@ -1,60 +1,25 @@
-"""A run folder that Coqui's own trainer wrote: its classes, its way of saving."""
+"""A run folder that Coqui's own trainer wrote: a base here, and what comes of it is Coqui's again."""
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from making import workspaces
 from making.bases import published_weights
+from making.coqui_runs import gpt_trainer, write_run
+from making.params import ParamsFile, be_quick
 from opening import open_base
 from safetensors.torch import load_file
-
-from xtts_finetune.core.files import link_or_copy
-from xtts_finetune.model import mini, xtts
+from TTS.tts.configs.xtts_config import XttsConfig
+from TTS.tts.models.xtts import Xtts
 
 pytestmark = pytest.mark.slow
+STUDIO, RUN = "voices/studio", "voices/GPT_XTTS_FT"
 
 
-@pytest.fixture
-def trained(source: Path, tmp_path: Path) -> Any:
-    """GPTTrainer after a step of AdamW, and the optimizer."""
-    model = tmp_path / "read once.pth"
-    shutil.copy(source / "model.pth", model)
-    threads = torch.get_num_threads()
-    from TTS.tts.layers.xtts.trainer.gpt_trainer import GPTArgs, GPTTrainer, GPTTrainerConfig
-    from TTS.tts.models.xtts import XttsAudioConfig
-
-    torch.set_num_threads(threads)  # the import sets it to 1
-    shape = {name: value for name, value in xtts.default_args(**mini.GPT_SHAPE).items() if name.startswith("gpt_")}
-    args = GPTArgs(
-        mel_norm_file=str(source / "mel_stats.pth"),
-        dvae_checkpoint=str(source / "dvae.pth"),
-        xtts_checkpoint=str(model),
-        tokenizer_file=str(source / "vocab.json"),
-        decoder_input_dim=mini.GPT_SHAPE["decoder_input_dim"],
-        **shape,
-    )
-    audio = XttsAudioConfig(sample_rate=22050, dvae_sample_rate=22050, output_sample_rate=24000)
-    trainer = GPTTrainer(GPTTrainerConfig(model_args=args, audio=audio))
-    optimizer = torch.optim.AdamW(trainer.xtts.gpt.parameters(), lr=1e-3)
-    for parameter in trainer.xtts.gpt.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    return trainer, optimizer
-
-
-def test_it_is_a_base_of_its_own(trained: Any, source: Path, tmp_path: Path) -> None:
-    from trainer.io import save_checkpoint
-
-    trainer, optimizer = trained
-    folder = tmp_path / "GPT_XTTS_FT"
-    folder.mkdir()
-    for step in (100, 200):
-        save_checkpoint(trainer.config, trainer, folder, current_step=step, epoch=1, optimizer=[optimizer])
-    trainer.config.save_json(str(folder / "config.json"))
-    link_or_copy(source / "vocab.json", folder / "vocab.json")
-    base = open_base(folder, tmp_path)
+def test_it_is_a_base_of_its_own(source: Path, tmp_path: Path) -> None:
+    trainer = write_run(source, tmp_path / "GPT_XTTS_FT", (100, 200))
+    base = open_base(tmp_path / "GPT_XTTS_FT", tmp_path)
     assert base.info["gpt"]["path"] == "GPT_XTTS_FT/checkpoint_200.pth"
     gpt, own = base.gpt().state_dict(), trainer.xtts.gpt.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in gpt.items())
@@ -64,3 +29,29 @@ def test_it_is_a_base_of_its_own(trained: Any, source: Path, tmp_path: Path) -> 
     assert all(torch.equal(value, trainer.dvae.state_dict()[name]) for name, value in base.codec().state_dict().items())
     vocoder, theirs = load_file(base.folder / "vocoder.safetensors"), trainer.xtts.hifigan_decoder.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in vocoder.items())
+
+
+def on_the_run(params: ParamsFile) -> None:
+    be_quick(params)
+    params["base"] = f"../{RUN}"
+    for phase in ("train_phase1", "train_phase2"):
+        params[phase]["epochs"] = 1
+
+
+def test_trained_by_coqui_then_here_then_there_again(tmp_path: Path) -> None:
+    """Every stage on it, the export in Coqui's class, and as what its trainer would go on from."""
+    checkout = workspaces.on_a_published_base(tmp_path / "checkout", STUDIO, on_the_run)
+    studio, out = checkout.root / STUDIO, tmp_path / "anna"
+    before = write_run(studio, checkout.root / RUN, (200,)).xtts.gpt.state_dict()
+    checkout.repro()
+    checkout.run("xtts-finetune", "export", "champion", str(out))
+    best = checkout.json("reports/evaluation.json")["best"]
+    ours = load_file(checkout.root / "models" / best / "model.safetensors")
+    assert not torch.equal(ours["mel_head.weight"], before["mel_head.weight"])
+
+    config = XttsConfig()
+    config.load_json(str(out / "config.json"))
+    model = Xtts(config)
+    model.load_checkpoint(config, checkpoint_dir=out)  # strictly
+    theirs, again = model.gpt.state_dict(), gpt_trainer(studio, out / "model.pth").xtts.gpt.state_dict()
+    assert all(torch.equal(theirs[name], value) and torch.equal(again[name], value) for name, value in ours.items())
