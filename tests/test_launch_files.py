@@ -53,6 +53,8 @@ def submitted(cluster: Path, **environment: str) -> "subprocess.Popen[str]":
         env=os.environ | of_slurm | {"PATH": path} | environment,
         stdout=subprocess.PIPE,
         text=True,
+        # bash traps no signal that it was started to ignore, as is one that a shell started in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import ExitStack
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.params import LaunchParams, as_a_meeting_place
@@ -69,10 +70,12 @@ def listening(endpoint: str) -> socket.socket:
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(*host_and_port(endpoint), type=socket.SOCK_STREAM)[0]
-        socket_ = socket.socket(family, kind)
-        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        socket_.bind(address)
-        socket_.listen()
+        with ExitStack() as stack:
+            socket_ = stack.enter_context(socket.socket(family, kind))
+            socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            socket_.bind(address)
+            socket_.listen()
+            stack.pop_all()  # it stays open
     except OSError as error:
         remedy = (
             "on all machines but the first: xtts-finetune join; there: give its address, as the others reach it, "
