@@ -105,6 +105,14 @@ def test_a_damaged_one_is_not(workspace: Workspace, content: str) -> None:
     assert (demand.terms[0].each, demand.terms[2].each) == (STATE, WEIGHTS)
 
 
+def test_a_state_without_an_average_is_none_of_a_run_with_one(workspace: Workspace) -> None:
+    """Even where both are nearly as large."""
+    write_state(workspace)
+    params = of_the_real_model(keep_last=1, optim="adamw8bit", ema=0.99)
+    [demand] = Budget(workspace, params, Cache(workspace)).peak("phase1")
+    assert (demand.terms[0].each, demand.terms[2].each) == (10_040_000, WEIGHTS)
+
+
 @pytest.mark.parametrize("other", ["optimiser", "base"])
 def test_a_state_of_another_run_is_not(workspace: Workspace, other: str) -> None:
     write_state(workspace)

@@ -76,6 +76,15 @@ def test_what_is_frozen_stays_as_it_was(workspace: Workspace, changes: dict[str,
     assert moved == trained
 
 
+def test_their_dropout_is_their_own(workspace: Workspace) -> None:
+    run = make_run(workspace, make_params(**LORA, dropout=0.3))
+    rates = {name: module.p for name, module in run.gpt.named_modules() if isinstance(module, torch.nn.Dropout)}
+    own = {name for name in rates if "lora_dropout" in name}
+    assert own
+    assert {rates[name] for name in own} == {LORA["lora"]["dropout"]}
+    assert 0.3 in {rate for name, rate in rates.items() if name not in own}
+
+
 @pytest.mark.parametrize("second", [LORA, {}], ids=["adapters again", "then all"])
 def test_phase_2_goes_on_from_adapters(workspace: Workspace, second: dict[str, Any]) -> None:
     first = make_params(**LORA)
