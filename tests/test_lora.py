@@ -81,4 +81,4 @@ def test_without_its_base_it_says_what_is_missing(checkout: Checkout) -> None:
         said = checkout.run("python", "-c", SPEAK, "models:/xtts-finetune@candidate", code=1).stderr
     finally:
         away.rename(model)
-    assert f"{STUDIO}/model.pth\n      is not there" in said
+    assert f"{STUDIO}/model.pth\n      is missing" in said
