@@ -13,9 +13,8 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.survey import ways_to_make_room
 
 _PAGE = 4096  # bytes; a block of most file systems
-_ROOM = (
-    1 << 16
-)  # bytes: the page, and the list of locks, a path and a command per dep and out, that `clean` needs DVC for
+# Bytes: the page, and the list of locks that DVC writes when `clean` asks it, a path and a command per dep and out.
+_ROOM = 1 << 16
 
 
 @contextmanager
