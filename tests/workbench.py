@@ -1,5 +1,6 @@
 """A training in this process, without MLflow: begun, stopped at a step, gone on with, and what it ends in."""
 
+import shutil
 import signal
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,18 @@ def interrupt(workspace: Workspace, stop_at: int, **changes: Any) -> CheckpointS
     with pytest.raises(Stopped, match=f"phase1 is saved at step {stop_at}"):
         train(workspace, make_params(**changes), stop_at)
     return store_of(workspace)
+
+
+def assert_stops_change_nothing(workspace: Workspace, whole: Workspace, **changes: Any) -> dict[str, Any]:
+    """A run stopped twice ends as one in `whole`, a copy to be made, that never was; what both end in."""
+    shutil.copytree(workspace.root, whole.root)
+    train(whole, make_params(**changes))
+    for stop_at in (1, 4):
+        interrupt(workspace, stop_at, **changes)
+    train(workspace, make_params(**changes))
+    expected = outcome(whole)
+    assert outcome(workspace) == expected
+    return expected
 
 
 def store_of(workspace: Workspace, keep_last: int = 2) -> CheckpointStore:

@@ -1,6 +1,5 @@
 """Training adapters, or some parts: what is frozen stays as it was, states are small, and a run resumes as exactly."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from making.params import LORA, PARTS, make_params
 from operators import REFUSED, WAITING
 from safetensors.torch import load_file
 from test_trace import step_calls
-from workbench import interrupt, make_run, outcome, store_of, train
+from workbench import assert_stops_change_nothing, interrupt, make_run, store_of, train
 
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, Workspace
@@ -37,14 +36,7 @@ each = pytest.mark.parametrize("changes", VARIANTS, ids=["lora", "lora bf16", "l
 def test_stopped_and_continued_is_as_never_stopped(
     workspace: Workspace, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    whole = Workspace(tmp_path / "whole")
-    shutil.copytree(workspace.root, whole.root)
-    train(whole, make_params(**changes))
-    for stop_at in (1, 4):
-        interrupt(workspace, stop_at, **changes)
-    train(workspace, make_params(**changes))
-    assert outcome(workspace) == outcome(whole)
-    figures = outcome(workspace)["figures"]
+    figures = assert_stops_change_nothing(workspace, Workspace(tmp_path / "whole"), **changes)["figures"]
     assert figures["eval"]["mel_ce"] < figures["start"]["mel_ce"]
 
 

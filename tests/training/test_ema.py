@@ -15,7 +15,15 @@ from operators import REFUSED, WAITING
 from safetensors.torch import load_file
 from test_trace import step_calls
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from workbench import StoppingTracker, interrupt, make_run, outcome, rows_of, store_of, train
+from workbench import (
+    StoppingTracker,
+    assert_stops_change_nothing,
+    interrupt,
+    make_run,
+    rows_of,
+    store_of,
+    train,
+)
 
 from xtts_finetune.checkpoints.stopping import ending
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -121,14 +129,8 @@ def test_in_a_replay_the_other_may_be_better(workspace: Workspace, monkeypatch: 
 def test_stopped_and_continued_is_as_never_stopped(
     workspace: Workspace, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    whole = Workspace(tmp_path / "whole")
-    shutil.copytree(workspace.root, whole.root)
-    train(whole, make_params(**changes))
-    for stop_at in (1, 4):
-        interrupt(workspace, stop_at, **changes)
-    train(workspace, make_params(**changes))
-    assert outcome(workspace) == outcome(whole)
-    assert "ema.safetensors" in outcome(whole)["last state"]
+    ended = assert_stops_change_nothing(workspace, Workspace(tmp_path / "whole"), **changes)
+    assert "ema.safetensors" in ended["last state"]
 
 
 def test_a_state_whose_average_is_damaged_is_passed_over(

@@ -17,7 +17,17 @@ from leftovers import half
 from making.params import TINY_PHASE, make_params
 from safetensors.torch import load_file
 from stored import steps
-from workbench import Killed, interrupt, make_run, outcome, rows_of, stop_of, store_of, train
+from workbench import (
+    Killed,
+    assert_stops_change_nothing,
+    interrupt,
+    make_run,
+    outcome,
+    rows_of,
+    stop_of,
+    store_of,
+    train,
+)
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -52,13 +62,7 @@ def test_stopped_and_continued_is_as_never_stopped(
 
 
 def test_moments_in_8_bits_go_on_as_exactly(workspace: Workspace, tmp_path: Path) -> None:
-    whole = Workspace(tmp_path / "whole")
-    shutil.copytree(workspace.root, whole.root)
-    train(whole, make_params(optim="adamw8bit"))
-    for stop_at in (1, 4):
-        interrupt(workspace, stop_at, optim="adamw8bit")
-    train(workspace, make_params(optim="adamw8bit"))
-    assert outcome(workspace) == outcome(whole)
+    assert_stops_change_nothing(workspace, Workspace(tmp_path / "whole"), optim="adamw8bit")
     moments = load_file(store_of(workspace).states()[-1].folder / "optimizer.safetensors")
     assert torch.uint8 in {moment.dtype for moment in moments.values()}
 
