@@ -12,8 +12,9 @@ from small_disks import SmallDisk
 
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import VOCODER, PhaseName, Workspace
+from xtts_finetune.diskspace.ahead import unfinished
 from xtts_finetune.diskspace.beside import VOCODER_BYTES
-from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget, unfinished
+from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget
 from xtts_finetune.dvcio.cache import Cache
 
 XTTS_V2 = 441_018_563  # parameters

@@ -12,7 +12,8 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.phase_params import PhaseParams
-from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.ahead import unfinished
+from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.planning.choices import (
     METHOD,
