@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making.done_runs import done
 from making.params import of_the_real_model
 from making.prepared import describe_base
 from small_disks import SmallDisk
 
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import VOCODER, PhaseName, Workspace
-from xtts_finetune.diskspace.ahead import unfinished
 from xtts_finetune.diskspace.beside import VOCODER_BYTES
 from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget
 from xtts_finetune.dvcio.cache import Cache
@@ -205,17 +203,3 @@ def test_a_quota_on_one_folder_counts(workspace: Workspace, monkeypatch: pytest.
     monkeypatch.setattr("xtts_finetune.diskspace.budget.free_bytes", lambda path: 5 if path == work else 10**12)
     [demand] = Budget(workspace, of_the_real_model(keep_last=1), Cache(workspace)).peak("phase1")
     assert demand.free == 5
-
-
-# Which phases are to come.
-
-
-def test_the_phases_to_come(workspace: Workspace) -> None:
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase1", "phase2"]
-    workspace.model("phase2").mkdir(parents=True)  # of the run before
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase1", "phase2"]
-    workspace.work("phase1").mkdir(parents=True)
-    write_json(workspace.work("phase1") / "DONE", done(of_the_real_model(keep_last=1)))
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase2"]
-    workspace.model("phase1").mkdir(parents=True)
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == []

@@ -67,7 +67,7 @@ def test_evaluate_copies_weights_only_where_links_are_impossible(configured: Wor
 
 def test_evaluate_puts_weights_together_where_parts_were_frozen(configured: Workspace, other_disk: SmallDisk) -> None:
     export(configured)
-    describe_base(configured, parameters=2_000_000)
+    describe_base(configured, parameters=2_000_000, base="mini")
     [before] = needed(configured, "evaluate").values()
     params = starter(phases=["phase1"], **LORA)
     [more] = needed(configured, "evaluate", params).values()

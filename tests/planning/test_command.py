@@ -14,7 +14,7 @@ from making.project import PROJECT
 from workbench import train
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.layout import CONFIG, VOCABULARY, Workspace
+from xtts_finetune.core.layout import CONFIG, PHASES, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import SMALL_THINGS
 from xtts_finetune.planning.choices import parsed_size
@@ -66,7 +66,9 @@ ALL, ADAPTERS = 441_018_563, 7_864_320  # numbers that are trained
 def test_the_disk_of_a_base_that_is_not_prepared(
     workspace: Workspace, changes: dict[str, Any], trained: int, whole: int
 ) -> None:
-    """Mini is, here, whose numbers are others. Phase 2 comes on top of what phase 1 leaves; keep_last is 1."""
+    """Mini is, here, and trained. Phase 2 comes on top of what phase 1 leaves; keep_last is 1."""
+    for phase in PHASES:
+        workspace.model(phase).mkdir(parents=True)
     write(workspace, of_the_real_model(keep_last=1, **changes))
     (workspace.root / ".dvc").mkdir(exist_ok=True)
     shutil.copy(PROJECT / ".dvc" / "config", workspace.root / ".dvc" / "config")  # links, no copies

@@ -6,8 +6,9 @@ from math import prod
 from pathlib import Path
 
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import BASE_INFO, EMA, MANIFEST, WEIGHTS, PhaseName, Workspace
+from xtts_finetune.core.layout import EMA, MANIFEST, WEIGHTS, PhaseName, Workspace
 from xtts_finetune.core.params import Params
+from xtts_finetune.core.prepared_base import prepared_base
 
 # Bytes of optimizer.safetensors, by `optim`, for each parameter of XTTS v2; mini, of smaller tensors, takes 2.07 in
 # 8 bits: a byte for each of two moments, a scale for every 256, headers (tests/training/test_snapshot.py measures it).
@@ -28,7 +29,7 @@ class Sizes:
 def measure(workspace: Workspace, phase: PhaseName, params: Params, shapes: Shapes | None = None) -> Sizes | None:
     """Of the phase's newest state, if it is of this base and optimiser; else by the base's number of parameters.
 
-    None before `prepare`, unless the base is the published one: nothing is known yet.
+    None before `prepare` has opened this base, unless it is the published one: nothing is known yet.
     """
     parameters = trained_parameters(workspace, params, phase, shapes)
     if parameters is None:
@@ -52,20 +53,20 @@ def trained_parameters(
     trained = params.phase(phase).trained
     if trained.is_all:
         return all_parameters(workspace, params.base, shapes)
-    file = workspace.prepared / "base" / BASE_INFO
-    known = shapes or (read_json(file)["gpt"].get("shapes") if file.exists() else None)
+    info = prepared_base(workspace, params.base)
+    known = shapes or (info["gpt"].get("shapes") if info else None)
     return trained.count(known) if known else None
 
 
 def all_parameters(workspace: Workspace, base: str, shapes: Shapes | None = None) -> int | None:
-    """Of these shapes, else of the base that `prepare` opened; of the published one also while mini lies there."""
+    """Of these shapes, else of the base as `prepare` opened it; of the published one also before."""
     if shapes:
         return sum(map(prod, shapes.values()))
-    file = workspace.prepared / "base" / BASE_INFO
-    info = read_json(file) if file.exists() else None
-    if base == "xtts_v2" and (info is None or info.get("vocoder") == "griffin_lim"):
-        return PUBLISHED_PARAMETERS
-    return info["gpt"].get("parameters") if info else None
+    info = prepared_base(workspace, base)
+    if info is None:
+        return PUBLISHED_PARAMETERS if base == "xtts_v2" else None
+    parameters: int | None = info["gpt"].get("parameters")
+    return parameters
 
 
 def _described(manifest: Path, has_ema: bool) -> Sizes | None:
