@@ -13,14 +13,12 @@ from making.params import make_params, of_the_real_model
 from making.project import PROJECT
 from workbench import train
 
-from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.layout import CONFIG, PHASES, VOCABULARY, Workspace
+from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import SMALL_THINGS
 from xtts_finetune.planning.choices import parsed_size
 from xtts_finetune.planning.command import Request, less_lines, plan_lines
 from xtts_finetune.planning.longest import Clips, longest_batch
-from xtts_finetune.planning.network import network_of
 
 GIB = 1 << 30
 
@@ -158,21 +156,6 @@ def test_before_anything_is_there(tmp_path: Path, lines: int) -> None:
     expected = "about 255 steps in 15 epochs" if lines else "15 epochs; how many steps is known when"
     assert f"phase1: {expected}" in text  # 20 lines, 3 of them to evaluate
     assert not lines or "hours are known when prepare has run" in text
-
-
-def test_of_the_base_s_own_files(published: Path, tmp_path: Path) -> None:
-    network = network_of(Workspace(tmp_path), str(published))
-    assert network.source == f"of {published}"
-
-
-def test_damaged_files_of_a_base_are_named(tmp_path: Path) -> None:
-    folder = tmp_path / "base" / "mine"
-    folder.mkdir(parents=True)
-    (folder / CONFIG).write_text('{"model_args": {}}')
-    (folder / VOCABULARY).write_text("{}")
-    with pytest.raises(UserError, match="are not of an XTTS model") as error:
-        network_of(Workspace(tmp_path), "mine")
-    assert error.value.problems[0].where == str(folder)
 
 
 @pytest.mark.slow
