@@ -178,6 +178,11 @@ def test_a_batch_has_no_more_tokens_than_it_may(most: int | None, clips: int) ->
     assert tokens == 1800 or (most and most < 1800)
 
 
+def test_no_more_clips_are_looked_at_than_there_are() -> None:
+    allowed = Clips.allowed(make_params().prepare)
+    assert len(longest_batch(allowed, 10**9, 1000).text_lengths) <= 500
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("8GiB", 8 * GIB), ("8", 8 * GIB), ("7.5 gb", int(7.5 * GIB)), ("512MiB", GIB // 2)]
 )

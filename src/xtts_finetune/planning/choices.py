@@ -2,6 +2,7 @@
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from xtts_finetune.core.phase_params import LoraParams, PhaseParams
-from xtts_finetune.planning.longest import Clips, longest_batch
+from xtts_finetune.planning.longest import ALLOWED, Clips, longest_batch
 from xtts_finetune.planning.memory import Memory, TracedTraining
 from xtts_finetune.planning.network import Network
 from xtts_finetune.training.loss import EVAL_BATCH
@@ -20,7 +21,7 @@ from xtts_finetune.training.loss import EVAL_BATCH
 LORA = LoraParams(rank=16, alpha=32.0, dropout=0.05, layers=["c_attn", "c_proj", "c_fc"], in_full=[])
 METHOD = ("method", "train_only", "lora")  # what of a phase says what of the network it trains
 OPTIMISERS = ("adamw", "adamw8bit")
-MOST_SIZES = 5  # of batches that a step's clips are shared among: what has no room in the table is left out
+MOST_SIZES = 5  # of batches in a table, from the smallest to the largest, beside the parameters' own
 # What a device holds beside tensors: CUDA's context, its libraries and the workspaces of matrix products; of a process
 # on a CPU, Python and all that is imported (0.8 GiB on Linux).
 CONTEXT = {True: 512 << 20, False: 1 << 30}
@@ -110,11 +111,11 @@ def ways(phase: PhaseParams, on_gpu: bool) -> list[Way]:
     return [Way(method, precision, saves, optim) for method, saves, precision, optim in choices]
 
 
-def sizes(phase: PhaseParams) -> list[int]:
-    """Batch sizes to look at: those that share the clips of a step evenly, and twice as many clips."""
+def even_sizes(phase: PhaseParams, least: int = 1) -> list[int]:
+    """Batch sizes that share the clips of a step evenly, from `least` clips on; the parameters' own among them."""
     clips = clips_a_step(phase)
-    even = [size for size in range(1, clips + 1) if clips % size == 0]
-    return [*even[:MOST_SIZES], 2 * clips]
+    even = {size for size in range(1, min(clips, ALLOWED) + 1) if clips % size == 0}
+    return sorted(size for size in even | {phase.batch_size} if size >= least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +151,15 @@ class Traces:
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What ways to train a phase need of a device."""
+    """What ways to train a phase need of a device.
+
+    Attributes:
+        processes: that a batch has at least a clip for, each.
+    """
 
     traces: Traces
     device: Device
+    processes: int = 1
 
     @property
     def phase(self) -> PhaseParams:
@@ -166,40 +172,59 @@ class Choices:
         return self.traces.training(way), self.traces.memory(way, self.phase.batch_size)
 
     @cached_property
-    def table(self) -> dict[Way, dict[int, Memory]]:
-        """By way and batch size, as far as it can fit; behind a progress bar.
+    def sizes(self) -> list[int]:
+        """Batches to show: some that share a step's clips evenly, the parameters' and the recommended; the double."""
+        even, own = even_sizes(self.phase, self.processes), {self.phase.batch_size}
+        if self.recommended:
+            own.add(self.recommended[1])
+        last = len(even) - 1
+        some = {even[round(place * last / (MOST_SIZES - 1))] for place in range(MOST_SIZES)}
+        return [*sorted(some | own), 2 * clips_a_step(self.phase)]
 
-        Ways that differ in the optimiser alone share a traced step.
-        """
-        own = Way.of(self.phase)
-        moments = {
-            (method, optim): self.traces.training(replace(own, method=method, optim=optim)).moments
-            for method, optim in product(methods(self.phase), OPTIMISERS)
-        }
-        bar = tqdm(ways(self.phase, self.device.on_gpu), desc="tracing steps", unit="way", leave=False)
-        return {way: dict(self._sizes_that_may_fit(way, moments[way.method, way.optim])) for way in bar}
+    @cached_property
+    def table(self) -> dict[Way, dict[int, Memory]]:
+        """By way and batch size, as far as it can fit; behind a progress bar."""
+        bar = tqdm(self._ways, desc="tracing steps", unit="way", leave=False)
+        return {way: dict(self._sizes_that_may_fit(way)) for way in bar}
 
     @property
     def fitting(self) -> Iterator[tuple[Way, int]]:
         """What fits, the quickest first, in batches that share a step's clips evenly: of a way the largest first."""
-        for way, row in self.table.items():
-            for size in sorted(row, reverse=True):
-                if size <= clips_a_step(self.phase) and self.device.fits(row[size]):
-                    yield way, size
+        for way in tqdm(self._ways, desc="looking for what fits", unit="way", leave=False):
+            yield from ((way, size) for size in reversed(self._fitting_sizes(way)))
 
-    @property
+    @cached_property
     def recommended(self) -> tuple[Way, int] | None:
         """The quickest that fits."""
         return next(self.fitting, None)
 
-    def _sizes_that_may_fit(self, way: Way, moments: int) -> Iterator[tuple[int, Memory]]:
+    @property
+    def _ways(self) -> list[Way]:
+        return ways(self.phase, self.device.on_gpu)
+
+    def _fitting_sizes(self, way: Way) -> list[int]:
+        """From the smallest on. Of several batches a step larger ones need more: not all have to be traced."""
+        even = even_sizes(self.phase, self.processes)
+        shared = [size for size in even if size < clips_a_step(self.phase)]
+        most = bisect_left(shared, True, key=lambda size: not self._fits(way, size))
+        return [*shared[:most], *(size for size in even[len(shared) :] if self._fits(way, size))]
+
+    def _fits(self, way: Way, size: int) -> bool:
+        return self.device.fits(self._memory(way, size))
+
+    def _memory(self, way: Way, size: int) -> Memory:
+        """Ways that differ in the optimiser alone share a traced step."""
+        moments = self.traces.training(replace(Way.of(self.phase), method=way.method, optim=way.optim)).moments
+        return self.traces.memory(replace(way, optim=OPTIMISERS[0]), size).with_moments(moments)
+
+    def _sizes_that_may_fit(self, way: Way) -> Iterator[tuple[int, Memory]]:
         """From the smallest on; each of several batches of a step may need more than a larger one alone."""
-        shared, is_too_large = replace(way, optim=OPTIMISERS[0]), False
-        for size in sizes(self.phase):
+        is_too_large = False
+        for size in self.sizes:
             is_alone = size >= clips_a_step(self.phase)
             if is_too_large and not is_alone:
                 continue
-            memory = self.traces.memory(shared, size).with_moments(moments)
+            memory = self._memory(way, size)
             yield size, memory
             is_too_large = not self.device.fits(memory)
             if is_too_large and is_alone:

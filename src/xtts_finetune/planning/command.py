@@ -25,7 +25,6 @@ from xtts_finetune.planning.choices import (
     clips_a_step,
     lines_of,
     lines_to_paste,
-    sizes,
 )
 from xtts_finetune.planning.choices import parsed_size as parsed_size
 from xtts_finetune.planning.duration import duration_of, measured_rate
@@ -113,7 +112,8 @@ def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: N
         UserError: what `prepare` left is damaged.
     """
     train, evaluated = (longest_clips(workspace, params.prepare, split) for split in ("train", "eval"))
-    return Choices(Traces(network, params.phase(name), device.on_gpu, train, evaluated), device)
+    traces = Traces(network, params.phase(name), device.on_gpu, train, evaluated)
+    return Choices(traces, device, params.launch.processes * params.launch.nodes)
 
 
 def _alike(params: Params) -> list[tuple[PhaseName, ...]]:
@@ -213,7 +213,7 @@ def _time(
 
 def table_lines(choices: Choices) -> Iterator[str]:
     """What every way needs, by the size of a batch."""
-    columns = sizes(choices.phase)
+    columns = choices.sizes
     limit = _gib(choices.device.bytes)
     yield f"GiB needed by batch size; in brackets what does not fit in {limit}, blank what would need still more"
     yield f"    {'method':<8}{'precision':<11}{'checkpointing':<15}{'optim':<10}" + "".join(f"{n:>8}" for n in columns)
@@ -230,11 +230,17 @@ def _cell(device: Device, memory: Memory | None) -> str:
     return f"{needed:>8}" if device.fits(memory) else f"{f'({needed})':>8}"
 
 
+def _nothing_fits_lines(choices: Choices) -> Iterator[str]:
+    processes = choices.processes
+    batches = f" in batches of {processes} clips or more, one for each process (launch)" if processes > 1 else ""
+    fewer = ", and fewer processes can have smaller batches" if processes > 1 else ""
+    yield f"nothing fits in {_gib(choices.device.bytes)}{batches}: shorter clips (prepare.max_seconds) need less{fewer}"
+
+
 def recommended_lines(offer: Offer | None, choices: Choices, phases: tuple[PhaseName, ...]) -> Iterator[str]:
     """What is offered, as lines of params.yaml."""
     if offer is None:
-        fits = "what fits is not accepted beside launch and the other phase" if choices.recommended else "nothing fits"
-        yield f"{fits} in {_gib(choices.device.bytes)}: shorter clips (prepare.max_seconds) need less"
+        yield from _nothing_fits_lines(choices)
         return
     way, size = offer.way, offer.size
     yield f"recommended: {_in_words(way)}, batches of {size}; a step has {clips_a_step(choices.phase)} clips as before"

@@ -95,5 +95,6 @@ def longest_batch(clips: Clips, size: int, most_tokens: int | None) -> Batch:
     """
     if most_tokens is None:
         return clips.first(size).batch()
-    choices = [clips.first(1), *(clips.first(count, most_tokens // count) for count in range(2, size + 1))]
+    most = min(size, len(clips.counts), most_tokens // 2)  # each has a token of either kind at least
+    choices = [clips.first(1), *(clips.first(count, most_tokens // count) for count in range(2, most + 1))]
     return max(choices, key=lambda choice: choice.rows).batch()
