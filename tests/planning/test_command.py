@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,26 @@ def test_the_rate_is_the_one_measured_here(workspace: Workspace) -> None:
     assert "hours are known by a rate" in own_part(workspace, vram=None)
     train(workspace, params)
     assert re.search(r"h at [\d,]+ tokens/s \(measured in phase1 here\)", own_part(workspace, vram=None))
-    assert "tokens/s" not in own_part(workspace), "a GPU that is not here is no processor"
+    assert "tokens/s" not in own_part(workspace), "a GPU that need not be here is not this machine"
+
+
+def test_a_rate_of_another_base_is_none(workspace: Workspace) -> None:
+    """Of the same clips, from weights that these parameters do not ask for."""
+    params = make_params()
+    train(workspace, params)
+    write(workspace, params.model_copy(update={"base": "xtts_v2"}))
+    assert "tokens/s" not in own_part(workspace, vram=None)
+
+
+def test_a_card_of_a_size_is_not_the_one_that_is_here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = make_params()
+    write(workspace, params)
+    train(workspace, params)
+    lines = plan_lines(workspace, Request(workspace.params, 8 * GIB, None))
+    with monkeypatch.context() as patched:  # until something is traced, which would ask CUDA
+        patched.setattr("torch.cuda.is_available", lambda: True)
+        assert "" in islice(lines, 4)
+    assert "tokens/s" not in "\n".join(takewhile(lambda line: not line.startswith("GiB needed"), lines))
 
 
 @pytest.mark.parametrize("lines", [0, 20])

@@ -67,7 +67,7 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     yield f"base       {params.base}: {network.source}"
     yield f"clips      {longest_clips(workspace, params.prepare, 'train').source}"
     yield f"device     {device.name}, {_gib(device.bytes)}"
-    pasted, rate = params, _rate(workspace, params, device, request.tokens_per_second)
+    pasted, rate = params, _rate(workspace, params, request)
     for phases in _alike(params):
         choices = choices_of(workspace, params, phases[0], network, device)
         yield ""
@@ -177,12 +177,11 @@ def _disk_and_time_lines(
         yield f"{name}: {_time(workspace, params, name, network, rate)}"
 
 
-def _rate(workspace: Workspace, params: Params, device: Device, stated: float | None) -> tuple[float, str] | None:
-    """Tokens a second, and how they are known. Of a GPU that is not here, what a processor did tells nothing."""
-    if stated is not None:
-        return stated, "stated"
-    is_here = not device.on_gpu or torch.cuda.is_available()
-    measured = measured_rate(workspace, params) if is_here else None
+def _rate(workspace: Workspace, params: Params, request: Request) -> tuple[float, str] | None:
+    """Tokens a second, and how they are known. Of a GPU that need not be here, what was done here tells nothing."""
+    if request.tokens_per_second is not None:
+        return request.tokens_per_second, "stated"
+    measured = measured_rate(workspace, params) if request.vram is None else None
     return measured and (measured[0], f"measured in {measured[1]} here")
 
 

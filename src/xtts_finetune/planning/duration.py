@@ -10,6 +10,7 @@ from xtts_finetune.checkpoints.parking import record_of
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, SPLITS, PhaseName, Workspace
 from xtts_finetune.core.params import Params
+from xtts_finetune.core.prepared_base import prepared_base
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.planning.network import Network
@@ -70,7 +71,12 @@ def _clips_to_come(workspace: Workspace, params: Params) -> int | None:
 
 
 def measured_rate(workspace: Workspace, params: Params) -> tuple[float, PhaseName] | None:
-    """Tokens a second of the newest steps that were taken here from the same weights, and the phase they were of."""
+    """Tokens a second of the newest steps that were taken here from the same weights, and the phase they were of.
+
+    None before `prepare` has opened the base of the parameters: what lies here is another's.
+    """
+    if prepared_base(workspace, params.base) is None:
+        return None
     for name in reversed(PHASES):
         wanted, record = identity_of(workspace, params, name), record_of(workspace.work(name))
         if wanted is None or record is None or wanted.trajectory[WEIGHTS] != record.identity.trajectory.get(WEIGHTS):
