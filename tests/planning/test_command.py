@@ -16,8 +16,8 @@ from workbench import train
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import SMALL_THINGS
-from xtts_finetune.planning.choices import parsed_size
 from xtts_finetune.planning.command import Request, less_lines, plan_lines
+from xtts_finetune.planning.device import parsed_size
 from xtts_finetune.planning.longest import Clips, longest_batch
 
 GIB = 1 << 30

@@ -13,10 +13,12 @@ from making.params import LORA, PARTS, changed, make_params
 from xtts_finetune.core.layout import PHASES, PhaseName
 from xtts_finetune.core.params import LaunchParams, Params, load_params
 from xtts_finetune.core.phase_params import PhaseParams
-from xtts_finetune.planning.choices import Choices, Device, Way, methods
+from xtts_finetune.planning.choices import Choices
 from xtts_finetune.planning.command import recommended_lines
+from xtts_finetune.planning.device import Device
 from xtts_finetune.planning.memory import Memory
 from xtts_finetune.planning.offer import offered
+from xtts_finetune.planning.ways import Way, methods
 
 ANY = 10**12  # clips in a batch
 DEVICE = Device(True, 8 << 30, "a GPU")
@@ -25,8 +27,8 @@ DEVICE = Device(True, 8 << 30, "a GPU")
 class Untraced:
     """In the place of traced steps: of every method, how many clips in a batch fit."""
 
-    def __init__(self, phase: PhaseParams, most: Mapping[str, int]) -> None:
-        self.phase, self.most = phase, most
+    def __init__(self, phase: PhaseParams, other: PhaseParams, most: Mapping[str, int]) -> None:
+        self.phase, self.other, self.most = phase, other, most
 
     def training(self, way: Way) -> Any:
         return SimpleNamespace(moments=0)
@@ -37,14 +39,15 @@ class Untraced:
         return Memory(**nothing | {"step": 0 if fits else 2 * DEVICE.bytes})
 
 
-def choices_of(phase: PhaseParams, processes: int = 1, **most: int) -> Choices:
-    traces: Any = Untraced(phase, most)
-    return Choices(traces, DEVICE, processes)
+def choices_of(params: Params, name: PhaseName = "phase1", **most: int) -> Choices:
+    other = params.train_phase2 if name == "phase1" else params.train_phase1
+    traces: Any = Untraced(params.phase(name), other, most)
+    return Choices(traces, DEVICE, params.launch.processes)
 
 
 def pasted(folder: Path, params: Params, phases: tuple[PhaseName, ...], **most: int) -> Params | None:
     """What params.yaml says with the lines that are offered, in the phases that they are offered for."""
-    choices = choices_of(params.phase(phases[0]), params.launch.processes, **most)
+    choices = choices_of(params, phases[0], **most)
     offer = offered(params, choices, phases)
     content: dict[str, Any] = params.model_dump()
     named: list[str] = []
@@ -82,8 +85,18 @@ def test_what_phase_2_can_do_beside_phase_1_is_preferred(tmp_path: Path) -> None
 def test_every_change_of_method(tmp_path: Path, phase: PhaseName, own: dict[str, Any], fits: str) -> None:
     params = make_params(**own)
     taken = pasted(tmp_path, params, (phase,), **{fits: ANY})
-    assert (taken is not None) == (fits in methods(params.phase(phase)))
+    assert (taken is not None) == (fits in methods(params.phase(phase), params.phase(phase)))
     assert taken is None or Way.of(taken.phase(phase)).method == fits
+
+
+@pytest.mark.parametrize(("own", "fits"), [(LORA, "lora"), (PARTS, "parts")])
+def test_phase_2_goes_on_with_what_phase_1_is(tmp_path: Path, own: dict[str, Any], fits: str) -> None:
+    """Which then need not be trained anew."""
+    params = changed(make_params(), phases=["phase1"], **own)
+    taken = pasted(tmp_path, params, ("phase2",), **{fits: ANY})
+    assert taken
+    assert taken.train_phase1 == params.train_phase1
+    assert taken.train_phase2.trained == params.train_phase1.trained
 
 
 def test_both_phases_together(tmp_path: Path) -> None:
@@ -105,7 +118,7 @@ def test_no_batch_has_fewer_clips_than_there_are_processes(tmp_path: Path, most:
 
 
 def test_where_not_even_those_fit_it_is_said() -> None:
-    choices = choices_of(make_params(batch_size=24, accumulate=1).train_phase1, 8, full=7)
+    choices = choices_of(in_processes(make_params(batch_size=24, accumulate=1), 8), full=7)
     [said] = recommended_lines(None, choices, PHASES)
     assert said.startswith("nothing fits in 8.00 GiB in batches of 8 clips or more, one for each process")
 
@@ -118,14 +131,14 @@ STEPS = pytest.mark.parametrize(("batch", "accumulate"), [(3, 1), (12, 1), (24, 
 def test_the_largest_batch_that_fits_is_recommended(batch: int, accumulate: int, most: int) -> None:
     clips = batch * accumulate
     largest = max(size for size in range(1, clips + 1) if clips % size == 0 and size <= most)
-    recommended = choices_of(make_params(batch_size=batch, accumulate=accumulate).train_phase1, full=most).recommended
+    recommended = choices_of(make_params(batch_size=batch, accumulate=accumulate), full=most).recommended
     assert recommended
     assert recommended[1] == largest
 
 
 def test_a_batch_that_fits_alone_is_not_missed() -> None:
     """Several batches a step keep their gradients meanwhile: in fp32 one of all its clips can need less."""
-    choices = choices_of(make_params(batch_size=3, accumulate=2).train_phase1, full=ANY)
+    choices = choices_of(make_params(batch_size=3, accumulate=2), full=ANY)
     memory = choices.traces.memory
     choices.traces.memory = lambda way, size: memory(way, size if size >= 6 else 2 * ANY)  # type: ignore[method-assign]
     assert choices.recommended
@@ -135,7 +148,7 @@ def test_a_batch_that_fits_alone_is_not_missed() -> None:
 @STEPS
 @pytest.mark.parametrize("most", [1, 9, ANY])
 def test_the_table_shows_the_own_batch_and_the_recommended(batch: int, accumulate: int, most: int) -> None:
-    choices = choices_of(make_params(batch_size=batch, accumulate=accumulate).train_phase1, full=most)
+    choices = choices_of(make_params(batch_size=batch, accumulate=accumulate), full=most)
     columns, clips = choices.sizes, batch * accumulate
     assert choices.recommended
     assert {1, batch, choices.recommended[1], clips, 2 * clips} <= set(columns)
@@ -144,7 +157,7 @@ def test_the_table_shows_the_own_batch_and_the_recommended(batch: int, accumulat
 
 
 def test_a_batch_of_no_size_that_anybody_has() -> None:
-    choices = choices_of(make_params(batch_size=10**9, accumulate=1).train_phase1, full=1500)
+    choices = choices_of(make_params(batch_size=10**9, accumulate=1), full=1500)
     assert choices.recommended
     assert choices.recommended[1] == 1280
     assert choices.sizes[-2:] == [10**9, 2 * 10**9]

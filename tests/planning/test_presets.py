@@ -8,9 +8,11 @@ from making.project import PROJECT
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.planning.choices import Choices, Device, Way
+from xtts_finetune.planning.choices import Choices
 from xtts_finetune.planning.command import choices_of
+from xtts_finetune.planning.device import Device
 from xtts_finetune.planning.network import network_of
+from xtts_finetune.planning.ways import Way
 
 CARDS = (6, 8, 12, 24)  # GiB
 USABLE = 0.96  # of what is on the box

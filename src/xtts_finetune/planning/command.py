@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-import torch
-
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
@@ -15,23 +12,15 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.diskspace.ahead import unfinished
 from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.dvcio.cache import Cache
-from xtts_finetune.planning.choices import (
-    METHOD,
-    SPARE,
-    Choices,
-    Device,
-    Traces,
-    Way,
-    clips_a_step,
-    lines_of,
-    lines_to_paste,
-)
-from xtts_finetune.planning.choices import parsed_size as parsed_size
+from xtts_finetune.planning.choices import Choices, Traces
+from xtts_finetune.planning.device import SPARE, Device, device_of
+from xtts_finetune.planning.device import parsed_size as parsed_size
 from xtts_finetune.planning.duration import duration_of, measured_rate
 from xtts_finetune.planning.longest import longest_clips
 from xtts_finetune.planning.memory import Memory
 from xtts_finetune.planning.network import Network, network_of
 from xtts_finetune.planning.offer import Offer, offered
+from xtts_finetune.planning.ways import METHOD, Way, clips_a_step, lines_of, lines_to_paste
 
 # What of a phase its memory does not depend on: phases that differ in nothing else are planned together.
 _NOT_IN_MEMORY = {
@@ -96,15 +85,6 @@ def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
     yield from recommended_lines(offered(params, less, (name,)), less, (name,))
 
 
-def device_of(vram: int | None) -> Device:
-    """A GPU of that memory; else the one that is here; else this machine's processor."""
-    if vram is not None:
-        return Device(True, vram, "a GPU")
-    if torch.cuda.is_available():
-        return Device(True, torch.cuda.mem_get_info()[1], torch.cuda.get_device_name())
-    return Device(False, psutil.virtual_memory().total, "this machine's processor (of a GPU: --vram 8GiB)")
-
-
 def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: Network, device: Device) -> Choices:
     """Of a phase.
 
@@ -112,7 +92,8 @@ def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: N
         UserError: what `prepare` left is damaged.
     """
     train, evaluated = (longest_clips(workspace, params.prepare, split) for split in ("train", "eval"))
-    traces = Traces(network, params.phase(name), device.on_gpu, train, evaluated)
+    [other] = (params.phase(each) for each in PHASES if each != name)
+    traces = Traces(network, params.phase(name), other, device.on_gpu, train, evaluated)
     return Choices(traces, device, params.launch.processes * params.launch.nodes)
 
 
@@ -244,7 +225,7 @@ def recommended_lines(offer: Offer | None, choices: Choices, phases: tuple[Phase
     way, size = offer.way, offer.size
     yield f"recommended: {_in_words(way)}, batches of {size}; a step has {clips_a_step(choices.phase)} clips as before"
     yield f"in params.yaml, in {' and '.join(f'train_{name}' for name in phases)}:"
-    yield from (f"  {line}" for line in lines_to_paste(way, choices.phase, size))
+    yield from (f"  {line}" for line in lines_to_paste(way, choices.phase, size, choices.traces.other))
     for name in offer.beside:
         yield f"and in train_{name}, as phase 2 can only go on with the same (phase 1 is then trained anew):"
         yield from (f"  {line}" for line in lines_of(offer.params.phase(name), METHOD))
