@@ -72,7 +72,7 @@ def test_other_recordings(workspace: Workspace) -> None:
 def test_damaged(workspace: Workspace, content: str) -> None:
     file = workspace.prepared / "base" / "base.json"
     file.write_text(content)
-    with pytest.raises(UserError, match="what prepare left cannot be used") as refused:
+    with pytest.raises(UserError, match="what an earlier stage left cannot be used") as refused:
         prepared_base(workspace)
     [problem] = refused.value.problems
     assert problem.where == str(file)

@@ -11,7 +11,7 @@ from tokenizers.models import WordLevel
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import CONFIG, VOCABULARY, Workspace
-from xtts_finetune.core.prepared_base import prepared_base
+from xtts_finetune.core.prepared_base import PREPARE_AGAIN, prepared_base
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.parts import COPY, TITLE, find_parts
@@ -19,7 +19,6 @@ from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import GPT, VoiceBpeTokenizer
 
 PUBLISHED_TOKENS = 6681  # of XTTS v2's vocab.json
-_PREPARE = "dvc repro -f prepare"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def network_of(workspace: Workspace, base: str) -> Network:
     """
     if prepared_base(workspace, base) is not None:
         opened = Base.prepared(workspace).folder
-        return Network(_from_files(opened / CONFIG, opened / VOCABULARY, _PREPARE), "as prepared")
+        return Network(_from_files(opened / CONFIG, opened / VOCABULARY, PREPARE_AGAIN), "as prepared")
     if base == "mini":
         args = xtts.default_args(**mini.GPT_SHAPE)
         return Network(lambda: xtts.build_gpt(args, _vocabulary(mini.TEXT_TOKENS)), "as prepare will build it")
