@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from checkouts import Checkout
-from making.params import make_params, of_the_real_model
+from making.params import changed, make_params, of_the_real_model
 from making.project import PROJECT
 from workbench import train
 
@@ -108,6 +108,12 @@ def test_phases_that_differ_are_planned_apart(workspace: Workspace) -> None:
     assert "phase1: full" in said
     assert "phase2: full" in said
     assert said.count("recommended:") == 2
+
+
+@pytest.mark.parametrize(("first", "second", "together"), [(0.1, 0.2, True), (0.0, 0.1, False)])
+def test_a_dropout_of_nothing_needs_no_mask(workspace: Workspace, first: float, second: float, together: bool) -> None:
+    write(workspace, changed(make_params(dropout=first), phases=["phase2"], dropout=second))
+    assert ("phase1 and phase2: full" in own_part(workspace)) == together
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import UserError
@@ -24,7 +25,7 @@ from xtts_finetune.planning.ways import METHOD, Way, clips_a_step, lines_of, lin
 
 # What of a phase its memory does not depend on: phases that differ in nothing else are planned together.
 _NOT_IN_MEMORY = {
-    "epochs", "lr", "schedule", "warmup_steps", "weight_decay", "grad_clip", "dropout", "mask_prompt", "target_mel_ce",
+    "epochs", "lr", "schedule", "warmup_steps", "weight_decay", "grad_clip", "mask_prompt", "target_mel_ce",
     "patience",
 }  # fmt: skip
 
@@ -99,8 +100,13 @@ def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: N
 
 def _alike(params: Params) -> list[tuple[PhaseName, ...]]:
     """Phases whose memory is the same, together."""
-    first, second = (params.phase(name).model_dump(exclude=_NOT_IN_MEMORY) for name in PHASES)
+    first, second = (_in_memory(params.phase(name)) for name in PHASES)
     return [PHASES] if first == second else [(name,) for name in PHASES]
+
+
+def _in_memory(phase: PhaseParams) -> dict[str, Any]:
+    """What its memory depends on: of dropout, whether there is one, and so a mask."""
+    return phase.model_dump(exclude=_NOT_IN_MEMORY) | {"dropout": phase.dropout > 0}
 
 
 def _own_lines(title: str, choices: Choices) -> Iterator[str]:
