@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making.params import of_the_real_model
+from making.params import LORA, of_the_real_model
 from making.prepared import describe_base
 from small_disks import SmallDisk
 
@@ -188,6 +188,17 @@ def test_mlflow_on_another_disk(
     by_disk = needs(workspace, phase, uri=uri)
     assert by_disk.pop(other_disk.root, 0) == copied
     assert only(by_disk) == 2 * STATE + WEIGHTS
+
+
+@pytest.mark.parametrize("uri", [None, "http://127.0.0.1:5000"])
+def test_what_is_put_together_lies_there_twice_without_links(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, uri: str | None
+) -> None:
+    """In phase 1 parts are trained, in phase 2 all: `evaluate` may put phase 1's together."""
+    changes: dict[str, Any] = {"uri": uri, "phases": ["phase1"], **LORA}
+    monkeypatch.setattr("xtts_finetune.diskspace.budget.can_link", lambda source, target: False)
+    full = only(needs(workspace, "phase2", uri=uri))
+    assert only(needs(workspace, "phase2", **changes)) == full + WEIGHTS * (1 if uri is None else 2)
 
 
 def test_what_is_free_counts_per_disk(workspace: Workspace, other_disk: SmallDisk) -> None:

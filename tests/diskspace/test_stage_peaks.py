@@ -79,6 +79,21 @@ def test_evaluate_puts_weights_together_where_parts_were_frozen(configured: Work
     assert needed(configured, "evaluate", params)[other_disk.root] == 8_000_000
 
 
+@pytest.mark.parametrize("uri", [None, "http://127.0.0.1:5000"])
+def test_without_links_they_lie_there_twice(
+    configured: Workspace, uri: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are put together and where they wait; MLflow's own copy comes when the first is gone."""
+    export(configured)
+    describe_base(configured, parameters=2_000_000, base="mini")
+    params = starter(phases=["phase1"], uri=uri, **LORA)
+    [once] = needed(configured, "evaluate", params).values()
+    for module in ("budget", "stage_peaks"):
+        monkeypatch.setattr(f"xtts_finetune.diskspace.{module}.can_link", lambda source, target: False)
+    [twice] = needed(configured, "evaluate", params).values()
+    assert twice == once + 8_000_000
+
+
 @pytest.mark.parametrize("stage", ["prepare", "evaluate"])
 def test_what_does_not_fit_is_refused_with_the_sum(
     configured: Workspace, stage: str, monkeypatch: pytest.MonkeyPatch

@@ -105,8 +105,8 @@ class Budget:
         registered = self.cache.root if self._cache_takes_over(model) else model.parent
         is_last, is_local = phase == PHASES[-1], self.params.tracking.uri is None
         whole = self.whole_weights if is_last else 0
-        if whole:
-            yield Term(at.undelivered, "weights, put together", 1, whole)
+        if is_last:
+            yield from self.whole_terms()
         if is_last and is_local and not can_link(at.undelivered if whole else registered, artifacts):
             bundle = max(whole, sizes.weights) + beside_weights(at, self.params.base)
             yield Term(artifacts, f"model copied to {artifacts.name}/", 1, bundle)
@@ -118,6 +118,19 @@ class Budget:
         parameters = all_parameters(self.workspace, self.params.base, self.shapes)
         are_whole = all(self.params.phase(phase).trained.is_all for phase in PHASES)
         return 0 if are_whole or self.params.registry.weights == "trained" else WEIGHT_BYTES * (parameters or 0)
+
+    def whole_terms(self) -> Iterator[Term]:
+        """Of what `evaluate` puts together: where it waits for MLflow it has a second name, or is a copy.
+
+        What it was copied from is gone when MLflow takes its own copy: on one disk these have the same room.
+        """
+        whole, at = self.whole_weights, self.workspace
+        if not whole:
+            return
+        yield Term(at.undelivered, "weights, put together", 1, whole)
+        makes_room = self.params.tracking.uri is None and file_system(at.tracking_db) == file_system(at.undelivered)
+        if not (can_link(at.whole_weights, at.undelivered) or makes_room):
+            yield Term(at.undelivered, "copied to where they wait", 1, whole)
 
     def _copies(self, phase: PhaseName, sizes: Sizes) -> Iterator[Term]:
         """Of a phase's outs, where they can't be second names of what is in work/, and DVC's of them."""
