@@ -10,8 +10,8 @@ from making.prepared import describe_base
 from small_disks import SmallDisk
 
 from xtts_finetune.core.files import write_json
-from xtts_finetune.core.layout import VOCODER, PhaseName, Workspace
-from xtts_finetune.diskspace.beside import VOCODER_BYTES
+from xtts_finetune.core.layout import CODEC, VOCODER, PhaseName, Workspace
+from xtts_finetune.diskspace.beside import VOCODER_BYTES, beside_weights
 from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget
 from xtts_finetune.dvcio.cache import Cache
 
@@ -199,6 +199,14 @@ def test_what_is_put_together_lies_there_twice_without_links(
     monkeypatch.setattr("xtts_finetune.diskspace.budget.can_link", lambda source, target: False)
     full = only(needs(workspace, "phase2", uri=uri))
     assert only(needs(workspace, "phase2", **changes)) == full + WEIGHTS * (1 if uri is None else 2)
+
+
+def test_what_lies_beside_another_base_s_weights_counts_for_nothing(workspace: Workspace) -> None:
+    (workspace.prepared / "base" / CODEC).write_bytes(bytes(5000))
+    assert beside_weights(workspace, "xtts_v2") == 5000
+    describe_base(workspace, base="mini")
+    assert beside_weights(workspace, "xtts_v2") == VOCODER_BYTES
+    assert beside_weights(workspace, "mini") == 5000
 
 
 def test_what_is_free_counts_per_disk(workspace: Workspace, other_disk: SmallDisk) -> None:
