@@ -50,22 +50,22 @@ def test_before_prepare_there_is_nothing_to_be_outdated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", ["mini", "anna", "../elsewhere"])
 def test_another_base(workspace: Workspace, base: str) -> None:
-    assert outdated(workspace, PARAMS.model_copy(update={"base": base})) == "of another base"
+    assert outdated(workspace, PARAMS.model_copy(update={"base": base})) == "is of another base"
     describe_base(workspace, base=base)
-    assert outdated(workspace, PARAMS) == "of another base"
+    assert outdated(workspace, PARAMS) == "is of another base"
     assert prepared_base(workspace, base) == prepared_base(workspace)
 
 
 def test_other_settings(workspace: Workspace) -> None:
     lock(workspace, seed=7)
-    assert outdated(workspace, PARAMS) == "of before seed changed in params.yaml"
+    assert outdated(workspace, PARAMS) == "was made with other settings: seed"
     lock(workspace, prepare={"max_seconds": 5.0}, seed=7)
-    assert outdated(workspace, PARAMS) == "of before prepare and seed changed in params.yaml"
+    assert outdated(workspace, PARAMS) == "was made with other settings: prepare, seed"
 
 
 def test_other_recordings(workspace: Workspace) -> None:
     add(workspace, OTHER)
-    assert outdated(workspace, PARAMS) == "of other recordings than data.dvc names"
+    assert outdated(workspace, PARAMS) == "was made of other recordings than data.dvc names"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"gpt": {"path": "base/xt'])

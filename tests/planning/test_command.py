@@ -38,6 +38,14 @@ def own_part(workspace: Workspace, rate: float | None = None, vram: int | None =
     return "\n".join(takewhile(lambda line: not line.startswith("GiB needed"), lines))
 
 
+def add_recordings(workspace: Workspace, clips: int) -> None:
+    (workspace.data / "wavs").mkdir(parents=True)
+    rows = "".join(f"clip{number}|Text {number}.\n" for number in range(clips))
+    (workspace.data / "metadata.csv").write_text(rows, encoding="utf-8")
+    for number in range(clips):
+        (workspace.data / "wavs" / f"clip{number}.wav").touch()
+
+
 def test_of_prepared_clips(workspace: Workspace) -> None:
     """9 clips, in batches of 2, 2 of them a step: 3 steps an epoch."""
     write(workspace, make_params())
@@ -46,6 +54,26 @@ def test_of_prepared_clips(workspace: Workspace) -> None:
     assert "the longest of prepared/train.jsonl" in said
     assert re.search(r"phase1: 6 steps in 2 epochs, \d\.\d h at 10 tokens/s \(stated\)", said)
     assert "\n    fits in 8.00 GiB\n" in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [("base", "is of another base"), ("recordings", "was made of other recordings than data.dvc names")],
+)
+def test_clips_that_the_next_prepare_makes_others_are_not_counted(workspace: Workspace, what: str, why: str) -> None:
+    params = make_params()
+    write(workspace, params if what == "recordings" else params.model_copy(update={"base": "xtts_v2"}))
+    add_recordings(workspace, 20)
+    if what == "recordings":
+        entry = {"path": "data", "md5": f"{'1' * 32}.dir"}
+        (workspace.root / "data.dvc").write_text(yaml.safe_dump({"outs": [entry]}))
+        before = {"stages": {"prepare": {"deps": [entry | {"md5": f"{'2' * 32}.dir"}]}}}
+        workspace.dvc_lock.write_text(yaml.safe_dump(before))
+    said = own_part(workspace, rate=10.0)
+    assert "clips      as long as params.yaml allows: 11.6 s and 200 text tokens\n" in said
+    assert f"           not those in prepared/, which {why}\n" in said
+    assert "phase1: about 10 steps in 2 epochs; hours are known when prepare has run" in said  # 17 clips, 4 a step
     assert max(map(len, said.splitlines())) <= 100
 
 
@@ -170,11 +198,7 @@ def test_before_anything_is_there(tmp_path: Path, lines: int) -> None:
     workspace = Workspace(tmp_path / "new")
     write(workspace, of_the_real_model(batch_size=1))
     if lines:
-        (workspace.data / "wavs").mkdir(parents=True)
-        rows = "".join(f"clip{number}|Text {number}.\n" for number in range(lines))
-        (workspace.data / "metadata.csv").write_text(rows, encoding="utf-8")
-        for number in range(lines):
-            (workspace.data / "wavs" / f"clip{number}.wav").touch()
+        add_recordings(workspace, lines)
     text = own_part(workspace, rate=1.0)
     assert "of the published XTTS v2" in text
     assert "441,018,563" in text

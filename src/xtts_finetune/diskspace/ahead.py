@@ -1,6 +1,8 @@
 """Which phases are still to be trained, and where the run lies that the parameters ask for."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from xtts_finetune.checkpoints.identity import TRAINED_WITH, identity_of, prepared_here
 from xtts_finetune.checkpoints.parking import continues, parked_run_for, record_of
@@ -16,9 +18,12 @@ from xtts_finetune.tracking.curve import parse_rows
 
 
 def unfinished(workspace: Workspace, params: Params) -> list[PhaseName]:
-    """The phases that are still to be trained, in order: from the first without its model on, unless it is done."""
-    ahead = [at for at, phase in enumerate(PHASES) if not _is_trained(workspace, params, phase)]
-    phases = PHASES[ahead[0] :] if ahead else ()
+    """The phases that are still to be trained, in order: from the first without its model on, unless it is done.
+
+    Raises:
+        UserError: what an earlier stage left is damaged, or DVC's files are.
+    """
+    phases = PHASES[len(list(_trained(workspace, params))) :]
     return [phase for phase in phases if not is_done(workspace, params, phase)]
 
 
@@ -44,26 +49,33 @@ def run_folder(workspace: Workspace, params: Params, phase: PhaseName) -> Path |
     return work if record_of(work) is None else None
 
 
-def _is_trained(workspace: Workspace, params: Params, phase: PhaseName) -> bool:
-    """Whether the model that lies here is of the run that the parameters ask for, by its card and by dvc.lock."""
+def _trained(workspace: Workspace, params: Params) -> Iterator[PhaseName]:
+    """The phases, from the first on, whose model here is of the run that the parameters ask for.
+
+    By its card, and by dvc.lock. What prepared/ holds tells more, unless it is of another base.
+    """
+    cards = {phase: _card(workspace, params, phase) for phase in PHASES}
+    is_opened = prepared_base(workspace, params.base) is not None
+    if cards[PHASES[0]] is None or (is_opened and outdated(workspace, params)):
+        return
+    here = prepared_here(workspace) if is_opened else {}
+    for phase, card in cards.items():
+        beside = None if card is None else dict(card.get(TRAINED_WITH) or {})
+        if beside is None or any(here.get(name, own) != own for name, own in beside.items()):
+            return
+        if phase != PHASES[0] and not _goes_on(workspace):
+            return
+        yield phase
+
+
+def _card(workspace: Workspace, params: Params, phase: PhaseName) -> dict[str, Any] | None:
+    """What a phase's model says of itself; None where it is not there, damaged, or of another base or parameters."""
+    wanted = {"base": params.base, "params": {"seed": params.seed, **params.phase(phase).model_dump()}}
     try:
-        card = read_json(workspace.model(phase) / MODEL_CARD)
-        is_asked_for = card["base"] == params.base and card["params"] == {
-            "seed": params.seed,
-            **params.phase(phase).model_dump(),
-        }
-        beside = dict(card.get(TRAINED_WITH, {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # DVC will find it changed
-        return False
-    return is_asked_for and _starts_as(workspace, params, beside) and (phase == PHASES[0] or _goes_on(workspace))
-
-
-def _starts_as(workspace: Workspace, params: Params, beside: dict[str, str]) -> bool:
-    """Whether a run would start from the same clips and base, as far as prepared/ is of this base and tells it."""
-    if prepared_base(workspace, params.base) is None:
-        return True
-    here = prepared_here(workspace)
-    return outdated(workspace, params) is None and all(here.get(name, own) == own for name, own in beside.items())
+        card: dict[str, Any] = dict(read_json(workspace.model(phase) / MODEL_CARD))
+    except (OSError, ValueError, TypeError):  # DVC will find it changed
+        return None
+    return card if card.items() >= wanted.items() else None
 
 
 def _goes_on(workspace: Workspace) -> bool:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.planning.device import Device
-from xtts_finetune.planning.longest import Clips, longest_batch
+from xtts_finetune.planning.longest import Longest, longest_batch
 from xtts_finetune.planning.memory import Memory, TracedTraining
 from xtts_finetune.planning.network import Network
 from xtts_finetune.planning.ways import OPTIMISERS, Way, clips_a_step, even_sizes, ways
@@ -24,29 +24,27 @@ class Traces:
 
     Attributes:
         other: the other phase.
-        train, evaluated: the longest clips of either split.
     """
 
     network: Network
     phase: PhaseParams
     other: PhaseParams
     on_gpu: bool
-    train: Clips
-    evaluated: Clips
+    clips: Longest
     _trainings: dict[Way, TracedTraining] = field(default_factory=dict, init=False)
     _memories: dict[tuple[Way, int], Memory] = field(default_factory=dict, init=False)
 
     def training(self, way: Way) -> TracedTraining:
         if way not in self._trainings:
             phase = way.applied(self.phase, self.phase.batch_size, self.other)
-            evaluated = self.evaluated.first(EVAL_BATCH).batch()
+            evaluated = self.clips.eval.first(EVAL_BATCH).batch()
             self._trainings[way] = TracedTraining(self.network.build, phase, self.on_gpu, evaluated)
         return self._trainings[way]
 
     def memory(self, way: Way, size: int) -> Memory:
         if (way, size) not in self._memories:
             phase = way.applied(self.phase, size, self.other)
-            batch = longest_batch(self.train, size, phase.batch_tokens)
+            batch = longest_batch(self.clips.train, size, phase.batch_tokens)
             self._memories[way, size] = self.training(way).memory(batch, phase.accumulate > 1)
         return self._memories[way, size]
 

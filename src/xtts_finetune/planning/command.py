@@ -13,14 +13,13 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.diskspace.ahead import unfinished
 from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.dvcio.cache import Cache
-from xtts_finetune.planning.choices import Choices, Traces
-from xtts_finetune.planning.device import SPARE, Device, device_of
+from xtts_finetune.planning.choices import Choices
+from xtts_finetune.planning.device import SPARE, Device
 from xtts_finetune.planning.device import parsed_size as parsed_size
 from xtts_finetune.planning.duration import duration_of, measured_rate
-from xtts_finetune.planning.longest import longest_clips
 from xtts_finetune.planning.memory import Memory
-from xtts_finetune.planning.network import Network, network_of
 from xtts_finetune.planning.offer import Offer, offered
+from xtts_finetune.planning.subject import Subject
 from xtts_finetune.planning.ways import METHOD, Way, clips_a_step, lines_of, lines_to_paste
 
 # What of a phase its memory does not depend on: phases that differ in nothing else are planned together.
@@ -49,20 +48,17 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     """The plan of both phases, for a reader.
 
     Raises:
-        UserError: params.yaml, the base's config.json or what `prepare` left cannot be used.
+        UserError: params.yaml, the base's files, DVC's or what `prepare` left cannot be used.
     """
     params = load_params(request.params)
-    network = network_of(workspace, params.base)
-    device = device_of(request.vram)
-    yield f"base       {params.base}: {network.source}"
-    yield f"clips      {longest_clips(workspace, params.prepare, 'train').source}"
-    yield f"device     {device.name}, {_gib(device.bytes)}"
-    pasted, rate = params, _rate(workspace, params, request)
+    subject = Subject.of(workspace, params, request.vram)
+    yield from _subject_lines(subject)
+    pasted, rate = params, _rate(subject, request)
     for phases in _alike(params):
-        choices = choices_of(workspace, params, phases[0], network, device)
+        choices = subject.choices(phases[0])
         yield ""
         yield from _own_lines(" and ".join(phases), choices)
-        yield from _disk_and_time_lines(workspace, params, phases, network, rate)
+        yield from _disk_and_time_lines(subject, phases, rate)
         yield ""
         yield from table_lines(choices)
         offer = offered(pasted, choices, phases)
@@ -77,25 +73,21 @@ def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
         UserError: as `plan_lines`.
     """
     params = load_params(workspace.params)
-    network, device = network_of(workspace, params.base), device_of(None)
-    choices = choices_of(workspace, params, name, network, device)
-    needed = device.needed(choices.own[1])
+    choices = Subject.of(workspace, params, None).choices(name)
+    device, needed = choices.device, choices.device.needed(choices.own[1])
     less = replace(choices, device=replace(device, bytes=min(device.bytes, needed - 1)))
     yield f"{name} as it is: {_gib(needed)}, with all that is to lie there"
     yield from table_lines(less)
     yield from recommended_lines(offered(params, less, (name,)), less, (name,))
 
 
-def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: Network, device: Device) -> Choices:
-    """Of a phase.
-
-    Raises:
-        UserError: what `prepare` left is damaged.
-    """
-    train, evaluated = (longest_clips(workspace, params.prepare, split) for split in ("train", "eval"))
-    [other] = (params.phase(each) for each in PHASES if each != name)
-    traces = Traces(network, params.phase(name), other, device.on_gpu, train, evaluated)
-    return Choices(traces, device, params.launch.processes * params.launch.nodes)
+def _subject_lines(subject: Subject) -> Iterator[str]:
+    clips, device = subject.clips, subject.device
+    yield f"base       {subject.params.base}: {subject.network.source}"
+    yield f"clips      {clips.train.source}"
+    if clips.outdated:
+        yield f"           not those in prepared/, which {clips.outdated}"
+    yield f"device     {device.name}, {_gib(device.bytes)}"
 
 
 def _alike(params: Params) -> list[tuple[PhaseName, ...]]:
@@ -152,23 +144,19 @@ def _a_step(phase: PhaseParams) -> str:
 
 
 def _disk_and_time_lines(
-    workspace: Workspace,
-    params: Params,
-    phases: tuple[PhaseName, ...],
-    network: Network,
-    rate: tuple[float, str] | None,
+    subject: Subject, phases: tuple[PhaseName, ...], rate: tuple[float, str] | None
 ) -> Iterator[str]:
-    budget = Budget(workspace, params, Cache(workspace), network.shapes)
+    budget = Budget(subject.workspace, subject.params, Cache(subject.workspace), subject.network.shapes)
     for name in phases:
         yield f"{name}: {_disk(budget, name)}"
-        yield f"{name}: {_time(workspace, params, name, network, rate)}"
+        yield f"{name}: {_time(subject, name, rate)}"
 
 
-def _rate(workspace: Workspace, params: Params, request: Request) -> tuple[float, str] | None:
+def _rate(subject: Subject, request: Request) -> tuple[float, str] | None:
     """Tokens a second, and how they are known. Of a GPU that need not be here, what was done here tells nothing."""
     if request.tokens_per_second is not None:
         return request.tokens_per_second, "stated"
-    measured = measured_rate(workspace, params) if request.vram is None else None
+    measured = measured_rate(subject.workspace, subject.params) if request.vram is None else None
     return measured and (measured[0], f"measured in {measured[1]} here")
 
 
@@ -182,10 +170,8 @@ def _disk(budget: Budget, name: PhaseName) -> str:
     return f"disk at the peak {', '.join(sums)}"
 
 
-def _time(
-    workspace: Workspace, params: Params, name: PhaseName, network: Network, rate: tuple[float, str] | None
-) -> str:
-    duration, epochs = duration_of(workspace, params, name, network), params.phase(name).epochs
+def _time(subject: Subject, name: PhaseName, rate: tuple[float, str] | None) -> str:
+    duration, epochs = duration_of(subject, name), subject.params.phase(name).epochs
     if duration.steps is None:
         return f"{epochs} epochs; how many steps is known when there are recordings in data/"
     steps = f"{'' if duration.is_exact else 'about '}{duration.steps:,} steps in {epochs} epochs"

@@ -13,7 +13,7 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.core.prepared_base import prepared_base
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.planning.network import Network
+from xtts_finetune.planning.subject import Subject
 from xtts_finetune.tracking.curve import read_rows
 from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.packing import MEL_STOPS, TEXT_STOPS
@@ -43,20 +43,20 @@ class Duration:
         return None if self.tokens is None else self.tokens / tokens_per_second / 3600
 
 
-def duration_of(workspace: Workspace, params: Params, name: PhaseName, network: Network) -> Duration:
+def duration_of(subject: Subject, name: PhaseName) -> Duration:
     """By the prepared clips, else by the lines of metadata.csv.
 
     Raises:
         UserError: what `prepare` left is damaged.
     """
-    phase = params.phase(name)
-    if not (workspace.prepared / "train.jsonl").exists():
+    workspace, params, phase = subject.workspace, subject.params, subject.params.phase(name)
+    if not subject.clips.are_prepared:
         clips = _clips_to_come(workspace, params)
         batches = None if clips is None else -(-clips // phase.batch_size)
         return Duration(None if batches is None else -(-batches // phase.accumulate) * phase.epochs, None, False)
     train, evaluated = (FeatureReader(workspace.prepared, split) for split in SPLITS)
     with torch.device("meta"):  # a plan asks for no more than the clips
-        inputs = Inputs(name, phase, params.seed, network.build(), torch.empty(0), train, evaluated, 0)
+        inputs = Inputs(name, phase, params.seed, subject.network.build(), torch.empty(0), train, evaluated, 0)
     tokens = int(train.n_codes.sum() + train.n_tokens.sum()) + (MEL_STOPS + TEXT_STOPS) * len(train)
     return Duration(Plan(inputs).steps, tokens * phase.epochs, True)
 
