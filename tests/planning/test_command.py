@@ -200,7 +200,7 @@ def test_before_anything_is_there(tmp_path: Path, lines: int) -> None:
     if lines:
         add_recordings(workspace, lines)
     text = own_part(workspace, rate=1.0)
-    assert "of the published XTTS v2" in text
+    assert "xtts_v2: as published" in text
     assert "441,018,563" in text
     expected = "about 255 steps in 15 epochs" if lines else "15 epochs; how many steps is known when"
     assert f"phase1: {expected}" in text  # 20 lines, 3 of them to evaluate

@@ -50,7 +50,7 @@ def test_a_registered_version_of_mini(workspace: Workspace) -> None:
     folder = registered(workspace, "xtts-finetune-1")
     before = network_of(workspace, "mini")
     network = network_of(workspace, "xtts-finetune-1")
-    assert network.source == f"of {folder}"
+    assert network.source == f"by the files in {folder}"
     assert network.shapes == before.shapes
     info = workspace.prepared / "base" / BASE_INFO
     content = read_json(info)
@@ -63,27 +63,27 @@ def test_a_registered_version_of_mini(workspace: Workspace) -> None:
 def test_another_base_is_prepared(imported: Workspace, published: Path, tmp_path: Path) -> None:
     assert network_of(imported, published.name).source == "as prepared"
     other = of_coqui(published, tmp_path / "other", CONFIG, VOCABULARY, "model.pth", "dvae.pth", "mel_stats.pth")
-    assert network_of(imported, str(other)).source == f"of {other}"
+    assert network_of(imported, str(other)).source == f"by the files in {other}"
 
 
 def test_the_files_of_a_run_of_coqui_s(published: Path, tmp_path: Path) -> None:
     """Without its config.json, which then is XTTS v2's: the vocabulary is its own."""
     folder = of_coqui(published, tmp_path / "run", VOCABULARY, "best_model.pth", "dvae.pth", "mel_stats.pth")
     network = network_of(Workspace(tmp_path), str(folder))
-    assert network.source == f"of {folder}"
+    assert network.source == f"by the files in {folder}"
     assert (width(network), tokens(network)) == (1024, xtts.build_tokenizer(folder / VOCABULARY).get_number_tokens())
 
 
 def test_of_xtts_v2_no_file_is_needed(tmp_path: Path) -> None:
     (tmp_path / "base" / "xtts_v2").mkdir(parents=True)
     network = network_of(Workspace(tmp_path), "xtts_v2")
-    assert network.source == "of the published XTTS v2"
+    assert network.source == "as published"
     assert (width(network), tokens(network)) == (1024, XTTS_V2_TOKENS)
 
 
 def test_of_a_base_that_is_not_there_it_is_said(tmp_path: Path) -> None:
     network = network_of(Workspace(tmp_path), "anna")
-    assert network.source == f"of the published XTTS v2, as there is no folder {tmp_path / 'base' / 'anna'}"
+    assert network.source == f"as XTTS v2 was published, as there is no folder {tmp_path / 'base' / 'anna'}"
 
 
 def test_damaged_files_of_a_base_are_named(published: Path, tmp_path: Path) -> None:

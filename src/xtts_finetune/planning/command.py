@@ -107,7 +107,7 @@ def _own_lines(title: str, choices: Choices) -> Iterator[str]:
     trained, frozen = training.parameters
     yield f"{title}: {_in_words(Way.of(phase))}, batches of {phase.batch_size}, {_a_step(phase)}"
     yield f"    parameters trained, frozen{trained:>26,}{frozen:>17,}"
-    yield from (_row(label, size) for label, size in _parts(phase, memory) if size)
+    yield from (_row(label, size) for label, size in _parts(phase, memory) if round(size / 2**20))
     yield _row(f"peak, with {SPARE:.0%} to spare and what else lies there", device.needed(memory))
     yield f"    {'fits' if device.fits(memory) else 'DOES NOT FIT'} in {_gib(device.bytes)}"
 
@@ -171,15 +171,16 @@ def _disk(budget: Budget, name: PhaseName) -> str:
 
 
 def _time(subject: Subject, name: PhaseName, rate: tuple[float, str] | None) -> str:
-    duration, epochs = duration_of(subject, name), subject.params.phase(name).epochs
+    duration, count = duration_of(subject, name), subject.params.phase(name).epochs
+    epochs = f"{count} epoch{'s' if count > 1 else ''}"
     if duration.steps is None:
-        return f"{epochs} epochs; how many steps is known when there are recordings in data/"
-    steps = f"{'' if duration.is_exact else 'about '}{duration.steps:,} steps in {epochs} epochs"
-    if rate is None:
-        return f"{steps}; hours are known by a rate: --tokens-per-second, or one measured here"
-    hours = duration.hours(rate[0])
-    if hours is None:
+        return f"{epochs}; how many steps is known when there are recordings in data/"
+    steps = f"{'' if duration.is_exact else 'about '}{duration.steps:,} steps in {epochs}"
+    if duration.tokens is None:
         return f"{steps}; hours are known when prepare has run"
+    if rate is None:
+        return f"{steps}; hours are known by a rate: --tokens-per-second, or, without --vram, one measured here"
+    hours = duration.tokens / rate[0] / 3600
     return f"{steps}, {hours:.1f} h at {rate[0]:,.0f} tokens/s ({rate[1]}), evaluations and saves aside"
 
 

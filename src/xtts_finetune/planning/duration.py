@@ -38,10 +38,6 @@ class Duration:
     tokens: int | None
     is_exact: bool
 
-    def hours(self, tokens_per_second: float) -> float | None:
-        """Of its steps; evaluations and saves come on top."""
-        return None if self.tokens is None else self.tokens / tokens_per_second / 3600
-
 
 def duration_of(subject: Subject, name: PhaseName) -> Duration:
     """By the prepared clips, else by the lines of metadata.csv.

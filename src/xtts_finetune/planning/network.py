@@ -51,10 +51,11 @@ def network_of(workspace: Workspace, base: str) -> Network:
         return Network(lambda: xtts.build_gpt(args, _vocabulary(mini.TEXT_TOKENS)), "as prepare will build it")
     folder = base_folder(workspace, base)
     if is_pinned(base) or not folder.is_dir():
-        args, why = xtts.default_args(), "" if is_pinned(base) else f", as there is no folder {folder}"
-        return Network(lambda: xtts.build_gpt(args, _vocabulary(PUBLISHED_TOKENS)), f"of the published XTTS v2{why}")
+        args = xtts.default_args()
+        source = "as published" if is_pinned(base) else f"as XTTS v2 was published, as there is no folder {folder}"
+        return Network(lambda: xtts.build_gpt(args, _vocabulary(PUBLISHED_TOKENS)), source)
     parts = find_parts(folder, False, workspace)
-    return Network(_from_files(parts.config, parts.vocabulary, COPY), f"of {folder}")
+    return Network(_from_files(parts.config, parts.vocabulary, COPY), f"by the files in {folder}")
 
 
 def _from_files(config: Path | None, vocabulary: Path, remedy: str) -> Callable[[], GPT]:

@@ -23,7 +23,8 @@ class Subject:
 
     @classmethod
     def of(cls, workspace: Workspace, params: Params, vram: int | None) -> Self:
-        """
+        """Of a training here, with what is known of its base and its clips.
+
         Args:
             vram: as of `device_of`.
 
