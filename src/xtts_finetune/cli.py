@@ -235,8 +235,9 @@ def plan(
     The memory is not computed by a formula: a step and an evaluation are taken with tensors that have shapes and no
     content, by the code that trains, and what they hold is counted (tests hold this against real steps: within 10 %).
     It is that of the largest batch there can be: of the longest prepared clips, or, before `prepare`, of clips as long
-    as prepare.max_seconds and prepare.max_text_tokens allow. No weight is read; without a base's files it is planned
-    for XTTS v2 as published.
+    as prepare.max_seconds and prepare.max_text_tokens allow; so, too, where prepared/ is of another base, of other
+    settings or of recordings before. No weight is loaded; where a base's folder is not there, it is planned for XTTS v2
+    as published.
 
     Of a GPU the plan takes for granted: half a GiB for CUDA and its libraries; in bf16 without attention dropout
     attention on clips end to end (Ampere or later), else in kernels that keep no scores; CUDA graphs, where a step has
@@ -247,7 +248,7 @@ def plan(
     The table shows what each way to train needs; tf32 stands for fp32, too, which needs as much. Recommended is the
     quickest that fits: without checkpointing before with it, your precision before another, adamw before adamw8bit, and
     then the largest batch, accumulated to as many clips a step as before. Hours follow from a rate: the one you state,
-    or the one that was measured in this checkout in a run from the same weights.
+    or, without --vram, the one that was measured in this checkout in a run from the same weights.
     """
     from xtts_finetune.stages.process import begin_process
 

@@ -12,6 +12,7 @@ from making.project import PROJECT
 
 from xtts_finetune.checkpoints import identity
 from xtts_finetune.checkpoints.identity import SOURCES, Identity, Record, identity_of
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_json, write_json
 from xtts_finetune.core.layout import FEATURES, Workspace
 
@@ -62,6 +63,19 @@ def test_data_and_initial_weights_do(workspace: Workspace) -> None:
     list_features(workspace)
     describe_base(workspace, sha256="other")
     assert len({before, other_data, key(workspace)}) == 3
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"gpt": {"path": "base/xt', "null"])
+@pytest.mark.parametrize("name", ["prepared/base/base.json", "prepared/features.json", "models/phase1/model.json"])
+def test_a_file_that_was_cut_short_is_named(workspace: Workspace, name: str, content: str) -> None:
+    write_json(workspace.model("phase1") / "model.json", {"sha256": "best", "last_step": 15})
+    assert identity_of(workspace, starter(), "phase2") is not None
+    (workspace.root / name).write_text(content)
+    with pytest.raises(UserError, match="what an earlier stage left cannot be used") as refused:
+        identity_of(workspace, starter(), "phase2")
+    [problem] = refused.value.problems
+    assert problem.where == str(workspace.root / name)
+    assert "dvc repro -f" in problem.remedy
 
 
 def test_phase_2_starts_from_what_phase_1_left(workspace: Workspace) -> None:

@@ -223,9 +223,24 @@ def test_not_the_yaml_it_should_be(tmp_path: Path, content: str | bytes, said: s
         load(tmp_path, content)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"cp presets/xtts_v2\.yaml params\.yaml"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("named", ["typo.yaml", "elsewhere/params.yaml", "params.yaml/typo.yaml", "presets"])
+def test_another_file_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """What is said to mend it leaves the project's own file alone."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()
+    Path("presets").mkdir()
+    with pytest.raises(UserError) as refused:
+        load_params(Path(named))
+    [problem] = refused.value.problems
+    assert problem.where == named
+    assert "cp " not in problem.remedy
+    assert "presets/xtts_v2.yaml is one" in problem.remedy
 
 
 def test_params_cannot_be_changed() -> None:

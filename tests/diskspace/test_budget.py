@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making.done_runs import done
-from making.params import of_the_real_model
+from making.params import LORA, of_the_real_model
 from making.prepared import describe_base
 from small_disks import SmallDisk
 
 from xtts_finetune.core.files import write_json
-from xtts_finetune.core.layout import VOCODER, PhaseName, Workspace
-from xtts_finetune.diskspace.beside import VOCODER_BYTES
-from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget, unfinished
+from xtts_finetune.core.layout import CODEC, VOCODER, PhaseName, Workspace
+from xtts_finetune.diskspace.beside import VOCODER_BYTES, beside_weights
+from xtts_finetune.diskspace.budget import SMALL_THINGS, Budget
 from xtts_finetune.dvcio.cache import Cache
 
 XTTS_V2 = 441_018_563  # parameters
@@ -191,6 +190,25 @@ def test_mlflow_on_another_disk(
     assert only(by_disk) == 2 * STATE + WEIGHTS
 
 
+@pytest.mark.parametrize("uri", [None, "http://127.0.0.1:5000"])
+def test_what_is_put_together_lies_there_twice_without_links(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, uri: str | None
+) -> None:
+    """In phase 1 parts are trained, in phase 2 all: `evaluate` may put phase 1's together."""
+    changes: dict[str, Any] = {"uri": uri, "phases": ["phase1"], **LORA}
+    monkeypatch.setattr("xtts_finetune.diskspace.budget.can_link", lambda source, target: False)
+    full = only(needs(workspace, "phase2", uri=uri))
+    assert only(needs(workspace, "phase2", **changes)) == full + WEIGHTS * (1 if uri is None else 2)
+
+
+def test_what_lies_beside_another_base_s_weights_counts_for_nothing(workspace: Workspace) -> None:
+    (workspace.prepared / "base" / CODEC).write_bytes(bytes(5000))
+    assert beside_weights(workspace, "xtts_v2") == 5000
+    describe_base(workspace, base="mini")
+    assert beside_weights(workspace, "xtts_v2") == VOCODER_BYTES
+    assert beside_weights(workspace, "mini") == 5000
+
+
 def test_what_is_free_counts_per_disk(workspace: Workspace, other_disk: SmallDisk) -> None:
     (workspace.root / "work").symlink_to(other_disk.root)
     demands = Budget(workspace, of_the_real_model(keep_last=1), Cache(workspace)).peak("phase1")
@@ -204,17 +222,3 @@ def test_a_quota_on_one_folder_counts(workspace: Workspace, monkeypatch: pytest.
     monkeypatch.setattr("xtts_finetune.diskspace.budget.free_bytes", lambda path: 5 if path == work else 10**12)
     [demand] = Budget(workspace, of_the_real_model(keep_last=1), Cache(workspace)).peak("phase1")
     assert demand.free == 5
-
-
-# Which phases are to come.
-
-
-def test_the_phases_to_come(workspace: Workspace) -> None:
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase1", "phase2"]
-    workspace.model("phase2").mkdir(parents=True)  # of the run before
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase1", "phase2"]
-    workspace.work("phase1").mkdir(parents=True)
-    write_json(workspace.work("phase1") / "DONE", done(of_the_real_model(keep_last=1)))
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == ["phase2"]
-    workspace.model("phase1").mkdir(parents=True)
-    assert unfinished(workspace, of_the_real_model(keep_last=1)) == []

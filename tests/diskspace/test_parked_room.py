@@ -19,7 +19,8 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.diskspace.budget import Budget, is_done
+from xtts_finetune.diskspace.ahead import is_done
+from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.diskspace.parked import delete_parked, parked_runs
 from xtts_finetune.diskspace.plan import Request
 from xtts_finetune.diskspace.preflight import preflight

@@ -67,7 +67,7 @@ def test_evaluate_copies_weights_only_where_links_are_impossible(configured: Wor
 
 def test_evaluate_puts_weights_together_where_parts_were_frozen(configured: Workspace, other_disk: SmallDisk) -> None:
     export(configured)
-    describe_base(configured, parameters=2_000_000)
+    describe_base(configured, parameters=2_000_000, base="mini")
     [before] = needed(configured, "evaluate").values()
     params = starter(phases=["phase1"], **LORA)
     [more] = needed(configured, "evaluate", params).values()
@@ -77,6 +77,21 @@ def test_evaluate_puts_weights_together_where_parts_were_frozen(configured: Work
     assert same == before
     (configured.root / "mlruns").symlink_to(other_disk.root)
     assert needed(configured, "evaluate", params)[other_disk.root] == 8_000_000
+
+
+@pytest.mark.parametrize("uri", [None, "http://127.0.0.1:5000"])
+def test_without_links_they_lie_there_twice(
+    configured: Workspace, uri: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are put together and where they wait; MLflow's own copy comes when the first is gone."""
+    export(configured)
+    describe_base(configured, parameters=2_000_000, base="mini")
+    params = starter(phases=["phase1"], uri=uri, **LORA)
+    [once] = needed(configured, "evaluate", params).values()
+    for module in ("budget", "stage_peaks"):
+        monkeypatch.setattr(f"xtts_finetune.diskspace.{module}.can_link", lambda source, target: False)
+    [twice] = needed(configured, "evaluate", params).values()
+    assert twice == once + 8_000_000
 
 
 @pytest.mark.parametrize("stage", ["prepare", "evaluate"])

@@ -312,7 +312,7 @@ def test_a_model_that_does_not_say_what_it_was_trained_with(workspace: Workspace
 
 def test_what_prepare_left_is_damaged(workspace: Workspace, tmp_path: Path) -> None:
     write_text(workspace.prepared / "features.json", "{")
-    assert f"{workspace.prepared}\n      cannot be read" in refused(workspace, tmp_path / "anna")
+    assert f"{workspace.prepared / 'features.json'}\n      is damaged" in refused(workspace, tmp_path / "anna")
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,13 @@ SECONDS: dict[SplitName, tuple[float, ...]] = {
 DIGESTS = {f"{split}.{kind}": f"{split} {kind}" for split in ("train", "eval") for kind in ("jsonl", "codes.i16")}
 
 
-def describe_base(workspace: Workspace, parameters: int = 1_000_000, sha256: str = "of the base") -> None:
+def describe_base(
+    workspace: Workspace, parameters: int = 1_000_000, sha256: str = "of the base", base: str = "xtts_v2"
+) -> None:
     """A base.json without its base."""
-    write_json(workspace.prepared / "base" / BASE_INFO, {"gpt": {"parameters": parameters, "sha256": sha256}})
+    path = "prepared/base/gpt.safetensors" if base == "mini" else f"base/{base}/model.pth"
+    gpt = {"parameters": parameters, "sha256": sha256, "path": path}
+    write_json(workspace.prepared / "base" / BASE_INFO, {"gpt": gpt})
 
 
 def list_features(workspace: Workspace, **changes: str) -> None:

@@ -134,10 +134,12 @@ def test_it_does_not_where_the_cache_lacks_some_of_it_or_the_sources_are_others(
 
 
 def test_the_real_model_is_measured_before_it_is_there(copied: Checkout) -> None:
-    shutil.rmtree(copied.root / "models")
+    """What lies in models/ is mini's, and counts for nothing."""
     copied.change_params(lambda params: params.update(base="xtts_v2"))
     said = copied.run("xtts-finetune", "disk").stdout
     assert "2 × 5.29 GB" in said
+    assert "phase2, after phase1: " in said
+    assert "; phase1 needs 17.7 GB" in status(copied)
     assert json.loads((copied.root / "prepared/base/base.json").read_text())["gpt"]["parameters"] < 441_018_563
 
 

@@ -2,25 +2,23 @@
 
 import re
 import shutil
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from checkouts import Checkout
-from making.params import make_params, of_the_real_model
+from making.params import changed, make_params, of_the_real_model
 from making.project import PROJECT
 from workbench import train
 
-from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.layout import CONFIG, VOCABULARY, Workspace
+from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import SMALL_THINGS
-from xtts_finetune.planning.choices import parsed_size
 from xtts_finetune.planning.command import Request, less_lines, plan_lines
+from xtts_finetune.planning.device import parsed_size
 from xtts_finetune.planning.longest import Clips, longest_batch
-from xtts_finetune.planning.network import network_of
 
 GIB = 1 << 30
 
@@ -40,6 +38,14 @@ def own_part(workspace: Workspace, rate: float | None = None, vram: int | None =
     return "\n".join(takewhile(lambda line: not line.startswith("GiB needed"), lines))
 
 
+def add_recordings(workspace: Workspace, clips: int) -> None:
+    (workspace.data / "wavs").mkdir(parents=True)
+    rows = "".join(f"clip{number}|Text {number}.\n" for number in range(clips))
+    (workspace.data / "metadata.csv").write_text(rows, encoding="utf-8")
+    for number in range(clips):
+        (workspace.data / "wavs" / f"clip{number}.wav").touch()
+
+
 def test_of_prepared_clips(workspace: Workspace) -> None:
     """9 clips, in batches of 2, 2 of them a step: 3 steps an epoch."""
     write(workspace, make_params())
@@ -48,6 +54,26 @@ def test_of_prepared_clips(workspace: Workspace) -> None:
     assert "the longest of prepared/train.jsonl" in said
     assert re.search(r"phase1: 6 steps in 2 epochs, \d\.\d h at 10 tokens/s \(stated\)", said)
     assert "\n    fits in 8.00 GiB\n" in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [("base", "is of another base"), ("recordings", "was made of other recordings than data.dvc names")],
+)
+def test_clips_that_the_next_prepare_makes_others_are_not_counted(workspace: Workspace, what: str, why: str) -> None:
+    params = make_params()
+    write(workspace, params if what == "recordings" else params.model_copy(update={"base": "xtts_v2"}))
+    add_recordings(workspace, 20)
+    if what == "recordings":
+        entry = {"path": "data", "md5": f"{'1' * 32}.dir"}
+        (workspace.root / "data.dvc").write_text(yaml.safe_dump({"outs": [entry]}))
+        before = {"stages": {"prepare": {"deps": [entry | {"md5": f"{'2' * 32}.dir"}]}}}
+        workspace.dvc_lock.write_text(yaml.safe_dump(before))
+    said = own_part(workspace, rate=10.0)
+    assert "clips      as long as params.yaml allows: 11.6 s and 200 text tokens\n" in said
+    assert f"           not those in prepared/, which {why}\n" in said
+    assert "phase1: about 10 steps in 2 epochs; hours are known when prepare has run" in said  # 17 clips, 4 a step
     assert max(map(len, said.splitlines())) <= 100
 
 
@@ -66,7 +92,9 @@ ALL, ADAPTERS = 441_018_563, 7_864_320  # numbers that are trained
 def test_the_disk_of_a_base_that_is_not_prepared(
     workspace: Workspace, changes: dict[str, Any], trained: int, whole: int
 ) -> None:
-    """Mini is, here, whose numbers are others. Phase 2 comes on top of what phase 1 leaves; keep_last is 1."""
+    """Mini is, here, and trained. Phase 2 comes on top of what phase 1 leaves; keep_last is 1."""
+    for phase in PHASES:
+        workspace.model(phase).mkdir(parents=True)
     write(workspace, of_the_real_model(keep_last=1, **changes))
     (workspace.root / ".dvc").mkdir(exist_ok=True)
     shutil.copy(PROJECT / ".dvc" / "config", workspace.root / ".dvc" / "config")  # links, no copies
@@ -110,6 +138,12 @@ def test_phases_that_differ_are_planned_apart(workspace: Workspace) -> None:
     assert said.count("recommended:") == 2
 
 
+@pytest.mark.parametrize(("first", "second", "together"), [(0.1, 0.2, True), (0.0, 0.1, False)])
+def test_a_dropout_of_nothing_needs_no_mask(workspace: Workspace, first: float, second: float, together: bool) -> None:
+    write(workspace, changed(make_params(dropout=first), phases=["phase2"], dropout=second))
+    assert ("phase1 and phase2: full" in own_part(workspace)) == together
+
+
 @pytest.mark.slow
 def test_adapters_where_all_of_it_does_not_fit(tmp_path: Path) -> None:
     """The lines to paste make a phase of it."""
@@ -136,7 +170,26 @@ def test_the_rate_is_the_one_measured_here(workspace: Workspace) -> None:
     assert "hours are known by a rate" in own_part(workspace, vram=None)
     train(workspace, params)
     assert re.search(r"h at [\d,]+ tokens/s \(measured in phase1 here\)", own_part(workspace, vram=None))
-    assert "tokens/s" not in own_part(workspace), "a GPU that is not here is no processor"
+    assert "tokens/s" not in own_part(workspace), "a GPU that need not be here is not this machine"
+
+
+def test_a_rate_of_another_base_is_none(workspace: Workspace) -> None:
+    """Of the same clips, from weights that these parameters do not ask for."""
+    params = make_params()
+    train(workspace, params)
+    write(workspace, params.model_copy(update={"base": "xtts_v2"}))
+    assert "tokens/s" not in own_part(workspace, vram=None)
+
+
+def test_a_card_of_a_size_is_not_the_one_that_is_here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = make_params()
+    write(workspace, params)
+    train(workspace, params)
+    lines = plan_lines(workspace, Request(workspace.params, 8 * GIB, None))
+    with monkeypatch.context() as patched:  # until something is traced, which would ask CUDA
+        patched.setattr("torch.cuda.is_available", lambda: True)
+        assert "" in islice(lines, 4)
+    assert "tokens/s" not in "\n".join(takewhile(lambda line: not line.startswith("GiB needed"), lines))
 
 
 @pytest.mark.parametrize("lines", [0, 20])
@@ -145,32 +198,13 @@ def test_before_anything_is_there(tmp_path: Path, lines: int) -> None:
     workspace = Workspace(tmp_path / "new")
     write(workspace, of_the_real_model(batch_size=1))
     if lines:
-        (workspace.data / "wavs").mkdir(parents=True)
-        rows = "".join(f"clip{number}|Text {number}.\n" for number in range(lines))
-        (workspace.data / "metadata.csv").write_text(rows, encoding="utf-8")
-        for number in range(lines):
-            (workspace.data / "wavs" / f"clip{number}.wav").touch()
+        add_recordings(workspace, lines)
     text = own_part(workspace, rate=1.0)
-    assert "of the published XTTS v2" in text
+    assert "xtts_v2: as published" in text
     assert "441,018,563" in text
     expected = "about 255 steps in 15 epochs" if lines else "15 epochs; how many steps is known when"
     assert f"phase1: {expected}" in text  # 20 lines, 3 of them to evaluate
     assert not lines or "hours are known when prepare has run" in text
-
-
-def test_of_the_base_s_own_files(published: Path, tmp_path: Path) -> None:
-    network = network_of(Workspace(tmp_path), str(published))
-    assert network.source == f"of {published}"
-
-
-def test_damaged_files_of_a_base_are_named(tmp_path: Path) -> None:
-    folder = tmp_path / "base" / "mine"
-    folder.mkdir(parents=True)
-    (folder / CONFIG).write_text('{"model_args": {}}')
-    (folder / VOCABULARY).write_text("{}")
-    with pytest.raises(UserError, match="are not of an XTTS model") as error:
-        network_of(Workspace(tmp_path), "mine")
-    assert error.value.problems[0].where == str(folder)
 
 
 @pytest.mark.slow
@@ -191,6 +225,11 @@ def test_a_batch_has_no_more_tokens_than_it_may(most: int | None, clips: int) ->
     assert len(batch.text_lengths) == clips
     assert tokens <= max(most or 1800, 450)
     assert tokens == 1800 or (most and most < 1800)
+
+
+def test_no_more_clips_are_looked_at_than_there_are() -> None:
+    allowed = Clips.allowed(make_params().prepare)
+    assert len(longest_batch(allowed, 10**9, 1000).text_lengths) <= 500
 
 
 @pytest.mark.parametrize(

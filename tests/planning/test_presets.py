@@ -8,9 +8,9 @@ from making.project import PROJECT
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.planning.choices import Choices, Device, Way
-from xtts_finetune.planning.command import choices_of
-from xtts_finetune.planning.network import network_of
+from xtts_finetune.planning.choices import Choices
+from xtts_finetune.planning.subject import Subject
+from xtts_finetune.planning.ways import Way
 
 CARDS = (6, 8, 12, 24)  # GiB
 USABLE = 0.96  # of what is on the box
@@ -23,8 +23,7 @@ def preset(name: str) -> Params:
 
 
 def plan(params: Params, card: int) -> Choices:
-    nowhere = Workspace(Path("/nowhere"))
-    return choices_of(nowhere, params, "phase1", network_of(nowhere, params.base), Device(True, card << 30, "a GPU"))
+    return Subject.of(Workspace(Path("/nowhere")), params, card << 30).choices("phase1")
 
 
 @pytest.mark.slow

@@ -1,18 +1,31 @@
 """How a stage ends that cannot go on: its exit, and the page it leaves."""
 
 import errno
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from damage import halve
+from making.params import make_params
 from small_disks import SmallDisk, small_disk
 
 from xtts_finetune.core.commands import as_typed
-from xtts_finetune.core.errors import DiskFull, Stopped, UserError
+from xtts_finetune.core.errors import DiskFull, OutOfMemory, Stopped, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.stages.memory import is_out_of_memory
 from xtts_finetune.stages.stops import explained_stops
+
+
+@pytest.fixture
+def small(template: Workspace, tmp_path: Path) -> Workspace:
+    """As `prepare` left it."""
+    shutil.copytree(template.root, tmp_path / "small")
+    small = Workspace(tmp_path / "small")
+    small.params.write_text(yaml.safe_dump(make_params().model_dump()), encoding="utf-8")
+    return small
 
 
 def full(*_: object) -> None:
@@ -34,6 +47,16 @@ def test_only_the_first_line_of_what_a_library_said(workspace: Workspace) -> Non
     with pytest.raises(Stopped), explained_stops(workspace):
         raise ValueError("database or disk is full\n[SQL: INSERT " + "x" * 9000)
     assert len(workspace.stop_page.read_text(encoding="utf-8")) < 2000
+
+
+@pytest.mark.parametrize("damaged", ["base/base.json", "base/config.json", "base/vocab.json", "train.jsonl"])
+def test_out_of_memory_is_a_stop_whatever_else_is_the_matter(small: Workspace, damaged: str) -> None:
+    halve(small.prepared / damaged)
+    with pytest.raises(Stopped), explained_stops(small):
+        raise OutOfMemory("phase1 is saved at step 7", "phase1")
+    page = small.stop_page.read_text(encoding="utf-8")
+    assert "phase1 is saved at step 7" in page
+    assert "(not known here: " in page
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, Stopped])

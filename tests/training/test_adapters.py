@@ -15,7 +15,7 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.phase_params import GPT_PARTS, PhaseParams
-from xtts_finetune.diskspace.budget import measure
+from xtts_finetune.diskspace.sizes import measure
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.header import Header
 from xtts_finetune.model.trained import freeze

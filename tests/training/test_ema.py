@@ -29,7 +29,7 @@ from xtts_finetune.checkpoints.stopping import ending
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.files import discard, read_json, sha256_file
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.diskspace.budget import measure
+from xtts_finetune.diskspace.sizes import measure
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
 from xtts_finetune.training.loss import TokenSums
 from xtts_finetune.training.share import Share

@@ -15,7 +15,7 @@ from workbench import make_run
 
 from xtts_finetune.checkpoints.identity import FORMAT
 from xtts_finetune.core.layout import OPTIMIZER, Workspace
-from xtts_finetune.diskspace.budget import OPTIMIZER_BYTES_PER_PARAMETER
+from xtts_finetune.diskspace.sizes import OPTIMIZER_BYTES_PER_PARAMETER
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.training.optim import build_optimizer

@@ -4,19 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from xtts_finetune.core.files import read_json, sha256_file, sha256_json
-from xtts_finetune.core.layout import (
-    BASE_INFO,
-    CONFIG,
-    FEATURES,
-    MEL_STATS,
-    MODEL_CARD,
-    SPLITS,
-    VOCABULARY,
-    PhaseName,
-    Workspace,
-)
+from xtts_finetune.core.files import sha256_file, sha256_json
+from xtts_finetune.core.layout import CONFIG, FEATURES, MEL_STATS, MODEL_CARD, SPLITS, VOCABULARY, PhaseName, Workspace
 from xtts_finetune.core.params import Params
+from xtts_finetune.core.prepared_base import PREPARE_AGAIN, prepared_base, read_left
 
 TRAINED_WITH = "trained_with"  # the entry of a MODEL_CARD
 FORMAT = 2  # of a state; 1 had no number, and keyed the optimiser's moments by index
@@ -57,6 +48,7 @@ SOURCES = (
     "training/step.py",
     "training/team.py",
 )
+_CARD_AGAIN = "bring it back: dvc checkout --force models/phase1, or run: dvc repro -f train_phase1"
 _UNKNOWN = object()
 # What states of before do not tell, and what it was then.
 _BEFORE: dict[str, Any] = {
@@ -147,15 +139,18 @@ def identity_of(workspace: Workspace, params: Params, phase: PhaseName) -> Ident
     """Of the run that the parameters ask for; None where prepare or the phase before has not run yet.
 
     Cheap: it reads JSON, and hashes neither features nor weights.
+
+    Raises:
+        UserError: what prepare or the phase before left is damaged.
     """
-    features, start = workspace.prepared / FEATURES, _start(workspace, phase)
-    if start is None or not features.is_file():
+    start, data = _start(workspace, phase), _data(workspace)
+    if start is None or data is None:
         return None
     settings = {f"train_{phase}.{key}": value for key, value in params.phase(phase).model_dump().items()}
     everything = {
         "phase": phase,
         "seed": params.seed,
-        "data": _features_digest(read_json(features)),
+        "data": data,
         "voice_prompts": "of one length",
         **start,
         **settings,
@@ -165,11 +160,15 @@ def identity_of(workspace: Workspace, params: Params, phase: PhaseName) -> Ident
 
 
 def origin_of(workspace: Workspace) -> dict[str, str]:
-    """Digests of what a phase is trained with, whatever weights it starts from."""
-    base, features = workspace.prepared / "base", workspace.prepared / FEATURES
+    """Digests of what a phase is trained with, whatever weights it starts from.
+
+    Raises:
+        UserError: what prepare left is damaged.
+    """
+    base = workspace.prepared / "base"
     files = [base / name for name in (CONFIG, VOCABULARY, MEL_STATS)]  # its weights come from the leader
     return {
-        "the prepared clips": _features_digest(read_json(features)) if features.is_file() else "",
+        "the prepared clips": _data(workspace) or "",
         "the base": sha256_json([sha256_file(file) for file in files if file.is_file()]),
         "the code": code_digest(),
     }
@@ -181,19 +180,18 @@ def prepared_here(workspace: Workspace) -> dict[str, str]:
     What versions of before did not write down is left out.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: what it left is damaged.
+        UserError: what it left is damaged.
     """
-    features, start = workspace.prepared / FEATURES, _start(workspace, "phase1")
-    data = _features_digest(read_json(features)) if features.is_file() else None
+    start = _start(workspace, "phase1")
     files, weights = (start.get("base_files"), start["initial_weights"]) if start else (None, None)
-    return _known(data, files, weights)
+    return _known(_data(workspace), files, weights)
 
 
 def trained_with(workspace: Workspace, run: Identity) -> dict[str, str]:
     """The same of what a run was trained with: only beside that its models speak as they learnt to.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: the card of phase 1, which knows where phase 2 began, is damaged.
+        UserError: the card of phase 1, which knows where phase 2 began, is damaged.
     """
     data, files, start = (run.trajectory.get(name) for name in ("data", "base_files", "initial_weights"))
     return _known(data, files, start if run.phase == "phase1" else _base_of(workspace, start))
@@ -202,7 +200,7 @@ def trained_with(workspace: Workspace, run: Identity) -> dict[str, str]:
 def _base_of(workspace: Workspace, start: Any) -> Any:
     """The base's weights from which phase 1 made `start`; None where models/phase1 is another by now."""
     card = workspace.model("phase1") / MODEL_CARD
-    content = read_json(card) if card.is_file() else {}
+    content = read_left(card, _CARD_AGAIN) if card.is_file() else {}
     return content.get(TRAINED_WITH, {}).get("base_weights") if content.get("sha256") == start else None
 
 
@@ -211,8 +209,12 @@ def _known(data: Any, files: Any, weights: Any) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if isinstance(digest, str)}
 
 
-def _features_digest(digests: dict[str, str]) -> str:
-    """Of all features, by the SHA-256 of their files."""
+def _data(workspace: Workspace) -> str | None:
+    """A digest of all features, by the SHA-256 of their files; None before prepare."""
+    features = workspace.prepared / FEATURES
+    if not features.is_file():
+        return None
+    digests = read_left(features, PREPARE_AGAIN)
     return sha256_json([digests[name] for split in SPLITS for name in sorted(digests) if name.startswith(f"{split}.")])
 
 
@@ -225,14 +227,14 @@ def code_digest() -> str:
 
 def _start(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
     """What a phase starts from, as the stages before it recorded it; None where they have not."""
-    info, card = workspace.prepared / "base" / BASE_INFO, workspace.model("phase1") / MODEL_CARD
-    if not info.is_file() or (phase == "phase2" and not card.is_file()):
+    base, card = prepared_base(workspace), workspace.model("phase1") / MODEL_CARD
+    if base is None or (phase == "phase2" and not card.is_file()):
         return None
-    base = read_json(info)
     network = {"base_files": sha256_json(base["files"])} if "files" in base else {}
     if phase == "phase1":
         return {"initial_weights": base["gpt"]["sha256"], **network}
-    before = read_json(card)  # its last step is where the steps, and with them all random draws, go on
+    before = read_left(card, _CARD_AGAIN, lambda content: (content["sha256"], content["last_step"]))
+    # its last step is where the steps, and with them all random draws, go on
     return {"initial_weights": before["sha256"], "start_step": before["last_step"], **network}
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, Validat
 
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import PHASES, PhaseName
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params_mistakes import Mistakes
 from xtts_finetune.core.phase_params import Fraction, Name, PhaseParams, Positive, Strict
 from xtts_finetune.core.yamlfile import read_yaml
@@ -193,8 +193,10 @@ def load_params(path: Path, base: str | None = None) -> Params:
     title = f"{path.name} cannot be used"
     try:
         raw = read_yaml(path, title)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
+        if Workspace.here().params.exists():  # which that would overwrite: it is another file that was asked for
+            remedy = "name a file that is there, as presets/xtts_v2.yaml is one"
         raise UserError(title, [Problem(str(path), "does not exist", remedy)]) from None
     try:
         given = {} if raw is None else raw

@@ -19,8 +19,11 @@ def read_yaml(path: Path, title: str) -> Any:
 
     Raises:
         FileNotFoundError: it is not there.
-        UserError: it is no YAML; names the line.
+        UserError: it is no YAML, and the line is named; or a folder.
     """
+    if path.is_dir():
+        remedy = "put or name a file instead, as presets/xtts_v2.yaml is one"
+        raise UserError(title, [Problem(str(path), "is a folder", remedy)])
     content = path.read_bytes()
     try:
         return YAML(typ="safe", pure=True).load(content.decode("utf-8"))

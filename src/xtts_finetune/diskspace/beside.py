@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from xtts_finetune.core.layout import BASE_INFO, CODEC, NEW_ROWS, VOCABULARY, VOCODER, Workspace
+from xtts_finetune.core.layout import CODEC, NEW_ROWS, VOCABULARY, VOCODER, Workspace
+from xtts_finetune.core.prepared_base import prepared_base
 
 VOCODER_BYTES = 105_000_000  # of XTTS v2's HiFi-GAN and its speaker encoder, as `prepare` writes them
 
 
 def beside_weights(workspace: Workspace, base: str) -> int:
-    """Bytes; before `prepare` those of XTTS v2, of mini none that count."""
+    """Bytes; before `prepare` has opened this base those of XTTS v2, of mini none that count."""
+    if prepared_base(workspace, base) is None:
+        return 0 if base == "mini" else VOCODER_BYTES
     folder = workspace.prepared / "base"
     sound = size_of(folder / VOCODER) or size_of(folder / CODEC)  # the one that it speaks with
-    if base != "mini" and not (folder / BASE_INFO).exists():
-        sound = VOCODER_BYTES
     return sound + size_of(folder / VOCABULARY) + size_of(folder / NEW_ROWS)
 
 

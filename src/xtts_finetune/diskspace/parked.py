@@ -79,7 +79,7 @@ def _identity(workspace: Workspace, params: Params, phase: PhaseName) -> Identit
     """None, too, where what prepare or the phase before left is damaged: that is for the next stage to say."""
     try:
         return identity_of(workspace, params, phase)
-    except (OSError, ValueError, KeyError, TypeError):
+    except UserError:
         return None
 
 

@@ -13,7 +13,8 @@ from xtts_finetune.core.disk import file_system, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
-from xtts_finetune.diskspace.budget import Budget, Demand, Term, by_file_system, is_done, run_folder
+from xtts_finetune.diskspace.ahead import is_done, run_folder
+from xtts_finetune.diskspace.budget import Budget, Demand, Term, by_file_system
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.stage_peaks import evaluate_peak, prepare_peak
 from xtts_finetune.diskspace.survey import ways_to_make_room

@@ -48,17 +48,15 @@ def _evaluate_terms(budget: Budget) -> Iterator[Term]:
     yield Term(workspace.reports, "samples of three models", len(models) + 1, speech)
     yield Term(workspace.root, "figures, databases", 1, SMALL_THINGS)
     weights = max(map(size_of, (model / WEIGHTS for model in models)))
-    bundle = weights + beside_weights(workspace, budget.params.base)
+    whole, beside = budget.whole_weights, beside_weights(workspace, budget.params.base)
+    bundle = max(whole, weights) + beside
     sources = [(model / WEIGHTS).resolve().parent for model in models]  # DVC may have left a symlink into its cache
     waiting = workspace.undelivered
     if not all(can_link(source, waiting) for source in sources):
-        yield Term(waiting, "bundle, copied together", 1, bundle)
-    whole = budget.whole_weights
-    if whole:
-        yield Term(waiting, "weights, put together", 1, whole)
+        yield Term(waiting, "bundle, copied together", 1, beside if whole else bundle)
+    yield from budget.whole_terms()
     if budget.params.tracking.uri is None and not can_link(waiting, artifacts):
-        larger = max(bundle, whole + bundle - weights) if whole else bundle
-        yield Term(artifacts, f"bundle copied to {artifacts.name}/", 1, larger)
+        yield Term(artifacts, f"bundle copied to {artifacts.name}/", 1, bundle)
 
 
 def _feature_bytes(clip: Clip, max_seconds: float) -> int:

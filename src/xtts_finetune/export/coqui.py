@@ -17,7 +17,7 @@ from xtts_finetune.core.digests import DIGESTS
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import BASE_INFO, CONFIG, COQUI_MODEL, COQUI_SPEAKERS, VOCABULARY, VOCODER
-from xtts_finetune.diskspace.budget import WEIGHT_BYTES
+from xtts_finetune.diskspace.sizes import WEIGHT_BYTES
 from xtts_finetune.export.source import DAMAGED, TITLE, Files
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.device import make_deterministic

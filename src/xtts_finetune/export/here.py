@@ -19,7 +19,7 @@ from xtts_finetune.core.layout import (
     Workspace,
 )
 from xtts_finetune.core.params import Params
-from xtts_finetune.diskspace.budget import WEIGHT_BYTES
+from xtts_finetune.diskspace.sizes import WEIGHT_BYTES
 from xtts_finetune.export.source import DAMAGED, FIGURES, OF_BASE, TITLE, Files, Origin, Source, in_place
 
 _NAMES = {  # of what a model is trained with, as `prepared_here` has it

@@ -13,7 +13,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import scratch_folder
 from xtts_finetune.core.layout import BUNDLE_BASE, EXPORT_PAGE, REFERENCE, SETTINGS, VOCODER, WEIGHTS, Workspace
 from xtts_finetune.core.params import EvaluateParams, Params
-from xtts_finetune.diskspace.budget import WEIGHT_BYTES
+from xtts_finetune.diskspace.sizes import WEIGHT_BYTES
 from xtts_finetune.export.source import DAMAGED, FIGURES, OF_BASE, TITLE, Files, Origin, Source, in_place
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import Version

@@ -10,7 +10,8 @@ from xtts_finetune.core.disk import files_below, free_bytes, freed_bytes, held_b
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
-from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.ahead import unfinished
+from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache

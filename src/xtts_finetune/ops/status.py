@@ -12,7 +12,8 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.ahead import unfinished
+from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.coming_back import coming_back

@@ -3,39 +3,28 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import psutil
-import torch
+from typing import Any
 
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.phase_params import PhaseParams
-from xtts_finetune.diskspace.budget import Budget, unfinished
+from xtts_finetune.diskspace.ahead import unfinished
+from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.dvcio.cache import Cache
-from xtts_finetune.planning.choices import (
-    METHOD,
-    SPARE,
-    Choices,
-    Device,
-    Traces,
-    Way,
-    clips_a_step,
-    lines_of,
-    lines_to_paste,
-    sizes,
-)
-from xtts_finetune.planning.choices import parsed_size as parsed_size
+from xtts_finetune.planning.choices import Choices
+from xtts_finetune.planning.device import SPARE, Device
+from xtts_finetune.planning.device import parsed_size as parsed_size
 from xtts_finetune.planning.duration import duration_of, measured_rate
-from xtts_finetune.planning.longest import longest_clips
 from xtts_finetune.planning.memory import Memory
-from xtts_finetune.planning.network import Network, network_of
 from xtts_finetune.planning.offer import Offer, offered
+from xtts_finetune.planning.subject import Subject
+from xtts_finetune.planning.ways import METHOD, Way, clips_a_step, lines_of, lines_to_paste
 
 # What of a phase its memory does not depend on: phases that differ in nothing else are planned together.
 _NOT_IN_MEMORY = {
-    "epochs", "lr", "schedule", "warmup_steps", "weight_decay", "grad_clip", "dropout", "mask_prompt", "target_mel_ce",
+    "epochs", "lr", "schedule", "warmup_steps", "weight_decay", "grad_clip", "mask_prompt", "target_mel_ce",
     "patience",
 }  # fmt: skip
 
@@ -59,20 +48,17 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     """The plan of both phases, for a reader.
 
     Raises:
-        UserError: params.yaml, the base's config.json or what `prepare` left cannot be used.
+        UserError: params.yaml, the base's files, DVC's or what `prepare` left cannot be used.
     """
     params = load_params(request.params)
-    network = network_of(workspace, params.base)
-    device = device_of(request.vram)
-    yield f"base       {params.base}: {network.source}"
-    yield f"clips      {longest_clips(workspace, params.prepare, 'train').source}"
-    yield f"device     {device.name}, {_gib(device.bytes)}"
-    pasted, rate = params, _rate(workspace, params, device, request.tokens_per_second)
+    subject = Subject.of(workspace, params, request.vram)
+    yield from _subject_lines(subject)
+    pasted, rate = params, _rate(subject, request)
     for phases in _alike(params):
-        choices = choices_of(workspace, params, phases[0], network, device)
+        choices = subject.choices(phases[0])
         yield ""
         yield from _own_lines(" and ".join(phases), choices)
-        yield from _disk_and_time_lines(workspace, params, phases, network, rate)
+        yield from _disk_and_time_lines(subject, phases, rate)
         yield ""
         yield from table_lines(choices)
         offer = offered(pasted, choices, phases)
@@ -87,38 +73,32 @@ def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
         UserError: as `plan_lines`.
     """
     params = load_params(workspace.params)
-    network, device = network_of(workspace, params.base), device_of(None)
-    choices = choices_of(workspace, params, name, network, device)
-    needed = device.needed(choices.own[1])
+    choices = Subject.of(workspace, params, None).choices(name)
+    device, needed = choices.device, choices.device.needed(choices.own[1])
     less = replace(choices, device=replace(device, bytes=min(device.bytes, needed - 1)))
     yield f"{name} as it is: {_gib(needed)}, with all that is to lie there"
     yield from table_lines(less)
     yield from recommended_lines(offered(params, less, (name,)), less, (name,))
 
 
-def device_of(vram: int | None) -> Device:
-    """A GPU of that memory; else the one that is here; else this machine's processor."""
-    if vram is not None:
-        return Device(True, vram, "a GPU")
-    if torch.cuda.is_available():
-        return Device(True, torch.cuda.mem_get_info()[1], torch.cuda.get_device_name())
-    return Device(False, psutil.virtual_memory().total, "this machine's processor (of a GPU: --vram 8GiB)")
-
-
-def choices_of(workspace: Workspace, params: Params, name: PhaseName, network: Network, device: Device) -> Choices:
-    """Of a phase.
-
-    Raises:
-        UserError: what `prepare` left is damaged.
-    """
-    train, evaluated = (longest_clips(workspace, params.prepare, split) for split in ("train", "eval"))
-    return Choices(Traces(network, params.phase(name), device.on_gpu, train, evaluated), device)
+def _subject_lines(subject: Subject) -> Iterator[str]:
+    clips, device = subject.clips, subject.device
+    yield f"base       {subject.params.base}: {subject.network.source}"
+    yield f"clips      {clips.train.source}"
+    if clips.outdated:
+        yield f"           not those in prepared/, which {clips.outdated}"
+    yield f"device     {device.name}, {_gib(device.bytes)}"
 
 
 def _alike(params: Params) -> list[tuple[PhaseName, ...]]:
     """Phases whose memory is the same, together."""
-    first, second = (params.phase(name).model_dump(exclude=_NOT_IN_MEMORY) for name in PHASES)
+    first, second = (_in_memory(params.phase(name)) for name in PHASES)
     return [PHASES] if first == second else [(name,) for name in PHASES]
+
+
+def _in_memory(phase: PhaseParams) -> dict[str, Any]:
+    """What its memory depends on: of dropout, whether there is one, and so a mask."""
+    return phase.model_dump(exclude=_NOT_IN_MEMORY) | {"dropout": phase.dropout > 0}
 
 
 def _own_lines(title: str, choices: Choices) -> Iterator[str]:
@@ -127,7 +107,7 @@ def _own_lines(title: str, choices: Choices) -> Iterator[str]:
     trained, frozen = training.parameters
     yield f"{title}: {_in_words(Way.of(phase))}, batches of {phase.batch_size}, {_a_step(phase)}"
     yield f"    parameters trained, frozen{trained:>26,}{frozen:>17,}"
-    yield from (_row(label, size) for label, size in _parts(phase, memory) if size)
+    yield from (_row(label, size) for label, size in _parts(phase, memory) if round(size / 2**20))
     yield _row(f"peak, with {SPARE:.0%} to spare and what else lies there", device.needed(memory))
     yield f"    {'fits' if device.fits(memory) else 'DOES NOT FIT'} in {_gib(device.bytes)}"
 
@@ -164,24 +144,19 @@ def _a_step(phase: PhaseParams) -> str:
 
 
 def _disk_and_time_lines(
-    workspace: Workspace,
-    params: Params,
-    phases: tuple[PhaseName, ...],
-    network: Network,
-    rate: tuple[float, str] | None,
+    subject: Subject, phases: tuple[PhaseName, ...], rate: tuple[float, str] | None
 ) -> Iterator[str]:
-    budget = Budget(workspace, params, Cache(workspace), network.shapes)
+    budget = Budget(subject.workspace, subject.params, Cache(subject.workspace), subject.network.shapes)
     for name in phases:
         yield f"{name}: {_disk(budget, name)}"
-        yield f"{name}: {_time(workspace, params, name, network, rate)}"
+        yield f"{name}: {_time(subject, name, rate)}"
 
 
-def _rate(workspace: Workspace, params: Params, device: Device, stated: float | None) -> tuple[float, str] | None:
-    """Tokens a second, and how they are known. Of a GPU that is not here, what a processor did tells nothing."""
-    if stated is not None:
-        return stated, "stated"
-    is_here = not device.on_gpu or torch.cuda.is_available()
-    measured = measured_rate(workspace, params) if is_here else None
+def _rate(subject: Subject, request: Request) -> tuple[float, str] | None:
+    """Tokens a second, and how they are known. Of a GPU that need not be here, what was done here tells nothing."""
+    if request.tokens_per_second is not None:
+        return request.tokens_per_second, "stated"
+    measured = measured_rate(subject.workspace, subject.params) if request.vram is None else None
     return measured and (measured[0], f"measured in {measured[1]} here")
 
 
@@ -195,24 +170,23 @@ def _disk(budget: Budget, name: PhaseName) -> str:
     return f"disk at the peak {', '.join(sums)}"
 
 
-def _time(
-    workspace: Workspace, params: Params, name: PhaseName, network: Network, rate: tuple[float, str] | None
-) -> str:
-    duration, epochs = duration_of(workspace, params, name, network), params.phase(name).epochs
+def _time(subject: Subject, name: PhaseName, rate: tuple[float, str] | None) -> str:
+    duration, count = duration_of(subject, name), subject.params.phase(name).epochs
+    epochs = f"{count} epoch{'s' if count > 1 else ''}"
     if duration.steps is None:
-        return f"{epochs} epochs; how many steps is known when there are recordings in data/"
-    steps = f"{'' if duration.is_exact else 'about '}{duration.steps:,} steps in {epochs} epochs"
-    if rate is None:
-        return f"{steps}; hours are known by a rate: --tokens-per-second, or one measured here"
-    hours = duration.hours(rate[0])
-    if hours is None:
+        return f"{epochs}; how many steps is known when there are recordings in data/"
+    steps = f"{'' if duration.is_exact else 'about '}{duration.steps:,} steps in {epochs}"
+    if duration.tokens is None:
         return f"{steps}; hours are known when prepare has run"
+    if rate is None:
+        return f"{steps}; hours are known by a rate: --tokens-per-second, or, without --vram, one measured here"
+    hours = duration.tokens / rate[0] / 3600
     return f"{steps}, {hours:.1f} h at {rate[0]:,.0f} tokens/s ({rate[1]}), evaluations and saves aside"
 
 
 def table_lines(choices: Choices) -> Iterator[str]:
     """What every way needs, by the size of a batch."""
-    columns = sizes(choices.phase)
+    columns = choices.sizes
     limit = _gib(choices.device.bytes)
     yield f"GiB needed by batch size; in brackets what does not fit in {limit}, blank what would need still more"
     yield f"    {'method':<8}{'precision':<11}{'checkpointing':<15}{'optim':<10}" + "".join(f"{n:>8}" for n in columns)
@@ -229,16 +203,22 @@ def _cell(device: Device, memory: Memory | None) -> str:
     return f"{needed:>8}" if device.fits(memory) else f"{f'({needed})':>8}"
 
 
+def _nothing_fits_lines(choices: Choices) -> Iterator[str]:
+    processes = choices.processes
+    batches = f" in batches of {processes} clips or more, one for each process (launch)" if processes > 1 else ""
+    fewer = ", and fewer processes can have smaller batches" if processes > 1 else ""
+    yield f"nothing fits in {_gib(choices.device.bytes)}{batches}: shorter clips (prepare.max_seconds) need less{fewer}"
+
+
 def recommended_lines(offer: Offer | None, choices: Choices, phases: tuple[PhaseName, ...]) -> Iterator[str]:
     """What is offered, as lines of params.yaml."""
     if offer is None:
-        fits = "what fits is not accepted beside launch and the other phase" if choices.recommended else "nothing fits"
-        yield f"{fits} in {_gib(choices.device.bytes)}: shorter clips (prepare.max_seconds) need less"
+        yield from _nothing_fits_lines(choices)
         return
     way, size = offer.way, offer.size
     yield f"recommended: {_in_words(way)}, batches of {size}; a step has {clips_a_step(choices.phase)} clips as before"
     yield f"in params.yaml, in {' and '.join(f'train_{name}' for name in phases)}:"
-    yield from (f"  {line}" for line in lines_to_paste(way, choices.phase, size))
+    yield from (f"  {line}" for line in lines_to_paste(way, choices.phase, size, choices.traces.other))
     for name in offer.beside:
         yield f"and in train_{name}, as phase 2 can only go on with the same (phase 1 is then trained anew):"
         yield from (f"  {line}" for line in lines_of(offer.params.phase(name), METHOD))

@@ -10,9 +10,10 @@ from xtts_finetune.checkpoints.parking import record_of
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PHASES, SPLITS, PhaseName, Workspace
 from xtts_finetune.core.params import Params
+from xtts_finetune.core.prepared_base import prepared_base
 from xtts_finetune.data.clips import read_metadata
 from xtts_finetune.data.features import FeatureReader
-from xtts_finetune.planning.network import Network
+from xtts_finetune.planning.subject import Subject
 from xtts_finetune.tracking.curve import read_rows
 from xtts_finetune.training.inputs import Inputs
 from xtts_finetune.training.packing import MEL_STOPS, TEXT_STOPS
@@ -37,25 +38,21 @@ class Duration:
     tokens: int | None
     is_exact: bool
 
-    def hours(self, tokens_per_second: float) -> float | None:
-        """Of its steps; evaluations and saves come on top."""
-        return None if self.tokens is None else self.tokens / tokens_per_second / 3600
 
-
-def duration_of(workspace: Workspace, params: Params, name: PhaseName, network: Network) -> Duration:
+def duration_of(subject: Subject, name: PhaseName) -> Duration:
     """By the prepared clips, else by the lines of metadata.csv.
 
     Raises:
         UserError: what `prepare` left is damaged.
     """
-    phase = params.phase(name)
-    if not (workspace.prepared / "train.jsonl").exists():
+    workspace, params, phase = subject.workspace, subject.params, subject.params.phase(name)
+    if not subject.clips.are_prepared:
         clips = _clips_to_come(workspace, params)
         batches = None if clips is None else -(-clips // phase.batch_size)
         return Duration(None if batches is None else -(-batches // phase.accumulate) * phase.epochs, None, False)
     train, evaluated = (FeatureReader(workspace.prepared, split) for split in SPLITS)
     with torch.device("meta"):  # a plan asks for no more than the clips
-        inputs = Inputs(name, phase, params.seed, network.build(), torch.empty(0), train, evaluated, 0)
+        inputs = Inputs(name, phase, params.seed, subject.network.build(), torch.empty(0), train, evaluated, 0)
     tokens = int(train.n_codes.sum() + train.n_tokens.sum()) + (MEL_STOPS + TEXT_STOPS) * len(train)
     return Duration(Plan(inputs).steps, tokens * phase.epochs, True)
 
@@ -70,7 +67,12 @@ def _clips_to_come(workspace: Workspace, params: Params) -> int | None:
 
 
 def measured_rate(workspace: Workspace, params: Params) -> tuple[float, PhaseName] | None:
-    """Tokens a second of the newest steps that were taken here from the same weights, and the phase they were of."""
+    """Tokens a second of the newest steps that were taken here from the same weights, and the phase they were of.
+
+    None before `prepare` has opened the base of the parameters: what lies here is another's.
+    """
+    if prepared_base(workspace, params.base) is None:
+        return None
     for name in reversed(PHASES):
         wanted, record = identity_of(workspace, params, name), record_of(workspace.work(name))
         if wanted is None or record is None or wanted.trajectory[WEIGHTS] != record.identity.trajectory.get(WEIGHTS):

@@ -1,15 +1,17 @@
 """The largest batch that a training can meet: what its memory has to hold."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from xtts_finetune.core.constants import SAMPLE_RATE
-from xtts_finetune.core.layout import SplitName, Workspace
-from xtts_finetune.core.params import PrepareParams
+from xtts_finetune.core.layout import SPLITS, SplitName, Workspace
+from xtts_finetune.core.params import Params, PrepareParams
 from xtts_finetune.data.batches import CONDITIONING_MAX, Batch
 from xtts_finetune.data.features import FeatureReader, code_count
+from xtts_finetune.dvcio.prepared import outdated
 from xtts_finetune.model.forward import LATENTS
 
 Counts = npt.NDArray[np.int64]
@@ -76,15 +78,32 @@ class Clips:
         )
 
 
-def longest_clips(workspace: Workspace, prepare: PrepareParams, split: SplitName) -> Clips:
-    """Of the prepared clips, where there are any; else what the parameters allow.
+@dataclass(frozen=True, eq=False)
+class Longest:
+    """The longest clips of either split.
 
-    Raises:
-        UserError: what `prepare` left is damaged.
+    Attributes:
+        outdated: why they are not those in prepared/, though clips lie there; as `outdated` has it.
+        are_prepared: whether they are.
     """
-    if (workspace.prepared / f"{split}.jsonl").exists():
-        return Clips.prepared(FeatureReader(workspace.prepared, split), split)
-    return Clips.allowed(prepare)
+
+    train: Clips
+    eval: Clips
+    outdated: str | None
+    are_prepared: bool
+
+    @classmethod
+    def of(cls, workspace: Workspace, params: Params) -> Self:
+        """Those that lie in prepared/, where they are of these parameters; else what the parameters allow.
+
+        Raises:
+            UserError: what `prepare` left is damaged, or DVC's files are.
+        """
+        why, allowed = outdated(workspace, params), Clips.allowed(params.prepare)
+        if why or not (workspace.prepared / "train.jsonl").exists():
+            return cls(allowed, allowed, why, False)
+        train, evaluated = (Clips.prepared(FeatureReader(workspace.prepared, split), split) for split in SPLITS)
+        return cls(train, evaluated, None, True)
 
 
 def longest_batch(clips: Clips, size: int, most_tokens: int | None) -> Batch:
@@ -95,5 +114,6 @@ def longest_batch(clips: Clips, size: int, most_tokens: int | None) -> Batch:
     """
     if most_tokens is None:
         return clips.first(size).batch()
-    choices = [clips.first(1), *(clips.first(count, most_tokens // count) for count in range(2, size + 1))]
+    most = min(size, len(clips.counts), most_tokens // 2)  # each has a token of either kind at least
+    choices = [clips.first(1), *(clips.first(count, most_tokens // count) for count in range(2, most + 1))]
     return max(choices, key=lambda choice: choice.rows).batch()

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -11,14 +10,15 @@ from tokenizers.models import WordLevel
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import BASE_INFO, CONFIG, VOCABULARY, Workspace
+from xtts_finetune.core.layout import CONFIG, VOCABULARY, Workspace
+from xtts_finetune.core.prepared_base import PREPARE_AGAIN, prepared_base
 from xtts_finetune.model import mini, xtts
 from xtts_finetune.model.base import Base
-from xtts_finetune.model.published import FETCH, base_folder
+from xtts_finetune.model.parts import COPY, TITLE, find_parts
+from xtts_finetune.model.published import base_folder, is_pinned
 from xtts_finetune.model.xtts import GPT, VoiceBpeTokenizer
 
 PUBLISHED_TOKENS = 6681  # of XTTS v2's vocab.json
-GRIFFIN_LIM = "griffin_lim"  # the vocoder of mini, in base.json
 
 
 @dataclass(frozen=True)
@@ -36,44 +36,38 @@ class Network:
 
 
 def network_of(workspace: Workspace, base: str) -> Network:
-    """As `prepare` left it, else as its files say, else as it was published; of mini, as `prepare` will build it.
+    """As `prepare` left it, else as its files say; of mini as `prepare` will build it, of XTTS v2 as it was published.
+
+    Of a base whose folder is not there, XTTS v2's.
 
     Raises:
-        UserError: its files are there, and are not of an XTTS model.
+        UserError: its files are there, and are not all, or not of an XTTS model; or what `prepare` left is damaged.
     """
-    prepared = _prepared(workspace, base)
-    if prepared:
-        return Network(lambda: xtts.build_gpt(prepared.args, prepared.tokenizer()), "as prepared")
+    if prepared_base(workspace, base) is not None:
+        opened = Base.prepared(workspace).folder
+        return Network(_from_files(opened / CONFIG, opened / VOCABULARY, PREPARE_AGAIN), "as prepared")
     if base == "mini":
         args = xtts.default_args(**mini.GPT_SHAPE)
         return Network(lambda: xtts.build_gpt(args, _vocabulary(mini.TEXT_TOKENS)), "as prepare will build it")
     folder = base_folder(workspace, base)
-    files = folder / CONFIG, folder / VOCABULARY
-    if all(file.is_file() for file in files):
-        return Network(_from_files(*files), f"of {folder}")
-    args = xtts.default_args()
-    source = f"of the published XTTS v2: {folder} has no {CONFIG} and {VOCABULARY}"
-    return Network(lambda: xtts.build_gpt(args, _vocabulary(PUBLISHED_TOKENS)), source)
+    if is_pinned(base) or not folder.is_dir():
+        args = xtts.default_args()
+        source = "as published" if is_pinned(base) else f"as XTTS v2 was published, as there is no folder {folder}"
+        return Network(lambda: xtts.build_gpt(args, _vocabulary(PUBLISHED_TOKENS)), source)
+    parts = find_parts(folder, False, workspace)
+    return Network(_from_files(parts.config, parts.vocabulary, COPY), f"by the files in {folder}")
 
 
-def _prepared(workspace: Workspace, base: str) -> Base | None:
-    """The base in prepared/, if it is this one."""
-    opened = Base.prepared(workspace)
-    if not (opened.folder / BASE_INFO).is_file():
-        return None
-    is_mini = opened.info.get("vocoder") == GRIFFIN_LIM
-    return opened if is_mini == (base == "mini") else None
-
-
-def _from_files(config: Path, vocabulary: Path) -> Callable[[], GPT]:
+def _from_files(config: Path | None, vocabulary: Path, remedy: str) -> Callable[[], GPT]:
+    """By a base's config.json (None: XTTS v2's) and vocab.json."""
     try:
-        args: dict[str, Any] = read_json(config)["model_args"]
+        args = xtts.default_args() | ({} if config is None else read_json(config)["model_args"])
         tokenizer = xtts.build_tokenizer(vocabulary)
         with torch.device("meta"):
             xtts.build_gpt(args, tokenizer)
     except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
-        what = f"its {config.name} and {vocabulary.name} are not of an XTTS model: {error!r}"
-        raise UserError("the base cannot be used", [Problem(str(config.parent), what[:300], FETCH)]) from None
+        what = f"its {CONFIG} and {VOCABULARY} are not of an XTTS model: {error!r}"
+        raise UserError(TITLE, [Problem(str(vocabulary.parent), what[:300], remedy)]) from None
     return lambda: xtts.build_gpt(args, tokenizer)
 
 

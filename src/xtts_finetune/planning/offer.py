@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from xtts_finetune.core.layout import PHASES, PhaseName
 from xtts_finetune.core.params import Params
-from xtts_finetune.planning.choices import METHOD, Choices, Way
+from xtts_finetune.planning.choices import Choices, Traces
+from xtts_finetune.planning.ways import METHOD, Way
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,22 @@ def offered(params: Params, choices: Choices, phases: tuple[PhaseName, ...]) -> 
     others = tuple(name for name in PHASES if name not in phases)
     for beside in ((), others):
         for way, size in choices.fitting:
-            pasted = _pasted(params, way, size, phases, beside)
+            pasted = _pasted(params, choices.traces, (way, size), phases, beside)
             if pasted is not None:
                 return Offer(way, size, beside, pasted)
     return None
 
 
 def _pasted(
-    params: Params, way: Way, size: int, phases: tuple[PhaseName, ...], beside: tuple[PhaseName, ...]
+    params: Params,
+    traces: Traces,
+    offer: tuple[Way, int],
+    phases: tuple[PhaseName, ...],
+    beside: tuple[PhaseName, ...],
 ) -> Params | None:
     """What params.yaml then says; None: it is refused."""
-    changed = {name: way.applied(params.phase(name), size).model_dump() for name in phases}
+    way, size = offer
+    changed = {name: way.applied(params.phase(name), size, traces.other).model_dump() for name in phases}
     for name in beside:
         same = {key: changed[phases[0]][key] for key in METHOD}
         changed[name] = params.phase(name).model_dump() | same
