@@ -156,7 +156,7 @@ def test_in_fp16_it_is_half_as_large_and_speaks_as_its_page_says(
     monkeypatch.setattr(GPT, "init_gpt_for_inference", lambda gpt, **options: (begin(gpt, **options), hush(gpt)))
     here: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), here)
-    sound, rate = soundfile.read("spoken.wav")
+    sound, rate = soundfile.read("../spoken.wav")
     assert rate == 24_000
     assert np.isfinite(sound).all() and np.abs(sound).max() > 0.01
     weights, halved = load_file(trained.model("phase1") / WEIGHTS), here["model"].gpt.state_dict()

@@ -78,6 +78,15 @@ def test_the_version_says_whose_weights_it_is(copied: Checkout) -> None:
     assert as_typed("registered not yet: it waits for MLflow (xtts-finetune sync)") in status(copied)
 
 
+def test_a_base_that_is_not_there_is_said_to_be_so(fresh: Checkout) -> None:
+    """As a newcomer writes it: seen from the project's root."""
+    fresh.change_params(lambda params: params.update(base="voices/anna"))
+    said = fresh.run("xtts-finetune", "status").stdout
+    assert f"base = voices/anna: there is no folder {fresh.root / 'base/voices/anna'}" in said
+    assert "a folder beside it is ../FOLDER" in said
+    assert "dvc repro" not in said.partition("next:")[2]
+
+
 def test_a_parked_run_is_listed_with_its_bytes(copied: Checkout) -> None:
     folder = copied.root / "work" / "phase1.0123456789abcdef"
     shutil.copytree(copied.root / "checkpoints" / "phase1", folder)

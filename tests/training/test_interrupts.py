@@ -25,7 +25,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.usefixtures("interruptible")
-def test_the_first_is_a_request(number: signal.Signals) -> None:
+def test_the_first_is_a_request(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
     with stop_on_signals() as stop:
         assert not stop
@@ -33,6 +33,10 @@ def test_the_first_is_a_request(number: signal.Signals) -> None:
         assert stop
         assert stop.signal is number
     assert signal.getsignal(number) is before
+    assert (
+        capfd.readouterr().err
+        == "\nasked to stop: this step is finished and saved first; asked again, it ends at once\n"
+    )
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -38,7 +38,7 @@ spoken = model.inference(
     top_p={settings.top_p},
     repetition_penalty={settings.repetition_penalty},
 )
-soundfile.write("spoken.wav", spoken["wav"], 24_000)
+soundfile.write("../spoken.wav", spoken["wav"], 24_000)
 ```
 
 {heard} With `config.json`'s own settings:
@@ -47,7 +47,7 @@ soundfile.write("spoken.wav", spoken["wav"], 24_000)
 from TTS.api import TTS
 
 speech = TTS(model_path=".", config_path="config.json")
-speech.tts_to_file({text!r}, speaker={speaker!r}, language={language!r}, file_path="spoken.wav")
+speech.tts_to_file({text!r}, speaker={speaker!r}, language={language!r}, file_path="../spoken.wav")
 ```
 
 Or, as a command:

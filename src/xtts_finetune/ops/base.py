@@ -99,7 +99,8 @@ def _registered(workspace: Workspace, params: Params, what: str) -> Iterator[str
     if version is None:
         known = "".join(f"\n        {shown(each)}" for each in registry.versions)
         reason = f"there is no such version; there is:{known}" if known else "no version of it is registered"
-        remedy = "choose one of them" if known else "see params.yaml: registry.model_name, tracking.uri"
+        remedy = "dvc repro: its last stage, evaluate, registers the best; see params.yaml: registry, tracking.uri"
+        remedy = "choose one of them" if known else remedy
         raise UserError(_TITLE, [Problem(f"{registry.store.uri}: {what}", reason, remedy)])
     name = f"{version.name}-{version.version}"
     folder = contained(workspace.base, name, what)

@@ -205,6 +205,10 @@ def _next_lines(workspace: Workspace, params: Params | None, are_mistakes: bool)
     if are_mistakes:
         yield f"next: mend {workspace.params.name}"
         return
+    if params and params.base != "mini" and not (folder := workspace.base / params.base).is_dir():
+        yield f"next: params.yaml: base = {params.base}: there is no folder {folder.resolve()}"
+        yield "  it starts in base/, so that a folder beside it is ../FOLDER; XTTS v2 itself: xtts-finetune base fetch"
+        return
     live = trained_now(workspace)
     if live:
         yield f"next: {' and '.join(sorted(live))} is being trained: wait for it"

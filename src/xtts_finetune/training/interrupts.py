@@ -1,13 +1,16 @@
 """SIGTERM, Ctrl-C and a dropped ssh connection as a request: the loop finishes its step, saves and ends."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from xtts_finetune.core.errors import Stopped
+
+_HEARD = b"\nasked to stop: this step is finished and saved first; asked again, it ends at once\n"
 
 
 class MadeWay(Stopped):
@@ -76,6 +79,8 @@ def stop_on_signals(is_patient: bool = False, newcomer: Newcomer = NOBODY) -> It
         request.signal = signal.Signals(number)
         if not is_patient:
             signal.signal(number, signal.SIG_IGN if is_hangup(number) else previous[signal.Signals(number)])
+            with suppress(OSError):  # nobody may be there to read it
+                os.write(2, _HEARD)  # print may be in the middle of another line
 
     for number in previous:
         signal.signal(number, on_signal)
