@@ -63,23 +63,18 @@ class Characters:
     """Character error rate, by a recogniser of the user's own."""
 
     def __init__(self, folder: Path, language: Language) -> None:
-        """Load it, on the CPU; nothing is fetched.
+        """Load it, on the CPU.
 
         Raises:
             UserError: it is not a folder with a recogniser.
         """
-        from transformers import pipeline
-
-        self._joined = language in UNSPACED
         try:
-            if not folder.is_dir():
-                raise OSError("there is no such folder")
-            local = {"local_files_only": True}
-            self._hear = pipeline("automatic-speech-recognition", str(folder), device="cpu", model_kwargs=local)
+            self._hear = _load(folder)
         except (OSError, ValueError, KeyError, ImportError) as error:
             what = str(error).strip().partition("\n")[0]
             remedy = "give a folder that save_pretrained of a Whisper or wav2vec 2.0 model and its processor wrote"
             raise UserError("the recogniser cannot be loaded", [Problem(str(folder), what, remedy)]) from None
+        self._joined = language in UNSPACED
         self._is_whisper = self._hear.model.config.model_type == "whisper"
         knows_several = self._is_whisper and getattr(self._hear.model.generation_config, "lang_to_id", None)
         spoken = {"language": language.partition("-")[0], "task": "transcribe"}
@@ -93,6 +88,20 @@ class Characters:
         if self._joined:
             expected, written = expected.replace(" ", ""), written.replace(" ", "")
         return error_rate(expected, written)
+
+
+def _load(folder: Path) -> Any:
+    """A speech recognition pipeline; part by part, for only so is it sure that nothing is looked for elsewhere."""
+    from transformers import AutoConfig, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
+
+    if not folder.is_dir():
+        raise OSError("there is no such folder")
+    here = {"local_files_only": True, "trust_remote_code": False}
+    writes = AutoConfig.from_pretrained(folder, **here).is_encoder_decoder
+    model = (AutoModelForSpeechSeq2Seq if writes else AutoModelForCTC).from_pretrained(folder, **here).eval()
+    parts = AutoProcessor.from_pretrained(folder, **here)
+    how = {"tokenizer": parts.tokenizer, "feature_extractor": parts.feature_extractor, "device": "cpu"}
+    return pipeline("automatic-speech-recognition", model, **how)
 
 
 def plain(text: str) -> str:
