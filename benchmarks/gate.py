@@ -5,7 +5,7 @@
     python benchmarks/gate.py --workspace WORKSPACE         # mini's own speech, where `make repro` ran
 
 Prints a table: of the trials, the percentage in which the candidate was refused; then a line of JSON. A trial draws
---sentences of --pool anew. The candidate's are damaged, the other model's are:
+--sentences of --pool anew, with replacement. The candidate's are damaged, the other model's are:
 
 same: the same sentences. Of recordings, touched lightly: another level, a later start, half a percent of the rate. Of
 a workspace's model, spoken with another seed.
@@ -65,12 +65,10 @@ def spoken(workspace: Path, texts: Sequence[str], seed: int) -> list[Recording]:
     return [Recording(sound, rate, text) for (sound, rate), text in zip(said, texts, strict=True)]
 
 
-def renditions(
-    arguments: argparse.Namespace, pool: list[Recording], draw: np.random.Generator
-) -> list[list[Recording]]:
+def renditions(workspace: Path | None, pool: list[Recording], draw: np.random.Generator) -> list[list[Recording]]:
     """The pool's sentences several times, as equal models would say them; the first are to be damaged."""
-    if arguments.workspace:
-        return [spoken(arguments.workspace, [each.text for each in pool], seed) for seed in range(RENDITIONS)]
+    if workspace:
+        return [spoken(workspace, [each.text for each in pool], seed) for seed in range(RENDITIONS)]
     return [pool, *([touched(each, draw) for each in pool] for _ in range(RENDITIONS - 1))]
 
 
@@ -87,8 +85,8 @@ class Trials:
         for _ in range(self.trials):
             first, second = self.draw.permutation(len(self.equals))[:2] if candidate is None else (0, self.any_other())
             ours = self.equals[first] if candidate is None else candidate
-            drawn = self.draw.permutation(self.pool)
-            chosen, elsewhere = drawn[: self.sentences], drawn[self.sentences : 2 * self.sentences]
+            chosen = self.draw.integers(0, self.pool, self.sentences)
+            elsewhere = (chosen + self.draw.integers(1, self.pool, self.sentences)) % self.pool
             picked = [ours[at] for at in chosen]
             same += self.is_refused(picked, [self.equals[second][at] for at in chosen])
             others += self.is_refused(picked, [self.equals[second][at] for at in elsewhere])
@@ -122,11 +120,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SAMPLES, help="recordings of a speaker, as LJSpeech's (samples/)")
     parser.add_argument("--other", type=Path, help="of another speaker; without it, pitch and formants are shifted")
     parser.add_argument("--workspace", type=Path, help="of a run: its models/phase2 speaks DATA's sentences")
-    parser.add_argument("--pool", type=int, default=40, help="sentences that trials draw from (40)")
-    parser.add_argument("--sentences", type=int, default=20, help="of a trial (20); two trials' must fit into the pool")
+    parser.add_argument("--pool", type=int, default=24, help="sentences that trials draw from (24)")
+    parser.add_argument("--sentences", type=int, default=20, help="of a trial, drawn with replacement (20)")
     parser.add_argument("--trials", type=int, default=100, help="for each damage and strength (100)")
+    parser.add_argument("--only", default="", help="damages of which the name begins so, e.g. noise; else all")
     arguments = parser.parse_args()
-    assert arguments.pool >= 2 * arguments.sentences, "the pool must hold twice as many sentences as a trial"
     draw = np.random.default_rng(0)
     given = recordings(arguments.data, arguments.pool + VOICE)
     order = draw.permutation(len(given))
@@ -141,7 +139,7 @@ def main() -> None:
     seconds = (time.perf_counter() - started - loading) / (len(said) * arguments.pool) * 20
     trials = Trials(equals, arguments, draw)
     shares: Shares = {}
-    for damage in damages(said[0], others):
+    for damage in (each for each in damages(said[0], others) if each.name.startswith(arguments.only)):
         for strength in damage.strengths:
             row = (damage.name, f"{strength:g} {damage.unit}")
             candidate = measured(measurer, damaged(damage, strength, said[0], draw), " ".join(row))

@@ -128,18 +128,22 @@ def test_what_was_not_measured_does_not_pass(side: str) -> None:
     compared = compare(candidate, other)
     found = verdict(compared, "error")
     assert (found.outcome, found.pairs, found.change) == ("not measured", 0, None)
-    assert found.reason == "0 of 20 sentences: no recogniser for de"
+    assert found.reason == f"{40 if side == 'both' else 20} times not: no recogniser for de"
     assert not compared.passes
     assert worse(compared) == set()
 
 
-@pytest.mark.parametrize(("lacking", "outcome"), [(4, "passes"), (5, "not measured")])
-def test_a_few_sentences_may_lack_a_measure(lacking: int, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"), [(5, 0, "passes"), (6, 0, "worse"), (8, 8, "passes"), (13, 5, "not measured")]
+)
+def test_a_candidate_that_can_be_measured_less_often_is_worse(ours: int, theirs: int, outcome: str) -> None:
     draw = np.random.default_rng(9)
     candidate, other = spoken(draw), spoken(draw)
-    candidate[:lacking] = [without("pitch", "no voice", each) for each in candidate[:lacking]]
+    candidate[:ours] = [without("pitch", "no voice", each) for each in candidate[:ours]]
+    other[:theirs] = [without("pitch", "no voice", each) for each in other[:theirs]]
     found = verdict(compare(candidate, other), "pitch")
-    assert (found.outcome, found.pairs) == (outcome, 20 - lacking)
+    assert (found.outcome, found.pairs) == (outcome, 20 - max(ours, theirs))
+    assert found.reason == {"passes": "", "worse": f"{ours} times not: no voice"}.get(outcome, "18 times not: no voice")
 
 
 def test_few_sentences_prove_nothing() -> None:

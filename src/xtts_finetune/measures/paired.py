@@ -18,8 +18,7 @@ RESAMPLES = 10_000
 SEED = 0
 ALPHA = 0.05 / len(RULES)  # chance that a rule refuses an equal model: together at most 0.05 (Bonferroni)
 LEAST_PAIRS = 8  # an interval from fewer says little
-LEAST_SHARE = 0.8  # of the sentences, that must have been measured in both models
-ALARM_CHANCE = 0.05  # that an equal model alarms so often
+RARE = 0.05  # chance that an equal model alarms in so many sentences
 
 Outcome = Literal["passes", "worse", "not measured"]
 Differences = npt.NDArray[np.float64]
@@ -27,7 +26,7 @@ Differences = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A rule applied. The numbers are None where it was not measured."""
+    """A rule applied. The numbers are None where `reason` says why."""
 
     rule: Rule
     outcome: Outcome
@@ -37,7 +36,7 @@ class Verdict:
     change: float | None = None  # the mean change by `rule.kind`
     low: float | None = None  # bounds of the change over sentences, by bootstrap
     high: float | None = None
-    reason: str = ""  # that it was not measured
+    reason: str = ""  # why it was not measured, or not as often as in the other
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,10 @@ def compare(candidate: Sequence[Measures], other: Sequence[Measures]) -> Compari
 def _apply(rule: Rule, candidate: Sequence[Measures], other: Sequence[Measures]) -> Verdict:
     ours, theirs = ([getattr(each, rule.measure) for each in measures] for measures in (candidate, other))
     both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    if len(both) < max(LEAST_PAIRS, LEAST_SHARE * len(candidate)):
-        why = Counter(each.reasons[rule.measure] for each in (*candidate, *other) if rule.measure in each.reasons)
-        reason = why.most_common(1)[0][0] if why else "too few sentences"
-        return Verdict(rule, "not measured", len(both), reason=f"{len(both)} of {len(candidate)} sentences: {reason}")
+    if len(both) < LEAST_PAIRS:
+        return Verdict(rule, "not measured", len(both), reason=_lacking(rule, (*candidate, *other)))
+    if _chance(ours.count(None), theirs.count(None), len(ours)) < ALPHA:
+        return Verdict(rule, "worse", len(both), reason=_lacking(rule, candidate))
     a, b = np.array(both).T
     changes = np.log(a / b) if rule.kind == "ratio" else a - b
     low, high = interval(changes, ALPHA if rule.worse == "both" else 2 * ALPHA)
@@ -114,16 +113,26 @@ def interval(changes: Differences, alpha: float) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _alarms(candidate: Sequence[Measures], other: Sequence[Measures]) -> AlarmVerdict:
-    """Alarms are rare and not measured by their size: whether an equal model would have as many, given the other's.
+def _lacking(rule: Rule, measures: Sequence[Measures]) -> str:
+    """In how many sentences it was not measured, and why mostly."""
+    why = Counter(each.reasons[rule.measure] for each in measures if rule.measure in each.reasons)
+    return f"{why.total()} times not: {why.most_common(1)[0][0]}" if why else "too few sentences"
 
-    The chance is of the beta-binomial distribution that predicts one count from the other's (Jeffreys' prior).
-    """
-    count = len(candidate)
+
+def _alarms(candidate: Sequence[Measures], other: Sequence[Measures]) -> AlarmVerdict:
+    """Alarms are rare and not measured by their size: whether an equal model would have as many."""
     ours, theirs = (sum(bool(each.alarms) for each in measures) for measures in (candidate, other))
-    chance = float(stats.betabinom.sf(ours - 1, count, theirs + 0.5, count - theirs + 0.5))
-    outcome: Outcome = "worse" if chance < ALARM_CHANCE else "passes"
+    chance = _chance(ours, theirs, len(candidate))
+    outcome: Outcome = "worse" if chance < RARE else "passes"
     return AlarmVerdict(outcome, _by_kind(candidate), _by_kind(other), ours, theirs, chance)
+
+
+def _chance(ours: int, theirs: int, sentences: int) -> float:
+    """That something happens in so many sentences of an equal model, or in more, given in how many of the other's.
+
+    Of the beta-binomial distribution that predicts one count from the other (Jeffreys' prior).
+    """
+    return float(stats.betabinom.sf(ours - 1, sentences, theirs + 0.5, sentences - theirs + 0.5))
 
 
 def _by_kind(measures: Sequence[Measures]) -> dict[Alarm, int]:
