@@ -1,10 +1,17 @@
 """Recordings measured: damage moves the numbers its way, level and other work do not, and nothing else is asked for."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from making.project import PROJECT
 from making.recordings import noise
 
 from xtts_finetune.core.errors import UserError
@@ -147,6 +154,29 @@ DAMAGES: dict[str, Callable[[Samples], Samples]] = {
     "backwards": lambda sound: sound[::-1].copy(),
     "twice": lambda sound: np.concatenate([sound, sound]),
 }
+
+
+ELSEWHERE = """
+import json, sys, numpy
+from dataclasses import asdict
+from xtts_finetune.measures.measured import Measurer, Recording
+clips = [Recording(samples, 22_050, text) for text, samples in numpy.load(sys.argv[1]).items()]
+print(json.dumps(asdict(Measurer(clips[1:], "en").measure(clips[0].samples, 22_050, clips[0].text))))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="to take the network away needs root on Linux")
+def test_without_a_network_or_a_home_another_process_finds_the_same(
+    clips: list[Recording], clean: list[Measures], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "clips.npz", **{clip.text: clip.samples for clip in (clips[0], *clips[4:])})
+    bare = {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT / "src")}
+    bare["PATH"] = os.environ["PATH"]
+    command = ["unshare", "--net", sys.executable, "-c", ELSEWHERE, str(tmp_path / "clips.npz")]
+    run = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert json.loads(run.stdout) == json.loads(json.dumps(asdict(clean[0])))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ THREADS = 2
 
 @contextmanager
 def few_threads() -> Iterator[None]:
-    """Torch and BLAS use THREADS meanwhile, and afterwards as many as before: silero-vad's import sets torch to one."""
+    """Torch and BLAS use THREADS meanwhile, and afterwards as many as before."""
     import torch
 
     before = torch.get_num_threads()

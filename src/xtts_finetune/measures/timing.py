@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from xtts_finetune.measures.sound import RATE, Sound
+from xtts_finetune.measures.threads import few_threads
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class SpeechFinder:
     """Speech and pauses (Silero VAD 6, its ONNX form)."""
 
     def __init__(self) -> None:
-        from silero_vad import load_silero_vad
+        with few_threads():  # its import sets torch to one
+            from silero_vad import load_silero_vad
 
         self._model = load_silero_vad(onnx=True)
 
