@@ -106,6 +106,37 @@ def test_a_recogniser_of_the_users_own(tmp_path: Path) -> None:
     assert hear(SOUND, "aabb") == 0.75
 
 
+@pytest.mark.parametrize("fault", ["cut weights", "weights that run code", "no processor", "another shape"])
+def test_a_damaged_recogniser_is_refused(tmp_path: Path, fault: str) -> None:
+    folder = hears_only("a", tmp_path / "ctc")
+    weights, ran = folder / "model.safetensors", tmp_path / "ran"
+    if fault == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:5_000])
+    elif fault == "weights that run code":
+        weights.unlink()
+        torch.save({"lm_head.weight": Touches(ran)}, folder / "pytorch_model.bin")
+    elif fault == "another shape":
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 32}), encoding="utf-8")
+    else:
+        for file in folder.glob("*token*"):
+            file.unlink()
+        (folder / "vocab.json").unlink()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        recogniser_for("de", folder)
+    assert not ran.exists()
+
+
+class Touches:
+    """Pickled, makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.path,)  # type: ignore[return-value]
+
+
 def test_words_that_are_not_spaced_are_compared_without_spaces(tmp_path: Path) -> None:
     assert Characters(hears_only("a", tmp_path / "ctc"), "ja")(SOUND, "a。a") == 0.5
 

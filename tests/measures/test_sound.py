@@ -6,7 +6,7 @@ import pytest
 from xtts_finetune.measures.sound import RATE, TARGET_DBFS, Unmeasurable, levelled
 
 
-@pytest.mark.parametrize("gain", [0.01, 1.0, 8.0])
+@pytest.mark.parametrize("gain", [0.01, 1.0, 8.0, 1e38])
 def test_the_level_of_speech_is_one(tone: np.ndarray, gain: float) -> None:
     pause = np.zeros(RATE, dtype=np.float32)
     sound = levelled(np.concatenate([tone, pause]) * np.float32(gain), RATE)

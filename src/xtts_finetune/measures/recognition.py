@@ -8,7 +8,10 @@ import re
 import unicodedata
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
+
+from safetensors import SafetensorError
 
 from xtts_finetune.core.constants import Language
 from xtts_finetune.core.errors import Problem, UserError
@@ -16,6 +19,11 @@ from xtts_finetune.measures.sound import RATE, Sound, Unmeasurable
 
 LONG = 30 * RATE  # samples that Whisper hears at once
 UNSPACED = ("zh-cn", "ja")  # languages written without spaces between words
+# what transformers raises of a folder whose files are missing, cut, or another model's
+BROKEN = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError),
+    *(SafetensorError, UnpicklingError),
+)
 
 
 class Recogniser(Protocol):
@@ -70,8 +78,8 @@ class Characters:
         """
         try:
             self._hear = _load(folder)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            what = str(error).strip().partition("\n")[0]
+        except BROKEN as error:
+            what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             remedy = "give a folder that save_pretrained of a Whisper or wav2vec 2.0 model and its processor wrote"
             raise UserError("the recogniser cannot be loaded", [Problem(str(folder), what, remedy)]) from None
         self._joined = language in UNSPACED
@@ -99,7 +107,10 @@ def _load(folder: Path) -> Any:
     here = {"local_files_only": True, "trust_remote_code": False}
     writes = AutoConfig.from_pretrained(folder, **here).is_encoder_decoder
     model = (AutoModelForSpeechSeq2Seq if writes else AutoModelForCTC).from_pretrained(folder, **here).eval()
-    parts = AutoProcessor.from_pretrained(folder, **here)
+    processors: Any = AutoProcessor  # untyped
+    parts = processors.from_pretrained(folder, **here)
+    if not hasattr(parts, "tokenizer") or not hasattr(parts, "feature_extractor"):
+        raise OSError("it lacks the processor's files")
     how = {"tokenizer": parts.tokenizer, "feature_extractor": parts.feature_extractor, "device": "cpu"}
     return pipeline("automatic-speech-recognition", model, **how)
 

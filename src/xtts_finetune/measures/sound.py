@@ -14,7 +14,7 @@ LEAST_SECONDS = 0.1
 FRAME = RATE // 40  # 25 ms
 ACTIVE_DB = 30  # below the loudest frame: what is quieter is a pause
 TARGET_DBFS = -26  # of the active frames: ITU-T P.56's usual level
-SILENCE_DBFS = -70  # of the loudest frame
+SILENCE_DBFS = -70  # of the peak
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Sound:
     """Speech ready to be measured."""
 
     samples: Samples  # (samples,) at RATE, its active frames at TARGET_DBFS
-    active: np.ndarray  # (samples // FRAME,) bool: the frames that are no pause
+    active: np.ndarray  # bool, of every FRAME samples: whether they are no pause
 
 
 class Unmeasurable(Exception):
@@ -48,10 +48,12 @@ def levelled(samples: Samples, rate: int) -> Sound:
         raise Unmeasurable("too short" if len(samples) else "empty")
     if not np.isfinite(samples).all():
         raise Unmeasurable("not finite")
-    sound = soxr.resample(samples.astype(np.float32), rate, RATE, quality="HQ")
-    power = np.square(sound[: len(sound) // FRAME * FRAME].reshape(-1, FRAME), dtype=np.float64).mean(1)
-    if power.max() <= 10 ** (SILENCE_DBFS / 10):
+    peak = np.abs(samples).max()
+    if peak <= 10 ** (SILENCE_DBFS / 20):
         raise Unmeasurable("silent")
+    sound = soxr.resample((samples / peak).astype(np.float32), rate, RATE, quality="HQ")
+    frames = np.pad(sound, (0, -len(sound) % FRAME)).reshape(-1, FRAME)
+    power = np.square(frames, dtype=np.float64).mean(1)
     active = power > power.max() / 10 ** (ACTIVE_DB / 10)
     gain = math.sqrt(10 ** (TARGET_DBFS / 10) / power[active].mean())
-    return Sound((sound * np.float32(gain)).astype(np.float32), active)
+    return Sound((sound * gain).astype(np.float32), active)
