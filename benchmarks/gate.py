@@ -5,7 +5,7 @@
     python benchmarks/gate.py --workspace WORKSPACE         # mini's own speech, where `make repro` ran
 
 Prints a table: of the trials, the percentage in which the candidate was refused; then a line of JSON. A trial draws
---sentences of --pool anew, with replacement. The candidate's are damaged, the other model's are:
+--sentences of --pool anew. The candidate's are damaged, the other model's are:
 
 same: the same sentences. Of recordings, touched lightly: another level, a later start, half a percent of the rate. Of
 a workspace's model, spoken with another seed.
@@ -76,24 +76,30 @@ class Trials:
     """Candidates and others, drawn from what was measured once."""
 
     def __init__(self, equals: list[list[Measures]], arguments: argparse.Namespace, draw: np.random.Generator) -> None:
-        self.equals, self.draw = equals, draw
+        self.equals, self.draw = equals, draw  # damaged is the first
         self.pool, self.sentences, self.trials = arguments.pool, arguments.sentences, arguments.trials
 
     def refused(self, candidate: list[Measures] | None) -> dict[str, float]:
         """How often; without a candidate, of an equal model."""
         same, others = 0, 0
         for _ in range(self.trials):
-            first, second = self.draw.permutation(len(self.equals))[:2] if candidate is None else (0, self.any_other())
-            ours = self.equals[first] if candidate is None else candidate
-            chosen = self.draw.integers(0, self.pool, self.sentences)
-            elsewhere = (chosen + self.draw.integers(1, self.pool, self.sentences)) % self.pool
+            ours, theirs = self.equal_models() if candidate is None else (candidate, self.any_other())
+            chosen = self.draw.permutation(self.pool)[: self.sentences]
             picked = [ours[at] for at in chosen]
-            same += self.is_refused(picked, [self.equals[second][at] for at in chosen])
-            others += self.is_refused(picked, [self.equals[second][at] for at in elsewhere])
+            same += self.is_refused(picked, [theirs[at] for at in chosen])
+            others += self.is_refused(picked, [theirs[at] for at in np.roll(chosen, 1)])
         return {"same": same / self.trials, "others": others / self.trials}
 
-    def any_other(self) -> int:
-        return int(self.draw.integers(1, len(self.equals)))
+    def equal_models(self) -> tuple[list[Measures], list[Measures]]:
+        """Two renditions; which is whose is drawn for each sentence: neither is better by chance of the pool."""
+        first, second = self.draw.permutation(len(self.equals))[:2]
+        swapped = self.draw.random(self.pool) < 0.5
+        pairs = zip(self.equals[first], self.equals[second], swapped, strict=True)
+        ours, theirs = zip(*((b, a) if swap else (a, b) for a, b, swap in pairs), strict=True)
+        return list(ours), list(theirs)
+
+    def any_other(self) -> list[Measures]:
+        return self.equals[int(self.draw.integers(1, len(self.equals)))]
 
     @staticmethod
     def is_refused(candidate: list[Measures], other: list[Measures]) -> bool:
@@ -109,6 +115,11 @@ def damaged(damage: Damage, strength: float, said: list[Recording], draw: np.ran
     return [damage.apply(each, strength, draw) for each in said]
 
 
+def clocks() -> tuple[float, float]:
+    """Seconds that passed, and that this process computed."""
+    return time.perf_counter(), time.process_time()
+
+
 def table(shares: Shares) -> str:
     lines = ["| damage | strength | same | others |", "|---|---|---|---|"]
     lines += [f"| {name} | {how} | {v['same']:.0%} | {v['others']:.0%} |" for (name, how), v in shares.items()]
@@ -121,7 +132,7 @@ def main() -> None:
     parser.add_argument("--other", type=Path, help="of another speaker; without it, pitch and formants are shifted")
     parser.add_argument("--workspace", type=Path, help="of a run: its models/phase2 speaks DATA's sentences")
     parser.add_argument("--pool", type=int, default=24, help="sentences that trials draw from (24)")
-    parser.add_argument("--sentences", type=int, default=20, help="of a trial, drawn with replacement (20)")
+    parser.add_argument("--sentences", type=int, default=20, help="of a trial (20)")
     parser.add_argument("--trials", type=int, default=100, help="for each damage and strength (100)")
     parser.add_argument("--only", default="", help="damages of which the name begins so, e.g. noise; else all")
     arguments = parser.parse_args()
@@ -135,8 +146,10 @@ def main() -> None:
     measurer = Measurer(voice, "en")
     measurer.measure(pool[0].samples, pool[0].rate, pool[0].text)
     loading = time.perf_counter() - started
+    measuring = clocks()
     equals = [measured(measurer, each, f"equal {number + 1} of {len(said)}") for number, each in enumerate(said)]
-    seconds = (time.perf_counter() - started - loading) / (len(said) * arguments.pool) * 20
+    share = 20 / (len(said) * arguments.pool)
+    seconds, cpu_seconds = ((now - then) * share for now, then in zip(clocks(), measuring, strict=True))
     trials = Trials(equals, arguments, draw)
     shares: Shares = {}
     for damage in (each for each in damages(said[0], others) if each.name.startswith(arguments.only)):
@@ -153,6 +166,7 @@ def main() -> None:
         "strengths": len(of_damage),
         "equal_refused": shares[EQUAL],
         "seconds_for_20_sentences": round(seconds, 1),
+        "cpu_seconds_for_20_sentences": round(cpu_seconds, 1),
         "seconds_to_load": round(loading, 1),
     }
     print(json.dumps(summary))

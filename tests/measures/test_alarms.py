@@ -1,5 +1,7 @@
 """What must not happen in a sentence rings, and nothing else does."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -17,26 +19,29 @@ def sound(tone: np.ndarray) -> Sound:
 
 
 @pytest.mark.parametrize(
-    ("timing", "repeat", "rings"),
+    ("timing", "repeat", "similarity", "rings"),
     [
-        (Timing(total=4.0, speech=3.6, gap=0.3), 0.5, ()),
-        (Timing(total=4.0, speech=3.6, gap=0.3), None, ()),  # too short for repeats
-        (None, 0.5, ("silent",)),
-        (Timing(total=7.1, speech=6.5, gap=0.3), 0.5, ("runaway",)),
-        (Timing(total=4.0, speech=3.6, gap=1.1), 0.5, ("runaway",)),
-        (Timing(total=2.5, speech=2.3, gap=0.1), 0.5, ("cut off",)),
-        (Timing(total=4.0, speech=3.6, gap=0.3), 0.9, ("repeat",)),
-        (Timing(total=8.0, speech=7.0, gap=0.3), 0.9, ("runaway", "repeat")),
+        (Timing(total=4.0, speech=3.6, gap=0.3), 0.5, 0.9, ()),
+        (Timing(total=4.0, speech=3.6, gap=0.3), math.nan, math.nan, ()),
+        (None, 0.5, 0.9, ("silent",)),
+        (Timing(total=7.1, speech=6.5, gap=0.3), 0.5, 0.9, ("runaway",)),
+        (Timing(total=4.0, speech=3.6, gap=1.1), 0.5, 0.9, ("runaway",)),
+        (Timing(total=2.5, speech=2.3, gap=0.1), 0.5, 0.9, ("cut off",)),
+        (Timing(total=4.0, speech=3.6, gap=0.3), 0.9, 0.9, ("repeat",)),
+        (Timing(total=4.0, speech=3.6, gap=0.3), 0.5, 0.7, ("another voice",)),
+        (Timing(total=8.0, speech=7.0, gap=0.3), 0.9, 0.7, ("runaway", "repeat", "another voice")),
     ],
 )
-def test_alarms(sound: Sound, timing: Timing | None, repeat: float | None, rings: tuple[Alarm, ...]) -> None:
-    assert alarms_of(sound, LETTERS, timing, repeat, VOICE) == rings
+def test_alarms(
+    sound: Sound, timing: Timing | None, repeat: float, similarity: float, rings: tuple[Alarm, ...]
+) -> None:
+    assert alarms_of(sound, LETTERS, timing, repeat, similarity, VOICE) == rings
 
 
 def test_speech_that_ends_at_full_level_is_cut_off(tone: np.ndarray) -> None:
     timing = Timing(total=4.0, speech=3.6, gap=0.3)
-    assert alarms_of(levelled(tone, RATE), LETTERS, timing, 0.5, VOICE) == ("cut off",)
+    assert alarms_of(levelled(tone, RATE), LETTERS, timing, 0.5, 0.9, VOICE) == ("cut off",)
 
 
-def test_a_short_word_has_a_second_to_spare(sound: Sound) -> None:
-    assert alarms_of(sound, 2, Timing(total=1.1, speech=0.2, gap=0), None, VOICE) == ()
+def test_a_short_word_has_a_second_to_spare_and_tells_little_of_its_voice(sound: Sound) -> None:
+    assert alarms_of(sound, 2, Timing(total=1.1, speech=0.2, gap=0), math.nan, 0.5, VOICE) == ()

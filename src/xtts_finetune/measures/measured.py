@@ -141,7 +141,8 @@ class Measurer:
             else:
                 assert np.isfinite(values).all(), f"{names} of a finite sound are {values}"
                 found |= zip(names, values, strict=True)
-        alarms = alarms_of(sound, letters(text), timing, found.get("repeat"), voice.pace)
+        repeat, similarity = (found.get(name, np.nan) for name in ("repeat", "similarity"))
+        alarms = alarms_of(sound, letters(text), timing, repeat, similarity, voice.pace)
         return Measures(**found, alarms=alarms, reasons=reasons)
 
     @cached_property
