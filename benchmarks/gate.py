@@ -23,7 +23,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from damages import Damage, damages, touched
+from damages import damages, touched
 from tqdm import tqdm
 
 from xtts_finetune.data.audio import load_audio
@@ -75,8 +75,8 @@ def renditions(workspace: Path | None, pool: list[Recording], draw: np.random.Ge
 class Trials:
     """Candidates and others, drawn from what was measured once."""
 
-    def __init__(self, equals: list[list[Measures]], arguments: argparse.Namespace, draw: np.random.Generator) -> None:
-        self.equals, self.draw = equals, draw  # damaged is the first
+    def __init__(self, equals: list[list[Measures]], arguments: argparse.Namespace) -> None:
+        self.equals, self.draw = equals, np.random.default_rng(1)  # the first is what was damaged
         self.pool, self.sentences, self.trials = arguments.pool, arguments.sentences, arguments.trials
 
     def refused(self, candidate: list[Measures] | None) -> dict[str, float]:
@@ -111,10 +111,6 @@ def measured(measurer: Measurer, said: list[Recording], what: str) -> list[Measu
     return [measurer.measure(each.samples, each.rate, each.text) for each in progress]
 
 
-def damaged(damage: Damage, strength: float, said: list[Recording], draw: np.random.Generator) -> list[Recording]:
-    return [damage.apply(each, strength, draw) for each in said]
-
-
 def clocks() -> tuple[float, float]:
     """Seconds that passed, and that this process computed."""
     return time.perf_counter(), time.process_time()
@@ -126,7 +122,17 @@ def table(shares: Shares) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def summary(shares: Shares) -> dict[str, object]:
+    damage = [share for row, share in shares.items() if row != EQUAL]
+    return {
+        "damaged_refused": {way: float(np.mean([share[way] for share in damage])) for way in ("same", "others")},
+        "strengths_at_95": {way: sum(share[way] >= 0.95 for share in damage) for way in ("same", "others")},
+        "strengths": len(damage),
+        "equal_refused": shares[EQUAL],
+    }
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SAMPLES, help="recordings of a speaker, as LJSpeech's (samples/)")
     parser.add_argument("--other", type=Path, help="of another speaker; without it, pitch and formants are shifted")
@@ -134,42 +140,37 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=24, help="sentences that trials draw from (24)")
     parser.add_argument("--sentences", type=int, default=20, help="of a trial (20)")
     parser.add_argument("--trials", type=int, default=100, help="for each damage and strength (100)")
-    parser.add_argument("--only", default="", help="damages of which the name begins so, e.g. noise; else all")
-    arguments = parser.parse_args()
-    draw = np.random.default_rng(0)
+    parser.add_argument("--only", default="", help="rows of the table that begin so, e.g. noise; else all")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments, draw = parsed(), np.random.default_rng(0)
     given = recordings(arguments.data, arguments.pool + VOICE)
     order = draw.permutation(len(given))
     pool, voice = ([given[at] for at in part] for part in (order[: arguments.pool], order[arguments.pool :]))
     others = recordings(arguments.other, arguments.pool) if arguments.other else []
     said = renditions(arguments.workspace, pool, draw)
-    started = time.perf_counter()
+    loading = clocks()
     measurer = Measurer(voice, "en")
     measurer.measure(pool[0].samples, pool[0].rate, pool[0].text)
-    loading = time.perf_counter() - started
     measuring = clocks()
     equals = [measured(measurer, each, f"equal {number + 1} of {len(said)}") for number, each in enumerate(said)]
-    share = 20 / (len(said) * arguments.pool)
-    seconds, cpu_seconds = ((now - then) * share for now, then in zip(clocks(), measuring, strict=True))
-    trials = Trials(equals, arguments, draw)
-    shares: Shares = {}
-    for damage in (each for each in damages(said[0], others) if each.name.startswith(arguments.only)):
-        for strength in damage.strengths:
-            row = (damage.name, f"{strength:g} {damage.unit}")
-            candidate = measured(measurer, damaged(damage, strength, said[0], draw), " ".join(row))
-            shares[row] = trials.refused(candidate)
+    done, twenty = clocks(), 20 / (len(said) * arguments.pool)
+    trials, shares = Trials(equals, arguments), Shares()
+    for damage, strength in ((each, strength) for each in damages(said[0], others) for strength in each.strengths):
+        row = (damage.name, f"{strength:g} {damage.unit}")
+        if " ".join(row).startswith(arguments.only):
+            worse = [damage.apply(each, strength, draw) for each in said[0]]
+            shares[row] = trials.refused(measured(measurer, worse, " ".join(row)))
     shares[EQUAL] = trials.refused(None)
     print(table(shares))
-    of_damage = [v for row, v in shares.items() if row != EQUAL]
-    summary = {
-        "damaged_refused": {way: float(np.mean([v[way] for v in of_damage])) for way in ("same", "others")},
-        "strengths_at_95": {way: sum(v[way] >= 0.95 for v in of_damage) for way in ("same", "others")},
-        "strengths": len(of_damage),
-        "equal_refused": shares[EQUAL],
-        "seconds_for_20_sentences": round(seconds, 1),
-        "cpu_seconds_for_20_sentences": round(cpu_seconds, 1),
-        "seconds_to_load": round(loading, 1),
+    times = {
+        "seconds_for_20_sentences": round((done[0] - measuring[0]) * twenty, 1),
+        "cpu_seconds_for_20_sentences": round((done[1] - measuring[1]) * twenty, 1),
+        "seconds_to_load": round(measuring[0] - loading[0], 1),
     }
-    print(json.dumps(summary))
+    print(json.dumps(summary(shares) | times))
 
 
 if __name__ == "__main__":
