@@ -99,6 +99,12 @@ def test_another_language_without_a_recogniser_is_said_to_be_unmeasured() -> Non
         recogniser_for("de", None)
 
 
+def test_a_system_that_hama_was_not_built_for_is_said_to_be_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hama._engine._LIB", None)
+    with pytest.raises(Unmeasurable, match="does not run on this system"):
+        recogniser_for("en", None)
+
+
 def test_a_recogniser_of_the_users_own(tmp_path: Path) -> None:
     hear = recogniser_for("de", hears_only("a", tmp_path / "ctc"))
     assert hear(SOUND, "A!") == 0
