@@ -140,7 +140,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--pool", type=int, default=24, help="sentences that trials draw from (24)")
     parser.add_argument("--sentences", type=int, default=20, help="of a trial (20)")
     parser.add_argument("--trials", type=int, default=100, help="for each damage and strength (100)")
-    parser.add_argument("--only", default="", help="rows of the table that begin so, e.g. noise; else all")
+    parser.add_argument("--only", default="", help="rows that begin so, e.g. noise,repeats 1; else all")
     return parser.parse_args()
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     trials, shares = Trials(equals, arguments), Shares()
     for damage, strength in ((each, strength) for each in damages(said[0], others) for strength in each.strengths):
         row = (damage.name, f"{strength:g} {damage.unit}")
-        if " ".join(row).startswith(arguments.only):
+        if " ".join(row).startswith(tuple(arguments.only.split(","))):
             worse = [damage.apply(each, strength, draw) for each in said[0]]
             shares[row] = trials.refused(measured(measurer, worse, " ".join(row)))
     shares[EQUAL] = trials.refused(None)
