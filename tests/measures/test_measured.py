@@ -56,7 +56,6 @@ def test_the_same_sound_gives_the_same_numbers_whatever_ran_before(
     finally:
         torch.set_num_threads(before)
     assert again == clean[0]
-    assert Measurer(clips[4:], "en").measure(clips[0].samples, clips[0].rate, clips[0].text) == clean[0]
 
 
 def test_the_level_does_not_matter(clips: list[Recording], measurer: Measurer, clean: list[Measures]) -> None:
@@ -125,6 +124,7 @@ def test_a_voice_without_speech_is_refused() -> None:
         Measurer([nothing] * 3, "en").measure(noise(1, 1.0, RATE), RATE, "Hello.")
 
 
+@pytest.mark.slow
 def test_a_recording_without_speech_tells_nothing_of_the_voice(clips: list[Recording]) -> None:
     nothing = Recording(np.zeros(RATE, dtype=np.float32), RATE, "Hello.")
     one, two = Measurer(clips[4:6], "en").voice, Measurer([nothing, *clips[4:6]], "en").voice
@@ -146,7 +146,7 @@ def quicker(sound: Samples) -> Samples:
 
 
 DAMAGES: dict[str, Callable[[Samples], Samples]] = {
-    "noise": lambda sound: hiss(sound, 0.3),
+    "noise": lambda sound: hiss(sound, 1.0),
     "clipping": lambda sound: np.clip(sound, -0.1 * sound.max(), 0.1 * sound.max()),
     "quicker": quicker,
     "a pause": lambda sound: pause(sound, 1.5),
