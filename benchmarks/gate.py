@@ -170,7 +170,7 @@ def main() -> None:
         "cpu_seconds_for_20_sentences": round((done[1] - measuring[1]) * twenty, 1),
         "seconds_to_load": round(measuring[0] - loading[0], 1),
     }
-    print(json.dumps(summary(shares) | times))
+    print(json.dumps(times if len(shares) == 1 else summary(shares) | times))
 
 
 if __name__ == "__main__":
