@@ -92,7 +92,7 @@ def test_a_change_that_one_sentence_makes_passes() -> None:
 @pytest.mark.slow
 def test_an_equal_model_is_refused_in_at_most_a_twentieth() -> None:
     draw = np.random.default_rng(5)
-    trials = 150
+    trials = 100
     refused = sum(not compare(spoken(draw), spoken(draw)).passes for _ in range(trials))
     assert refused <= 0.05 * trials
 
