@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
+EVAL_TAG = "eval_sha256"  # of the eval split as it was measured on: audio, codes and tokens
 
 _WHAT_IT_IS = (
     "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
-    "candidate is the latest evaluation's, champion the one in use: move that alias when a candidate sounds better."
+    "candidate is the latest evaluation's, champion the one in use: `xtts-finetune promote` moves it, and says why."
 )
 
 
@@ -115,6 +116,11 @@ def find_champion(store: TrackingStore, model_name: str) -> Version | None:
     return next((version for version in versions(store, model_name) if CHAMPION in version.aliases), None)
 
 
+def move_champion(store: TrackingStore, version: Version) -> None:
+    """Let the alias `champion` name another version, in one step."""
+    store.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+
+
 def _create_version(
     store: TrackingStore, run_id: str, model: "LoggedModel", tags: dict[str, str], metrics: Mapping[str, float]
 ) -> int:
@@ -155,8 +161,7 @@ def _of_the_champion(champion: Version, number: int, tags: Mapping[str, str]) ->
     whose = (
         "of the same recordings" if same else f"of OTHER recordings ({champion.tags.get(DATA_DESCRIPTION_TAG, '?')})"
     )
-    call = f'MlflowClient().set_registered_model_alias("{champion.name}", "{CHAMPION}", "{number}")'
-    return f"champion stays version {champion.version}, {whose}; to move it: the model's page in mlflow ui, or {call}"
+    return f"champion stays version {champion.version}, {whose}; to move it: xtts-finetune promote {number}"
 
 
 def _set_aliases(store: TrackingStore, model_name: str, version: int, is_latest: bool) -> list[str]:
