@@ -319,6 +319,24 @@ def test_links_where_the_file_system_has_them(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "c").samefile(tmp_path / "a")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a right there")
+@pytest.mark.parametrize("can_link", [True, False])
+def test_of_a_symlink_the_file_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_link: bool) -> None:
+    """DVC's may lead into a cache on another disk, and gc may empty that."""
+    (tmp_path / "cached").write_text("a")
+    (tmp_path / "a").symlink_to("cached")
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not can_link:
+        monkeypatch.setattr(os, "link", refuse)
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "cached").unlink()
+    assert not (tmp_path / "b").is_symlink()
+    assert (tmp_path / "b").read_text() == "a"
+
+
 @pytest.mark.parametrize("relative", ["../x", "a/../../x", "/etc/passwd", "link/x"])
 def test_paths_that_leave_their_folder(tmp_path: Path, relative: str) -> None:
     folder = tmp_path / "data"

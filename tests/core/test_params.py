@@ -118,6 +118,13 @@ def test_a_registered_model_is_fetched_first(tmp_path: Path, content: dict[str, 
     assert load_params(tmp_path / "params.yaml", base="xtts_v2").base == "xtts_v2"
 
 
+def test_what_is_there_is_not_what_an_unknown_key_means(tmp_path: Path, content: dict[str, Any]) -> None:
+    """Renamed to that, it would stand there twice."""
+    content["train_phase1"]["warmup_ratio"] = 0.1
+    content["train_phase1"]["learning_rate"] = 0.1
+    assert [problem.remedy for problem in refused(tmp_path, content).problems] == ["remove it", "remove it"]
+
+
 def test_an_unknown_section(tmp_path: Path, content: dict[str, Any]) -> None:
     content["trian_phase1"] = content.pop("train_phase1")
     message = str(refused(tmp_path, content))

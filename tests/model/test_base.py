@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 from damage import flip_byte
+from safetensors.torch import load_file
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.model import xtts
 from xtts_finetune.model.base import Base
 
 
@@ -26,3 +29,15 @@ def test_a_fine_tune_of_another_size(workspace: Workspace, imported: Workspace, 
     with pytest.raises(UserError, match="tensors of another shape") as error:
         Base(imported.prepared / "base", imported.root).gpt(small)
     assert str(small) in str(error.value)
+
+
+def test_loading_leaves_nothing_of_what_was_in_memory(workspace: Workspace) -> None:
+    """The network is not initialised first: every parameter and buffer is the file's, or as Coqui's class makes it."""
+    base = Base(workspace.prepared / "base", workspace.root)
+    loaded = base.gpt()
+    drawn = xtts.build_gpt(base.args, base.tokenizer())
+    drawn.load_state_dict(load_file(base.folder / "gpt.safetensors"))
+    for kind in ("parameters", "buffers"):
+        ours, theirs = (dict(getattr(gpt, f"named_{kind}")()) for gpt in (loaded, drawn))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

@@ -236,6 +236,31 @@ def test_a_published_file_that_is_cut_short(published: Path, tmp_path: Path, nam
     assert (problem.where, problem.what) == (str(source / name), "is cut short: its end is not there")
 
 
+@pytest.mark.parametrize("name", ["model.pth", "dvae.pth", "mel_stats.pth"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"", "is empty"), (b"<!DOCTYPE html>", "is no file of torch's: it begins with b'<!DOCTYPE ht'")],
+    ids=["empty", "a web page"],
+)
+def test_a_published_file_that_is_none(published: Path, tmp_path: Path, name: str, content: bytes, what: str) -> None:
+    """As a download that was refused leaves it."""
+    source = tmp_path / "base"
+    shutil.copytree(published, source)
+    (source / name).unlink()
+    (source / name).write_bytes(content)
+    [problem] = refused(source, tmp_path).problems
+    assert (problem.where, problem.what) == (str(source / name), what)
+
+
+def test_a_checkpoint_whose_configuration_names_the_codecs_file(
+    run_folder: Path, source: Path, xtts_v2: Path, tmp_path: Path
+) -> None:
+    """Its own path in it begins as the names of the codec's tensors do."""
+    content = trained_by_coqui(source, with_codec=False)
+    replace(run_folder / "best_model.pth", {**content, "config": {"dvae_checkpoint": "dvae.pth"}})
+    assert find_parts(run_folder, False, Workspace(tmp_path)).codec == xtts_v2 / "dvae.pth"
+
+
 @pytest.mark.parametrize("damage", [cut, halve, lambda path: path.write_bytes(b"")], ids=["cut", "half", "empty"])
 def test_a_truncated_checkpoint_of_coquis(run_folder: Path, tmp_path: Path, damage: Callable[[Path], Any]) -> None:
     damage(run_folder / "best_model.pth")

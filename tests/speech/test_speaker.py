@@ -1,6 +1,7 @@
 """Both ways from codes to sound."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,25 @@ def test_a_registered_model_speaks_anywhere(
     again, again_rate = load_speaker(tmp_path / "elsewhere").speak(TEXT, "en")
     assert again_rate == rate
     assert np.array_equal(again, sound)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a right there")
+def test_a_bundle_outlives_the_cache_that_its_files_were_links_into(
+    workspace: Workspace, reference: Path, tmp_path: Path
+) -> None:
+    """As DVC makes them where its cache is on another disk."""
+    params = make_params(epochs=1, batch_size=9)
+    train(workspace, params)
+    shutil.copyfile(reference, workspace.prepared / REFERENCE)
+    (tmp_path / "cache").mkdir()
+    for number, file in enumerate([*workspace.model("phase1").iterdir(), *(workspace.prepared / "base").iterdir()]):
+        file.rename(tmp_path / "cache" / str(number))
+        file.symlink_to(tmp_path / "cache" / str(number))
+    (tmp_path / "kept").mkdir()
+    with bundle_of(workspace, params.model_copy(update={"evaluate": SETTINGS}), "phase1") as bundle:
+        bundle.fill(tmp_path / "kept")
+    shutil.rmtree(tmp_path / "cache")
+    load_speaker(tmp_path / "kept").speak(TEXT, "en")
 
 
 def test_a_sentence_that_cannot_be_spoken_is_named(workspace: Workspace, reference: Path, tmp_path: Path) -> None:

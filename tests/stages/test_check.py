@@ -86,6 +86,19 @@ def test_layers_that_the_base_has_not_cost_no_out(copied: Checkout) -> None:
     assert "params.yaml: train_phase1.train_only\n      names gpt.h.4.mlp; the base has gpt.h.0 to gpt.h.3" in said
 
 
+def test_of_a_base_without_a_configuration_the_layers_are_xtts_v2s(copied: Checkout) -> None:
+    own = copied.root.parent / "own"
+    own.mkdir()
+    for name in PUBLISHED:
+        (own / name).write_bytes(b"\x80 as pickles begin")
+    (own / "config.json").unlink()
+    copied.change_params(lambda params: params.update(base="../../own"))
+    copied.change_params(lambda params: params["train_phase1"].update(train_only=["gpt.h.29", "gpt.h.30"]))
+    copied.change_params(lambda params: params["train_phase2"].update(train_only=["gpt.h.29", "gpt.h.30"]))
+    said = refused(copied)
+    assert "train_phase1.train_only\n      names gpt.h.30; the base has gpt.h.0 to gpt.h.29" in said
+
+
 def test_a_folder_of_ones_own_is_not_told_to_download(copied: Checkout) -> None:
     (copied.root.parent / "own").mkdir()
     copied.change_params(lambda params: params.update(base="../../own"))
@@ -109,7 +122,7 @@ def own_base(tmp_path: Path) -> Checkout:
     """A checkout whose base lies outside of it."""
     (tmp_path / "own").mkdir()
     for name in PUBLISHED:
-        (tmp_path / "own" / name).write_text(f"the first {name}")
+        (tmp_path / "own" / name).write_bytes(b"\x80 as pickles begin: the first " + name.encode())
     checkout = workspaces.quick(tmp_path / "checkout")
     checkout.change_params(lambda params: params.update(base=str(tmp_path / "own")))
     return checkout
@@ -118,7 +131,7 @@ def own_base(tmp_path: Path) -> Checkout:
 def test_a_base_outside_the_checkout_is_noticed_when_it_changes(own_base: Checkout) -> None:
     own_base.repro("check")
     before = own_base.json("base/checked.json")
-    (own_base.root.parent / "own" / "model.pth").write_text("another model")
+    (own_base.root.parent / "own" / "model.pth").write_bytes(b"\x80 another model")
     assert str(own_base.root.parent / "own") in own_base.run("dvc", "status", "check").stdout
     own_base.repro("check")
     after = own_base.json("base/checked.json")

@@ -208,8 +208,10 @@ def sha256_json(value: Any) -> str:
 def link_or_copy(source: Path, target: Path) -> None:
     """Give `source` a second name; where the file system can't (other device, FAT), copy it.
 
-    Linked files share their bytes: never write to one in place, publish over it instead.
+    Of a symlink (into DVC's cache, which gc may empty) the file itself is linked. Linked files share their bytes: never
+    write to one in place, publish over it instead.
     """
+    source = source.resolve()  # os.link alone would make a second symlink
     try:
         os.link(source, target)
     except (FileExistsError, FileNotFoundError):
@@ -221,8 +223,6 @@ def link_or_copy(source: Path, target: Path) -> None:
 def link_tree(source: Path, target: Path) -> None:
     """Give every file below `source` a second name below `target`, a folder that is made where there is none.
 
-    Of a symlink (into DVC's cache, which gc may empty) the file itself is linked.
-
     Raises:
         FileNotFoundError: there is no folder `source`.
     """
@@ -233,7 +233,7 @@ def link_tree(source: Path, target: Path) -> None:
         if path.is_dir():
             (target / path.relative_to(source)).mkdir()
         else:
-            link_or_copy(path.resolve(), target / path.relative_to(source))
+            link_or_copy(path, target / path.relative_to(source))
 
 
 def contained(folder: Path, relative: str, where: str) -> Path:

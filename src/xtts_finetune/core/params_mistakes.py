@@ -34,15 +34,22 @@ class Mistakes:
 
     def problems(self, error: ValidationError) -> list[Problem]:
         errors = error.errors()
-        meant = {(*item["loc"][:-1], self._meant(item["loc"])) for item in errors if item["type"] == "extra_forbidden"}
-        return [self._problem(item) for item in errors if not (item["type"] == "missing" and item["loc"] in meant)]
+        missing = {item["loc"] for item in errors if item["type"] == "missing"}
+        unknown = [item["loc"] for item in errors if item["type"] == "extra_forbidden"]
+        meant = {place: near for place in unknown if (near := self._meant(place, missing))}
+        named = {(*place[:-1], near) for place, near in meant.items()}
+        listed = (item for item in errors if not (item["type"] == "missing" and item["loc"] in named))
+        return [self._problem(item, meant.get(item["loc"])) for item in listed]
 
-    def _problem(self, error: Any) -> Problem:
-        """One pydantic error in the user's terms."""
+    def _problem(self, error: Any, meant: str | None) -> Problem:
+        """One pydantic error in the user's terms.
+
+        Args:
+            meant: the key that an unknown one stands for.
+        """
         key = ".".join(str(part) for part in error["loc"])
         where = f"{self.path.name}: {key}" if key else self.path.name
         if error["type"] == "extra_forbidden":
-            meant = self._meant(error["loc"])
             return Problem(where, "is not a known key", f"did you mean {meant}?" if meant else "remove it")
         if error["type"] == "missing":
             return Problem(where, "is missing", self._to_add(error["loc"]))
@@ -70,9 +77,10 @@ class Mistakes:
         except (FileNotFoundError, UserError):
             return None
 
-    def _meant(self, location: tuple[str | int, ...]) -> str | None:
-        """The key that an unknown one stands for, if it is like one."""
-        name, known = str(location[-1]), self._siblings(location)
+    def _meant(self, location: tuple[str | int, ...], missing: set[tuple[str | int, ...]]) -> str | None:
+        """The key that an unknown one stands for: one that is like it, and missing."""
+        name = str(location[-1])
+        known = [key for key in self._siblings(location) if (*location[:-1], key) in missing]
         near = [key for key in known if key == ELSEWHERE.get(name)] or difflib.get_close_matches(name, known, n=1)
         return near[0] if near else None
 

@@ -31,6 +31,9 @@ def read_yaml(path: Path, title: str) -> Any:
         raise UserError(title, [Problem(path.name, what, "save it as UTF-8")]) from None
     except ValueError as error:  # a date such as 2026-02-31
         raise UserError(title, [Problem(path.name, str(error), "correct it")]) from None
+    except (KeyError, IndexError, RecursionError) as error:  # of `!!bool maybe`, `!!int ""`, a thousand brackets
+        what = f"has what the parser cannot make a value of: {str(error)[:100]}"
+        raise UserError(title, [Problem(path.name, what, "write plain values, without !! tags")]) from None
 
 
 def _mistake(path: Path, error: MarkedYAMLError) -> Problem:

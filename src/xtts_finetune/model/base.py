@@ -76,7 +76,7 @@ class Base:
             gpt = self.gpt_to_train(weights, header.trained, 0.0, 0)
             merge(gpt)
             return gpt
-        gpt = xtts.build_gpt(self.args, self.tokenizer())
+        gpt = xtts.build_gpt_to_load(self.args, self.tokenizer())
         load_state(gpt, load_file(weights) if weights else self._own_state(), weights or self._own_file)
         return gpt
 

@@ -38,10 +38,12 @@ from xtts_finetune.model.published import FETCH, check_published, not_published,
 
 COQUI_CODEC, COQUI_STATS = "dvae.pth", "mel_stats.pth"
 CODEC_PREFIX = "dvae."  # of its tensors in a checkpoint of Coqui's trainer
+_CODEBOOK = f"{CODEC_PREFIX}codebook.embed"  # a path that its configuration names may begin with the prefix, too
 PUBLISHED_CODEC = {"codes": 1024, "hidden_dim": 512, "resnet_blocks": 3, "codebook_dim": 512}
 TITLE = "the base cannot be used"
 COPY = "put what it lacks there, or correct base in params.yaml: mini, xtts_v2, or a folder as seen from base/"
 _BEST = "best_model.pth"
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # begin what torch.save writes: since 1.6, and before
 _NUMBERED = re.compile(r"(best_model|checkpoint)_(\d{1,12})\.pth")
 _NAMES_OF_WEIGHTS = f"{COQUI_MODEL}, {_BEST} or checkpoint_N.pth of Coqui's trainer, or {WEIGHTS} of a registered model"
 
@@ -110,7 +112,7 @@ def _of_coqui(source: Path, workspace: Workspace) -> Parts:
         except UserError as error:
             raise UserError(TITLE, [*problems, *error.problems]) from None
     own, lacking_own = _with_xtts_v2s(own, weights, workspace)
-    problems += [*lacking_own, *_cut_short({weights, *own.values()})]
+    problems += [*lacking_own, *_not_torchs({weights, *own.values()})]
     if problems:
         raise UserError(TITLE, problems)
     return Parts(
@@ -125,13 +127,20 @@ def _of_coqui(source: Path, workspace: Workspace) -> Parts:
     )
 
 
-def _cut_short(files: set[Path]) -> Iterator[Problem]:
-    """Of torch's files, which are zips, those whose end is not there: it lists what is in them."""
+def _not_torchs(files: set[Path]) -> Iterator[Problem]:
+    """Of files that are to be torch's: zips, whose end lists what is in them, or pickles of before."""
     for file in sorted(file for file in files if file.is_file()):
         with file.open("rb") as stream:
-            is_zip = stream.read(4) == b"PK\x03\x04"
-        if is_zip and not zipfile.is_zipfile(file):
-            yield Problem(str(file), "is cut short: its end is not there", "fetch or copy the file again")
+            start = stream.read(12)
+        what = None
+        if not start:
+            what = "is empty"
+        elif not start.startswith((_ZIP, _PICKLE)):
+            what = f"is no file of torch's: it begins with {start!r}"
+        elif start.startswith(_ZIP) and not zipfile.is_zipfile(file):
+            what = "is cut short: its end is not there"
+        if what:
+            yield Problem(str(file), what, "fetch or copy the file again")
 
 
 def _checkpoints(source: Path) -> list[Path]:
@@ -146,7 +155,7 @@ def _checkpoints(source: Path) -> list[Path]:
 def _within(weights: Path, own: dict[str, Path]) -> dict[str, Path]:
     """`own`, and for what is not there the checkpoint itself, where it holds that."""
     names = {name.removeprefix("xtts.") for name in _names(weights)}
-    held = {COQUI_CODEC: any(name.startswith(CODEC_PREFIX) for name in names), COQUI_STATS: "mel_stats" in names}
+    held = {COQUI_CODEC: _CODEBOOK in names, COQUI_STATS: "mel_stats" in names}
     return {name: weights if held[name] and not path.is_file() else path for name, path in own.items()}
 
 

@@ -104,7 +104,7 @@ def _registered(workspace: Workspace, params: Params, what: str) -> Iterator[str
     name = f"{version.name}-{version.version}"
     folder = contained(workspace.base, name, what)
     if _is_that(folder, version):
-        _refuse_part(folder / WEIGHTS, version)
+        _refuse_part(folder, version, params)
         yield f"{folder}: {shown(version)} is there already"
     else:
         _bring(workspace, params, registry, version, folder)
@@ -139,20 +139,25 @@ def _bring(workspace: Workspace, params: Params, registry: Versions, version: Ve
         registry.fetch(version, temporary, names)
         if not _is_registered(temporary, version) or _card_digest(temporary) != version.tags.get(WEIGHTS_TAG):
             raise UserError(_TITLE, [Problem(where, "its weights are not those that were registered", other)])
-        _refuse_part(temporary / WEIGHTS, version)
+        _refuse_part(temporary, version, params)
 
 
-def _refuse_part(weights: Path, version: Version) -> None:
+def _refuse_part(folder: Path, version: Version, params: Params) -> None:
     """Of a model that is not whole: `export` knows where its base is, checks it, and puts both together."""
     from xtts_finetune.model.header import Header
 
-    if Header.of_file(weights):
-        what = "holds what was trained alone, and is no base without the one it was trained beside (weights: trained)"
-        name = f"{version.name}-{version.version}-whole"
-        remedy = (
-            f"xtts-finetune export {version.version} base/{name} puts them together; then params.yaml: base: {name}"
-        )
-        raise UserError(_TITLE, [Problem(f"{version.name} version {version.version}", what, remedy)])
+    if Header.of_file(folder / WEIGHTS) is None:
+        return
+    what = "holds what was trained alone, and is no base without the one it was trained beside (weights: trained)"
+    name = f"{version.name}-{version.version}-whole"
+    if (folder / BUNDLE_BASE / VOCODER).is_file():
+        other = version.name != params.registry.model_name
+        remedy = f"with params.yaml: registry.model_name: {version.name}, " if other else ""
+        remedy += f"xtts-finetune export {version.version} {quoted(f'base/{name}')} puts them together"
+        remedy += f"; then params.yaml: base: {name}"
+    else:  # mini's, which nothing exports
+        remedy = "in the commit of its run: params.yaml: registry.weights: whole, dvc repro; then fetch that version"
+    raise UserError(_TITLE, [Problem(f"{version.name} version {version.version}", what, remedy)])
 
 
 def _card_digest(folder: Path) -> object:

@@ -1,7 +1,7 @@
 """`xtts-finetune restore`: a registered version back into models/, and whether DVC knows it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from xtts_finetune.dvcio.history import revisions
 from xtts_finetune.dvcio.outs import is_committed, out_path
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
+from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import Versions, shown
 
@@ -35,6 +36,7 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
     registry = Versions.of(open_store(workspace, params.tracking), params.registry.model_name)
     version = _find(registry, wanted)
     phase = _phase(version)
+    _refuse_put_together(version, version.tags, out_path(workspace, workspace.model(phase)))
     with trainers_kept_out(workspace, RESTORE) as live, models_held(workspace):
         model = workspace.model(phase)
         if phase in live:
@@ -42,7 +44,7 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
         _refuse_the_only_copy(workspace, version, phase, registry)
         with full_disk_raises(), published_folder(model) as folder:
             _fetch(registry, version, folder)
-            _refuse_put_together(version, folder, out_path(workspace, model))
+            _refuse_put_together(version, _card(folder), out_path(workspace, model))
     yield f"{out_path(workspace, model)}: {shown(version)}; every byte as it was registered"
     yield from _what_dvc_says(workspace, phase)
 
@@ -74,9 +76,13 @@ def _fetch(registry: Versions, version: Version, folder: Path) -> None:
         raise UserError("nothing was restored", [Problem(where, what, "restore another version")])
 
 
-def _refuse_put_together(version: Version, folder: Path, model: str) -> None:
-    """Raise UserError where a phase's own model is only what was trained, and the version has the whole network."""
-    if "trained_sha256" in _card(folder):
+def _refuse_put_together(version: Version, told: Mapping[str, Any], model: str) -> None:
+    """Raise UserError where a phase's own model is only what was trained, and the version has the whole network.
+
+    Args:
+        told: its tags, or its card, which nobody can edit.
+    """
+    if TRAINED in told:
         what = f"has the whole network, where {model} holds what was trained alone: no phase goes on from it"
         start = f"xtts-finetune base fetch models:/{version.name}/{version.version}"
         remedy = f"dvc checkout {model}, in the commit of its run; to start from the version: {start}"

@@ -66,7 +66,13 @@ def _layers(params: Params, parts: list[Parts]) -> int | None:
         from xtts_finetune.model.mini import GPT_SHAPE  # loads torch
 
         return GPT_SHAPE["gpt_layers"]
+    if not parts:
+        return None
+    if parts[0].config is None:  # XTTS v2's own
+        from xtts_finetune.model.xtts import default_args  # loads TTS
+
+        return int(default_args()["gpt_layers"])
     try:
-        return int(read_json(parts[0].config)["model_args"]["gpt_layers"]) if parts and parts[0].config else None
+        return int(read_json(parts[0].config)["model_args"]["gpt_layers"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -47,7 +47,7 @@ class Versions:
             for name in names:
                 (folder / name).parent.mkdir(exist_ok=True)
                 if here:
-                    link_or_copy((here / name).resolve(), folder / name)
+                    link_or_copy(here / name, folder / name)
                 else:
                     there = self.store.artifact_repository(f"{address}/{MODEL_FOLDER}")
                     there.download_artifacts(name, str(folder))
