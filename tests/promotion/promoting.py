@@ -7,9 +7,9 @@ from functools import cached_property
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.promotion.command import Request, history_lines, promote_lines, rollback_lines
-from xtts_finetune.promotion.log import Entry, Log
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.connection import TrackingStore, open_store
+from xtts_finetune.tracking.promotions import Entry, Log
 from xtts_finetune.tracking.registry import EVAL_TAG, find_champion, register_best
 
 MODEL = "xtts-finetune"

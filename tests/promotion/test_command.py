@@ -9,7 +9,7 @@ from promoting import MODEL, Team
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.promotion import command
-from xtts_finetune.promotion.log import TAG
+from xtts_finetune.tracking.promotions import TAG
 
 
 def refused(team: Team, version: int | None = None, force: bool = False, why: str = "") -> str:

@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.promotion.log import TAG, Action, Entry, Log, champions
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
+from xtts_finetune.tracking.promotions import TAG, Action, Entry, Log, champions
 from xtts_finetune.tracking.registry import CANDIDATE, CHAMPION, Version, move_champion
 from xtts_finetune.tracking.versions import Versions, shown
 
