@@ -129,6 +129,8 @@ class PromotionParams(Strict):
 
     mel_ce_margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # nats per token below the champion's
     text_ce_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # nats per token that it may be above
+    sentences: NonNegativeInt  # of the eval split, which both say, to be measured; 0: neither is heard
+    recogniser: Name | None  # a folder with a speech recogniser, for other languages than English
 
 
 class TrackingParams(Strict):

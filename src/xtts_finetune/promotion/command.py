@@ -257,9 +257,14 @@ def _examined(
     params: Params = registry.params
     try:
         found = compared(workspace, params, registry.versions, version, champion)
+        rules, how = loss_rules(found.candidate, found.champion, params.promotion), found.how
     except NotComparable as reason:
-        return [not_measured("eval Mel CE", str(reason)), not_measured("eval Text CE", str(reason))], "none"
-    return loss_rules(found.candidate, found.champion, params.promotion), found.how
+        rules, how = [not_measured(name, str(reason)) for name in ("eval Mel CE", "eval Text CE")], "none"
+    if params.promotion.sentences:
+        from xtts_finetune.promotion.hearing import heard
+
+        rules += heard(workspace, params, registry.versions, version, champion)
+    return rules, how
 
 
 def _table(rules: list["Rule"]) -> Iterator[str]:

@@ -59,4 +59,4 @@ def table(rules: list[Rule]) -> Iterator[str]:
 
 
 def _shown(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.3f}"
+    return "-" if figure is None else str(figure) if isinstance(figure, int) else f"{figure:.3f}"
