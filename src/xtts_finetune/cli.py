@@ -145,8 +145,11 @@ def promote(
 
     Its eval Mel CE must be below the champion's by more than `mel_ce_margin`, its Text CE at most `text_ce_tolerance`
     above. The figures are those of their evaluations where both were measured on the same eval split (by the SHA-256
-    of its audio, codes and tokens); else both are measured now, on the eval split in prepared/. What cannot be
-    measured does not pass. A table shows every rule; where one does not pass nothing is changed: exit code 2.
+    of its audio, codes and tokens); else both are measured now, on the eval split in prepared/.
+
+    Then both say `sentences` transcripts of the eval split, and are compared by nine measures of speech and by alarms
+    (docs/speech-measures.md); with 0 neither is heard. What cannot be measured does not pass. A table shows every rule;
+    where one does not pass nothing is changed: exit code 2.
 
     Every move of the champion is written down in registry/promotions.jsonl (commit it) and in MLflow, as a tag of the
     version: see `xtts-finetune history`. `xtts-finetune rollback` takes one back.

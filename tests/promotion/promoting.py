@@ -1,8 +1,12 @@
 """Versions to be promoted, and the commands as they are typed."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+
+import yaml
+from making.params import ParamsFile
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
@@ -54,3 +58,9 @@ class Team:
     @property
     def entries(self) -> list[Entry]:
         return Log.read(self.workspace.promotions).entries
+
+
+def change_params(team: Team, change: Callable[[ParamsFile], None]) -> None:
+    params = yaml.safe_load(team.workspace.params.read_text(encoding="utf-8"))
+    change(params)
+    team.workspace.params.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
