@@ -29,7 +29,7 @@ BELOW = {
     },
     "ops": {"diskspace", "tracking", "dvcio", "data", "checkpoints", "core"},
     "export": {"diskspace", "tracking", "speech", "model", "checkpoints", "core"},
-    "promotion": {"training", "diskspace", "tracking", "measures", "speech", "model", "data", "core"},
+    "promotion": {"training", "diskspace", "tracking", "measures", "speech", "dvcio", "model", "data", "core"},
     "planning": {"training", "diskspace", "tracking", "dvcio", "model", "data", "checkpoints", "core"},
     "training": {"tracking", "model", "data", "checkpoints", "core"},
     "diskspace": {"tracking", "dvcio", "data", "checkpoints", "core"},

@@ -1,6 +1,5 @@
 """Who becomes champion, who does not, the way back, and what is written down of it."""
 
-import json
 import threading
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def test_what_is_better_becomes_champion(team: Team) -> None:
     assert "eval Text CE 3.050 3.000 at most 0.1 above pass" in rows
     [entry] = team.entries
     assert (entry.action, entry.before, entry.champion, entry.forced) == ("promote", 1, 2, False)
-    assert [(rule["name"], rule["passed"]) for rule in entry.rules] == [("eval Mel CE", True), ("eval Text CE", True)]
+    assert [(rule.name, rule.passed) for rule in entry.rules] == [("eval Mel CE", True), ("eval Text CE", True)]
     [tag] = [tag for tag in team.store.client.get_model_version(MODEL, "2").tags if tag.startswith(TAG)]
     assert team.store.client.get_model_version(MODEL, "2").tags[tag] == entry.text
     assert "version 2: the best of phase2, Mel CE 4.000: is the champion already" in team.promote().replace(
@@ -154,14 +153,28 @@ def test_a_tag_that_mlflow_did_not_take_is_brought_later(team: Team, monkeypatch
     def away(*_: object) -> None:
         raise ConnectionError
 
-    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="is written down here, but not in MLflow yet"):
         patch.setattr(type(team.store.client), "set_model_version_tag", away)
         team.promote()
+    assert team.champion == 2
     with pytest.raises(UserError, match="is not there"):
         team.history(verify=True)
-    team.register(4.1)
-    team.promote()
-    assert "2 entries: each is as it was written" in team.history(verify=True)
+    assert "is the champion already" in team.promote(2)  # as the message says
+    assert "1 entries: each is as it was written" in team.history(verify=True)
+
+
+def test_mlflow_is_gone_when_the_alias_is_to_move(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    team.register(4.3)
+    team.register(4.2)
+
+    def away(*_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="was not moved"):
+        patch.setattr(type(team.store.client), "set_registered_model_alias", away)
+        team.promote()
+    assert team.champion == 1
+    assert team.entries == []
 
 
 def test_a_clone_on_the_same_registry_knows_of_the_others(team: Team, tmp_path: Path) -> None:
@@ -183,15 +196,18 @@ def test_a_log_of_another_registry_says_nothing_of_these_versions(team: Team, tm
     team.register(4.3)
     team.register(4.2)
     team.promote()
-    changed = {**json.loads(team.entries[0].text), "champion_sha256": "f00d"}
-    del changed["sha256"]
-    foreign = command.Entry(**changed)
+    foreign = team.entries[0].model_copy(update={"champion_sha256": "f00d"})
     command.Log(team.workspace.promotions, [foreign]).write()
     client = team.store.client
     for tag in client.get_model_version(MODEL, "2").tags:
         if tag.startswith(TAG):
             client.delete_model_version_tag(MODEL, "2", tag)
     assert "(of versions that are not in this registry)" in team.history(verify=True)
+    team.rollback()
+    assert [(each.action, each.before, each.champion) for each in team.entries[1:]] == [
+        ("found", 1, 2),
+        ("rollback", 2, 1),
+    ]
     with pytest.raises(UserError, match="the log knows no champion before this one"):
         team.rollback()
 
@@ -223,9 +239,10 @@ def test_two_at_once_end_in_one_of_the_two_and_the_log_has_what_happened(team: T
 def test_what_cannot_be_measured_does_not_pass(team: Team) -> None:
     team.register(4.3, split=None)
     team.register(4.2)
-    with pytest.raises(UserError, match=r"its files cannot be had"):
-        team.promote()
-    assert team.champion == 1
+    assert "does not pass: eval Mel CE, eval Text CE" in refused(team)
+    assert "its files cannot be had" in team.promote(force=True, why="The old one's disk is gone.")
+    assert team.champion == 2
+    assert [rule.passed for rule in team.entries[0].rules] == [False, False]
 
 
 @pytest.mark.parametrize("wanted", [7, None])

@@ -26,7 +26,7 @@ def found(team: Team, verify: bool = False) -> str:
 
 @pytest.mark.parametrize("line", [0, 1, 2])
 @pytest.mark.parametrize(
-    "change", [('"forced": false', '"forced": true'), ('"champion": ', '"champion": 1'), ("Z", "")]
+    "change", [('"forced": false', '"forced": true'), ('"champion": ', '"champion": 1'), ('"why": "', '"why": "no ')]
 )
 def test_a_line_that_was_changed(team: Team, log: Path, line: int, change: tuple[str, str]) -> None:
     lines = log.read_text().splitlines()
@@ -65,9 +65,7 @@ def test_what_git_leaves_where_branches_meet(team: Team, log: Path) -> None:
 def test_both_sides_of_a_fork_stand(team: Team, log: Path) -> None:
     """Two clones promoted at once: both follow the same entry."""
     entries = team.entries
-    from dataclasses import replace
-
-    other = replace(entries[2], who="Somebody else", previous=entries[1].digest)
+    other = entries[2].model_copy(update={"who": "Somebody else"})
     log.write_text("".join(f"{entry.text}\n" for entry in (*entries, other)))
     assert "Somebody else" in team.history()
 

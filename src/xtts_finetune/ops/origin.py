@@ -116,9 +116,12 @@ def _aliases_now(workspace: Workspace, registration: dict[str, Any]) -> list[str
     """As it was registered, but for what this checkout's log knows of since; of a damaged log `history` tells."""
     aliases = [alias for alias in registration["aliases"] if alias != CHAMPION]
     champion, weights = registration["champion"], None
+    if champion == registration["version"]:
+        weights = registration["model_sha256"]
     with suppress(UserError):
         for entry in Log.read(workspace.promotions).entries:
-            if entry.model == registration["name"] and (entry.before in (None, champion)):
+            goes_on = entry.before in (None, champion) and (not weights or entry.before_sha256 in ("", weights))
+            if entry.model == registration["name"] and goes_on:
                 champion, weights = entry.champion, entry.champion_sha256
     is_champion = champion == registration["version"] and weights in (None, registration["model_sha256"])
     return [*aliases, *([CHAMPION] if is_champion else [])]

@@ -1,30 +1,22 @@
-"""`xtts-finetune promote`, `rollback` and `history`: who is champion, and why.
+"""`xtts-finetune promote`, `rollback` and `history`: who is champion, and why."""
 
-The alias moves first, then the log is written: what a kill between the two leaves is found by the next command, and
-written down as moved by other means.
-"""
-
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from getpass import getuser
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.promotion.moving import caught_up, move
+from xtts_finetune.promotion.standing import Standing
+from xtts_finetune.promotion.verification import verify
+from xtts_finetune.promotion.wording import log_name, told
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import TAG, Action, Entry, Log, champions
-from xtts_finetune.tracking.registry import CANDIDATE, CHAMPION, Version, move_champion
-from xtts_finetune.tracking.versions import Versions, shown
-
-if TYPE_CHECKING:
-    from xtts_finetune.promotion.gate import Rule
+from xtts_finetune.tracking.promotions import Entry, Log, Rule
+from xtts_finetune.tracking.registry import CANDIDATE, Version
+from xtts_finetune.tracking.versions import shown
 
 _TITLE = "nothing was promoted"
 _LONGEST_WHY = 2000  # characters: it goes into a tag of MLflow's, too
@@ -39,274 +31,138 @@ class Request:
     why: str
 
 
-class _Registry:
-    """The versions of the model, and its log, while nobody else of this checkout moves its champion."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace, self.params = workspace, load_params(workspace.params)
-        self.store = open_store(workspace, self.params.tracking)
-        self.versions = Versions.of(self.store, self.params.registry.model_name)
-        known = (entry for version in self.versions.versions for entry in _entries(version))
-        self.log = Log.read(workspace.promotions).joined(known)
-
-    @property
-    def champion(self) -> Version | None:
-        return self.versions.get(CHAMPION)
-
-    def version(self, wanted: str) -> Version:
-        """By number or alias.
-
-        Raises:
-            UserError: there is none.
-        """
-        version = self.versions.get(wanted)
-        if version:
-            return version
-        known = "".join(f"\n        {shown(each)}" for each in self.versions.versions)
-        what = f"there is no such version; there is:{known}" if known else "no version is registered yet"
-        remedy = "choose one of them" if known else "dvc repro: its last stage, evaluate, registers the best model"
-        raise UserError(_TITLE, [Problem(f"{self.versions.model_name}: {wanted}", what, remedy)])
-
-    def move(self, action: Action, to: Version, rules: list["Rule"], forced: bool, why: str) -> Entry:
-        """Make a version champion, and write down that it is."""
-        self._write_what_was_found()
-        before = self.champion
-        move_champion(self.store, to)
-        return self._write(action, before, to, rules, forced, why)
-
-    @property
-    def line(self) -> list[int]:
-        """The champions by the log, one after the other, as far as they are this registry's and still there."""
-        return champions(entry for entry in self.log.entries if self.has(entry))
-
-    def has(self, entry: Entry) -> bool:
-        """Whether an entry is of these versions: the log may come from a clone with a registry of its own."""
-        weights = {version.version: version.tags.get(WEIGHTS_TAG) for version in self.versions.versions}
-        before = entry.before is None or weights.get(entry.before) == entry.before_sha256
-        return (
-            entry.model == self.versions.model_name and before and weights.get(entry.champion) == entry.champion_sha256
-        )
-
-    def unwritten(self) -> str | None:
-        """How the champion differs from what the log says last, in words; None: it does not."""
-        champion, line = self.champion, self.line
-        if champion is None or not line or line[-1] == champion.version:
-            return None
-        return f"the champion is version {champion.version}, the log's last is version {line[-1]}"
-
-    def _write_what_was_found(self) -> None:
-        champion = self.champion
-        if champion and (why := self.unwritten()):
-            before = self.versions.get(str(self.line[-1]))
-            self._write("found", before, champion, [], forced=False, why=f"{why}: moved by other means, or half-way")
-
-    def _deliver(self) -> None:
-        """Give MLflow the entries that it lacks."""
-        for version in self.versions.versions:
-            own = (entry for entry in self.log.entries if entry.champion == version.version and self.has(entry))
-            for entry in own:
-                if entry.tag not in version.tags:
-                    self.store.client.set_model_version_tag(version.name, str(version.version), entry.tag, entry.text)
-                    version.tags[entry.tag] = entry.text
-
-    def _write(
-        self, action: Action, before: Version | None, to: Version, rules: list["Rule"], forced: bool, why: str
-    ) -> Entry:
-        entry = Entry(
-            time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            who=_who(self.workspace),
-            action=action,
-            model=self.versions.model_name,
-            before=before.version if before else None,
-            before_sha256=_weights(before),
-            champion=to.version,
-            champion_sha256=_weights(to),
-            rules=[_plain(asdict(rule)) for rule in rules],
-            forced=forced,
-            why=why,
-            previous=self.log.last,
-        )
-        self.log = self.log.appended(entry)
-        self.log.write()
-        self._deliver()
-        return entry
-
-
 def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     """Hold a version against the champion by the rules of params.yaml, and make it champion where it passes all.
 
     Raises:
-        UserError: it does not pass, and that was not forced; there is no such version; MLflow or the log is damaged.
+        UserError: it does not pass, and that was not forced; there is no such version; another became champion
+            meanwhile; MLflow or the log cannot be used.
     """
-    _refuse_wrong_words(request)
+    if request.force and not request.why.strip():
+        raise UserError(_TITLE, [Problem("--force", "needs a reason, which is written down", 'add --why "…"')])
+    _refuse_long(request.why)
     with _alone(workspace):
-        registry = _Registry(workspace)
-        version = registry.version(request.version or CANDIDATE)
-        champion = registry.champion
-        if champion and champion.version == version.version:
+        params = load_params(workspace.params)
+        standing = _standing(workspace, params)
+        version = standing.version(request.version or CANDIDATE)
+        if standing.champion and standing.champion.version == version.version:
+            caught_up(standing)
             yield f"{shown(version)}: is the champion already"
             return
-        rules: list[Rule] = []
-        if champion is None:
-            yield "there is no champion to hold it against"
-        else:
-            yield f"{version.name} version {version.version} against the champion, version {champion.version}"
-            rules, how = _examined(workspace, registry, version, champion)
-            yield f"figures: {how}"
-            yield from _table(rules)
-        failed = [rule for rule in rules if not rule.passed]
+        rules = yield from _examined(standing, params, version)
+        failed = [rule.name for rule in rules if not rule.passed]
         if failed and not request.force:
             raise _refused(version, failed)
-        entry = registry.move("promote", version, rules, forced=bool(failed), why=request.why)
-        yield _told(entry)
-        yield f"written down in {_name(workspace)}: commit it"
+        entry = move(standing, "promote", version, rules, forced=bool(failed), why=request.why)
+        yield from _done(workspace, entry)
 
 
 def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
-    """Make the version champion that was it before, by the log.
+    """Make the version champion that was it before, by the log; one that was deleted since is passed over.
 
     Raises:
-        UserError: there was none, or it is gone; MLflow or the log cannot be used.
+        UserError: there was none, or none is left; MLflow or the log cannot be used.
     """
+    _refuse_long(why)
     with _alone(workspace):
-        registry = _Registry(workspace)
-        if found := registry.unwritten():
+        standing = _standing(workspace, load_params(workspace.params))
+        if found := standing.unwritten:
             yield found
-        line, champion = registry.line, registry.champion
-        if champion and line[-1:] != [champion.version]:
-            line.append(champion.version)
-        if len(line) < 2:
-            what = "the log knows no champion before this one"
-            remedy = "xtts-finetune promote VERSION makes another version champion"
-            raise UserError("nothing to go back to", [Problem(_name(workspace), what, remedy)])
-        entry = registry.move("rollback", registry.version(str(line[-2])), [], forced=False, why=why)
-        yield _told(entry)
-        yield f"written down in {_name(workspace)}: commit it"
+        line, champion = standing.line, standing.champion
+        if champion is None:
+            yield "there is no champion"
+        elif line[-1] == champion.version:
+            line = line[:-1]
+        for number in reversed(line):
+            if to := standing.left(number):
+                yield from _done(workspace, move(standing, "rollback", to, [], forced=False, why=why))
+                return
+            yield f"version {number}, champion before, was deleted"
+        what = "the log knows no champion before this one" + (" that was not deleted" if line else "")
+        remedy = "xtts-finetune promote VERSION makes another version champion"
+        raise UserError("nothing to go back to", [Problem(log_name(workspace), what, remedy)])
 
 
-def history_lines(workspace: Workspace, verify: bool) -> Iterator[str]:
-    """Every promotion, the newest last.
+def history_lines(workspace: Workspace, verify_it: bool) -> Iterator[str]:
+    """Every promotion, the newest last; without MLflow, those that the file has.
 
     Args:
-        verify: hold every entry against MLflow's copy of it.
+        verify_it: hold every entry against MLflow's copy of it.
 
     Raises:
-        UserError: an entry was changed, or is gone.
+        UserError: an entry was changed, or is gone; or MLflow does not answer, and is to be verified.
     """
-    registry = _Registry(workspace)
-    if not registry.log.entries:
-        champion = registry.champion
-        yield f"nothing was promoted yet; the champion is {shown(champion)}" if champion else "nothing was promoted yet"
-    for entry in registry.log.entries:
-        yield _told(entry) + ("" if registry.has(entry) else " (of versions that are not in this registry)")
-    if found := registry.unwritten():
-        yield f"not written down: {found}; the next promote or rollback does so"
-    if verify:
-        _verify(workspace, registry)
-        yield f"{len(registry.log.entries)} entries: each is as it was written, here and in MLflow"
-
-
-def _verify(workspace: Workspace, registry: _Registry) -> None:
-    """Hold the file against MLflow: what either has changed or lost.
-
-    Raises:
-        UserError: naming every such entry.
-    """
-    here = {entry.digest for entry in Log.read(workspace.promotions).entries}
-    problems = []
-    for entry in registry.log.entries:
-        if entry.digest not in here:
-            what = f"lacks an entry that MLflow has: {_told(entry)}"
-            remedy = "pull it, if another clone wrote it; else somebody took it out: git log -p -- "
-            problems.append(Problem(_name(workspace), what, remedy + _name(workspace)))
-    for version in registry.versions.versions:
-        where = f"{registry.store.uri}: {version.name} version {version.version}"
-        own = (entry for entry in registry.log.entries if entry.champion == version.version and registry.has(entry))
-        told = {entry.tag: entry for entry in own}
-        for tag, entry in told.items():
-            if version.tags.get(tag) != entry.text:
-                what = "is not as it was written" if tag in version.tags else "is not there"
-                remedy = f"somebody changed it: {_name(workspace)} has it as it was written"
-                problems.append(Problem(f"{where}: tag {tag}", what, remedy))
-        for tag in version.tags.keys() - told.keys():
-            if tag.startswith(TAG):
-                problems.append(Problem(f"{where}: tag {tag}", "is no entry of the log", "delete the tag"))
-    if problems:
-        raise UserError("the promotion log does not hold", problems)
-
-
-def _entries(version: Version) -> Iterator[Entry]:
-    """Those that MLflow has with a version; what is none, or was changed, is left to `history --verify`."""
-    for tag, text in version.tags.items():
-        if tag.startswith(TAG):
-            try:
-                entry = Entry.parse(text)
-            except ValueError:
-                continue
-            if entry.tag == tag and (entry.model, entry.champion) == (version.name, version.version):
-                yield entry
-
-
-def _examined(
-    workspace: Workspace, registry: _Registry, version: Version, champion: Version
-) -> tuple[list["Rule"], str]:
-    """What the gate finds, and where its figures come from."""
-    from xtts_finetune.promotion.figures import NotComparable, compared
-    from xtts_finetune.promotion.gate import loss_rules, not_measured
-
-    params: Params = registry.params
+    params = load_params(workspace.params)
+    log = Log.read(workspace.promotions)
     try:
-        found = compared(workspace, params, registry.versions, version, champion)
-        rules, how = loss_rules(found.candidate, found.champion, params.promotion), found.how
-    except NotComparable as reason:
-        rules, how = [not_measured(name, str(reason)) for name in ("eval Mel CE", "eval Text CE")], "none"
-    if params.promotion.sentences:
-        from xtts_finetune.promotion.hearing import heard
+        standing = _standing(workspace, params)
+    except UserError as error:
+        if verify_it:
+            raise
+        yield from map(told, log.entries)
+        yield f"MLflow is not known: {error.problems[0].where} {error.problems[0].what}"
+        return
+    champion = standing.champion
+    if not standing.log.entries:
+        yield "nothing was promoted yet" + (f"; the champion is {shown(champion)}" if champion else "")
+    for entry in standing.log.entries:
+        yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)")
+    if found := standing.unwritten:
+        yield f"not written down: {found}; the next promote or rollback does so"
+    if verify_it:
+        verify(standing)
+        yield f"{len(standing.log.entries)} entries: each is as it was written, here and in MLflow"
 
-        rules += heard(workspace, params, registry.versions, version, champion)
-    return rules, how
+
+def _standing(workspace: Workspace, params: Params) -> Standing:
+    return Standing.read(workspace, open_store(workspace, params.tracking), params.registry.model_name)
 
 
-def _table(rules: list["Rule"]) -> Iterator[str]:
-    from xtts_finetune.promotion.gate import table
+def _examined(standing: Standing, params: Params, version: Version) -> Generator[str, None, list[Rule]]:
+    """What the rules say of a version; the lines tell it.
 
-    return table(rules)
+    Where no version is champion, as when it was deleted, it is held against the last that was and is left.
+    """
+    from xtts_finetune.promotion.examination import examine
+    from xtts_finetune.promotion.gate import not_measured, table
+
+    last = next((left for number in reversed(standing.line) if (left := standing.left(number))), None)
+    champion = standing.champion or last
+    if standing.champion is None:
+        yield "there is no champion to hold it against" + (
+            f"; version {last.version} was it, by the log" if last else ""
+        )
+    if champion is None:
+        others = [each for each in standing.versions.versions if each.version != version.version]
+        rules = [not_measured("champion", "no version is left that was champion")] if others else []
+        yield from table(rules) if rules else ()
+        return rules
+    if champion.version == version.version:
+        return []
+    yield f"{version.name} version {version.version} against the champion, version {champion.version}"
+    found = examine(standing.workspace, params, standing.versions, version, champion)
+    yield f"figures: {found.how}"
+    yield from table(found.rules)
+    yield from found.doubts
+    return found.rules
 
 
-def _refused(version: Version, failed: list["Rule"]) -> UserError:
+def _done(workspace: Workspace, entry: Entry) -> Iterator[str]:
+    yield told(entry)
+    yield f"written down in {log_name(workspace)}: commit it"
+
+
+def _refused(version: Version, failed: list[str]) -> UserError:
     remedy = "listen to both; to make it champion all the same: "
     remedy += f'xtts-finetune promote {version.version} --force --why "…", which is written down'
     where = f"{version.name} version {version.version}"
-    return UserError(_TITLE, [Problem(where, f"does not pass: {', '.join(rule.name for rule in failed)}", remedy)])
+    return UserError(_TITLE, [Problem(where, f"does not pass: {', '.join(failed)}", remedy)])
 
 
-def _told(entry: Entry) -> str:
-    """An entry in a line."""
-    before = f"version {entry.before}" if entry.before is not None else "none"
-    verb = {"promote": "promoted", "rollback": "went back", "found": "found"}[entry.action]
-    mel = next((rule for rule in entry.rules if rule["name"] == "eval Mel CE" and rule["candidate"] is not None), None)
-    figures = f", eval Mel CE {mel['champion']:.3f} → {mel['candidate']:.3f}" if mel else ""
-    forced = f", FORCED past {', '.join(rule['name'] for rule in entry.rules if not rule['passed'])}"
-    why = f': "{entry.why}"' if entry.why else ""
-    text = f"{entry.time}  {verb}: champion {before} → version {entry.champion}{figures}"
-    text += f"{forced if entry.forced else ''}, by {entry.who}{why}"
-    return text if text.isprintable() else repr(text)
-
-
-def _refuse_wrong_words(request: Request) -> None:
-    if request.force and not request.why.strip():
-        raise UserError(_TITLE, [Problem("--force", "needs a reason, which is written down", 'add --why "…"')])
-    if len(request.why) > _LONGEST_WHY:
-        what = f"has {len(request.why)} characters"
+def _refuse_long(why: str) -> None:
+    if len(why) > _LONGEST_WHY:
+        what = f"has {len(why)} characters"
         raise UserError(_TITLE, [Problem("--why", what, f"say it in {_LONGEST_WHY} at the most")])
-
-
-def _weights(version: Version | None) -> str:
-    return version.tags.get(WEIGHTS_TAG, "") if version else ""
-
-
-def _name(workspace: Workspace) -> str:
-    return workspace.promotions.relative_to(workspace.root).as_posix()
 
 
 @contextmanager
@@ -322,27 +178,8 @@ def _alone(workspace: Workspace) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         what, remedy = "another promote or rollback is at work here", "wait for it, then type this again"
-        raise UserError("not now", [Problem(_name(workspace), what, remedy)]) from None
+        raise UserError("not now", [Problem(log_name(workspace), what, remedy)]) from None
     try:
         yield
     finally:
         lock.release()
-
-
-def _who(workspace: Workspace) -> str:
-    """As git commits here; else the user's name."""
-    told = []
-    for field in ("name", "email"):
-        command = ["git", "config", "--get", f"user.{field}"]
-        try:
-            done = subprocess.run(command, cwd=workspace.root, capture_output=True, encoding="utf-8", check=False)
-        except OSError:
-            break
-        told.append(done.stdout.strip())
-    name, email = (*told, "", "")[:2]
-    return f"{name} <{email}>" if name and email else name or email or getuser()
-
-
-def _plain(rule: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back: an entry that was read has the digest of the one that was written."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in rule.items()}

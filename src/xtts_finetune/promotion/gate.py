@@ -1,23 +1,10 @@
 """The rules by which a version may become champion, and what they found: a table."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from xtts_finetune.core.params import PromotionParams
 from xtts_finetune.promotion.figures import Figures
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule, and what it found."""
-
-    name: str
-    candidate: float | None  # None: it could not be measured
-    champion: float | None
-    demand: str  # what is asked of the candidate, in words
-    passed: bool
-    interval: tuple[float, float] | None = None  # of candidate − champion, where it is measured sentence by sentence
-    remark: str = ""
+from xtts_finetune.tracking.promotions import Rule
 
 
 def loss_rules(candidate: Figures, champion: Figures, params: PromotionParams) -> list[Rule]:
@@ -43,7 +30,7 @@ def loss_rules(candidate: Figures, champion: Figures, params: PromotionParams) -
 
 def not_measured(name: str, why: str) -> Rule:
     """A rule that nothing was found for does not pass."""
-    return Rule(name, None, None, "to be measured", passed=False, remark=why)
+    return Rule(name=name, candidate=None, champion=None, demand="to be measured", passed=False, remark=why)
 
 
 def table(rules: list[Rule]) -> Iterator[str]:

@@ -1,24 +1,25 @@
 """How two versions sound: both say the same held sentences, which are measured and compared in pairs."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tqdm import tqdm
 
-from xtts_finetune.core.constants import SAMPLE_RATE, Language
-from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.params import Params
+from xtts_finetune.core.constants import LANGUAGES, SAMPLE_RATE, Language
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import SplitName, Workspace
+from xtts_finetune.core.params import PromotionParams
 from xtts_finetune.data.audio import dequantise
 from xtts_finetune.data.features import Entry, FeatureReader
 from xtts_finetune.measures.measured import Measure, Measurer, Measures, Recording
-from xtts_finetune.measures.paired import Comparison, Verdict, compare
-from xtts_finetune.promotion.bundles import bundle
-from xtts_finetune.promotion.gate import Rule, not_measured
+from xtts_finetune.measures.paired import LEAST_PAIRS, Comparison, Verdict
+from xtts_finetune.promotion.figures import NotMeasured, reasons
+from xtts_finetune.promotion.gate import not_measured
 from xtts_finetune.speech.speaker import load_speaker
-from xtts_finetune.tracking.registry import Version
-from xtts_finetune.tracking.versions import Versions
+from xtts_finetune.tracking.promotions import Rule
 
 Value = TypeVar("Value")
 
@@ -37,25 +38,69 @@ _NAMES: dict[Measure, str] = {
 _ALARMS = "alarms"
 
 
-def heard(
-    workspace: Workspace, params: Params, registry: Versions, candidate: Version, champion: Version
-) -> list[Rule]:
-    """What the gate hears: a rule for each measure, and one for sentences that went wrong as a whole.
+@dataclass(frozen=True)
+class Hearing:
+    """What versions are to say, and what it is measured by."""
+
+    entries: list[Entry]
+    measurer: Measurer
+
+    @classmethod
+    def planned(cls, workspace: Workspace, params: PromotionParams) -> Self:
+        """Nothing is loaded yet, but what cannot be measured is known.
+
+        Raises:
+            UserError: by these settings no version could pass, on this eval split.
+            NotMeasured: there is no prepared/.
+        """
+        try:
+            eval_split, train_split = (list(_entries(workspace, split)) for split in ("eval", "train"))
+        except UserError as error:
+            raise NotMeasured(reasons(error)) from None
+        spoken = _commonest(entry.language for entry in eval_split)
+        language = next(each for each in LANGUAGES if each == spoken)  # prepare takes no other
+        entries = _spread([entry for entry in eval_split if entry.language == language], params.sentences)
+        folder = None if params.recogniser is None else workspace.root / params.recogniser
+        _refuse_what_cannot_pass(len(entries), language, folder)
+        return cls(entries, Measurer(_voice(workspace, train_split, language), language, folder))
+
+    def of(self, folder: Path, name: str) -> list[Measures]:
+        """Of every sentence, as the model in a bundle says it.
+
+        Raises:
+            NotMeasured: its vocabulary cannot spell one.
+            UserError: the recogniser, or a file, cannot be used.
+        """
+        speaker = load_speaker(folder)
+        measures = []
+        for entry in tqdm(self.entries, desc=f"{name} speaks", unit="sentence", leave=False):
+            try:
+                samples, rate = speaker.speak(entry.text, entry.language)
+            except ValueError as error:
+                raise NotMeasured(f"{name}: {error}") from None
+            measures.append(self.measurer.measure(samples, rate, entry.text))
+        return measures
+
+
+def _refuse_what_cannot_pass(sentences: int, language: Language, recogniser: Path | None) -> None:
+    """Before minutes of measuring.
 
     Raises:
-        UserError: a version's files, prepared/ or the recogniser cannot be used.
+        UserError: naming what of params.yaml to change.
     """
-    entries, language = _sentences(workspace, params.promotion.sentences)
-    folder = params.promotion.recogniser
-    measurer = Measurer(_voice(workspace, language), language, None if folder is None else workspace.root / folder)
-    measured = []
-    for version in (candidate, champion):
-        with bundle(workspace, params, registry, version) as files:
-            try:
-                measured.append(_measured(files, entries, measurer, f"version {version.version} speaks"))
-            except ValueError as error:  # its vocabulary cannot spell one
-                return [not_measured("speech", f"version {version.version}: {error}")]
-    return rules_of(compare(*measured))
+    problems, silent = [], "or promotion.sentences: 0, by which neither is heard"
+    if language != "en" and recogniser is None:
+        what = f"is null, and the eval split is in {language}: a recogniser comes along for English alone"
+        problems.append(Problem("params.yaml: promotion.recogniser", what, f"name a folder with one, {silent}"))
+    if recogniser is not None and not recogniser.is_dir():
+        what = f"there is no folder {recogniser}"
+        problems.append(Problem("params.yaml: promotion.recogniser", what, f"name a folder with one, {silent}"))
+    if sentences < LEAST_PAIRS:
+        what = f"{sentences} of the eval split can be said in {language}, and {LEAST_PAIRS} are the least to compare"
+        remedy = f"ask for more, record more (or raise prepare.eval_fraction), {silent}"
+        problems.append(Problem("params.yaml: promotion.sentences", what, remedy))
+    if problems:
+        raise UserError("no version could pass", problems)
 
 
 def rules_of(comparison: Comparison) -> list[Rule]:
@@ -93,35 +138,17 @@ def _rule(verdict: Verdict) -> Rule:
     )
 
 
-def _measured(folder: Path, entries: Sequence[Entry], measurer: Measurer, label: str) -> list[Measures]:
-    """Of every sentence, as the model in a bundle says it.
-
-    Raises:
-        ValueError: its vocabulary cannot spell one.
-    """
-    speaker = load_speaker(folder)
-    measures = []
-    for entry in tqdm(entries, desc=label, unit="sentence", leave=False):
-        samples, rate = speaker.speak(entry.text, entry.language)
-        measures.append(measurer.measure(samples, rate, entry.text))
-    return measures
+def _entries(workspace: Workspace, split: SplitName) -> Iterator[Entry]:
+    reader = FeatureReader(workspace.prepared, split)
+    return (reader[index].entry for index in range(len(reader)))
 
 
-def _sentences(workspace: Workspace, count: int) -> tuple[list[Entry], Language]:
-    """Transcripts of the eval split, spread over it, in the language that most of them have."""
-    reader = FeatureReader(workspace.prepared, "eval")
-    entries = [reader[index].entry for index in range(len(reader))]
-    language = _commonest(entry.language for entry in entries)
-    return _spread([entry for entry in entries if entry.language == language], count), language
-
-
-def _voice(workspace: Workspace, language: str) -> list[Recording]:
-    """Training clips of the speaker whom most of them have."""
+def _voice(workspace: Workspace, entries: Sequence[Entry], language: Language) -> list[Recording]:
+    """Training clips of one speaker, whom most of those in the language have; or most of all, where none is in it."""
+    heard = [index for index, entry in enumerate(entries) if entry.language == language] or [*range(len(entries))]
+    speaker = _commonest(entries[index].speaker for index in heard)
+    chosen = _spread([index for index in heard if entries[index].speaker == speaker], VOICE)
     reader = FeatureReader(workspace.prepared, "train")
-    entries = [reader[index].entry for index in range(len(reader))]
-    speaker = _commonest(entry.speaker for entry in entries)
-    own = [index for index, entry in enumerate(entries) if entry.speaker == speaker and entry.language == language]
-    chosen = _spread(own or list(range(len(entries))), VOICE)
     return [Recording(dequantise(reader[index].audio), SAMPLE_RATE, entries[index].text) for index in chosen]
 
 
@@ -129,7 +156,7 @@ def _commonest(values: Iterable[Value]) -> Value:
     return Counter(values).most_common(1)[0][0]
 
 
-def _spread(entries: Sequence[Value], count: int) -> list[Value]:
+def _spread(values: Sequence[Value], count: int) -> list[Value]:
     """At most so many, from the first on at equal distances."""
-    count = min(count, len(entries))
-    return [entries[place * len(entries) // count] for place in range(count)]
+    count = min(count, len(values))
+    return [values[place * len(values) // count] for place in range(count)]
