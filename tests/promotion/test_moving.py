@@ -109,6 +109,6 @@ def test_history_needs_no_mlflow(team: Team, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_number_is_no_alias(team: Team) -> None:
-    team.store.client.set_registered_model_alias(MODEL, "x2", "4")  # MLflow itself takes no plain number
+    team.store.client.set_registered_model_alias(MODEL, "2", "4")
     assert "version 2" in team.promote(2)
     assert team.champion == 2

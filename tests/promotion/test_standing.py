@@ -36,9 +36,7 @@ def delete(team: Team, number: int) -> None:
 
 
 @pytest.mark.parametrize("hours", [(9, 10, 11), (11, 10, 9), (10, 10, 10)])
-def test_a_clone_that_has_not_pulled_writes_what_it_can_read(
-    team: Team, hours: tuple[int, ...], tmp_path: Path
-) -> None:
+def test_a_clone_that_has_not_pulled_writes_what_it_can_read(team: Team, hours: tuple[int, ...]) -> None:
     """Whatever the clocks say."""
 
     class Clock:
