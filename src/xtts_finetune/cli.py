@@ -149,7 +149,7 @@ def promote(
 
     Then both say `sentences` transcripts of the eval split, and are compared by nine measures of speech and by alarms
     (docs/speech-measures.md); with 0 neither is heard. What cannot be measured does not pass. A table shows every rule;
-    where one does not pass nothing is changed: exit code 2.
+    where one does not pass nothing is changed: exit code 2. Nor where another became champion meanwhile.
 
     Every move of the champion is written down in registry/promotions.jsonl (commit it) and in MLflow, as a tag of the
     version: see `xtts-finetune history`. `xtts-finetune rollback` takes one back.
@@ -164,7 +164,10 @@ def promote(
 def rollback(
     why: Annotated[str, typer.Option(metavar="TEXT", help="In your words; it is written down.")] = "",
 ) -> None:
-    """Make the version champion again that was it before, by the log of promotions. Twice, it goes back further."""
+    """Make the version champion again that was it before, by the log of promotions. Twice, it goes back further.
+
+    A version that was deleted since is passed over, which is said.
+    """
     from xtts_finetune.promotion.command import rollback_lines
 
     for line in rollback_lines(Workspace.here(), why):
@@ -178,8 +181,8 @@ def history(
     """Show who became champion: when, by whom, by which figures, and why.
 
     The log is registry/promotions.jsonl, an entry a line, and a copy of each in MLflow. Every entry has its own SHA-256
-    and that of an entry before it, so that one that was changed, or taken out, is found: here always, in MLflow's
-    copies with --verify. Entries that other clones wrote come from MLflow.
+    and those of the entries before it, so that one that was changed, or taken out, is found: here always, in MLflow's
+    copies with --verify. Entries that other clones wrote come from MLflow; where it does not answer, the file is shown.
     """
     from xtts_finetune.promotion.command import history_lines
 

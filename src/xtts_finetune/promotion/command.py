@@ -83,11 +83,11 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
         raise UserError("nothing to go back to", [Problem(log_name(workspace), what, remedy)])
 
 
-def history_lines(workspace: Workspace, verify_it: bool) -> Iterator[str]:
+def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
     """Every promotion, the newest last; without MLflow, those that the file has.
 
     Args:
-        verify_it: hold every entry against MLflow's copy of it.
+        verified: hold every entry against MLflow's copy of it.
 
     Raises:
         UserError: an entry was changed, or is gone; or MLflow does not answer, and is to be verified.
@@ -97,7 +97,7 @@ def history_lines(workspace: Workspace, verify_it: bool) -> Iterator[str]:
     try:
         standing = _standing(workspace, params)
     except UserError as error:
-        if verify_it:
+        if verified:
             raise
         yield from map(told, log.entries)
         yield f"MLflow is not known: {error.problems[0].where} {error.problems[0].what}"
@@ -109,7 +109,7 @@ def history_lines(workspace: Workspace, verify_it: bool) -> Iterator[str]:
         yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)")
     if found := standing.unwritten:
         yield f"not written down: {found}; the next promote or rollback does so"
-    if verify_it:
+    if verified:
         verify(standing)
         yield f"{len(standing.log.entries)} entries: each is as it was written, here and in MLflow"
 
