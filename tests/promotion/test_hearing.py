@@ -17,7 +17,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.data.audio import Samples, load_audio
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
-from xtts_finetune.promotion import hearing
+from xtts_finetune.promotion import examination, hearing
 from xtts_finetune.tracking.registry import Version
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def speaking(team: Team, recordings: dict[str, Samples], monkeypatch: pytest.Mon
             def speak(self, text: str, language: str) -> tuple[Samples, int]:
                 return self.says(recordings[text]), SAMPLE_RATE
 
-        monkeypatch.setattr(hearing, "bundle", bundle)
+        monkeypatch.setattr(examination, "bundle", bundle)
         monkeypatch.setattr(hearing, "load_speaker", Speaker)
 
     return are_to
