@@ -136,6 +136,61 @@ def restore(
 
 
 @app.command()
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Its number, or an alias. Else candidate.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Though it does not pass. Needs --why.")] = False,
+    why: Annotated[str, typer.Option(metavar="TEXT", help="In your words; it is written down.")] = "",
+) -> None:
+    """Make a registered version champion, if it is better than the champion by the rules of params.yaml (promotion).
+
+    Its eval Mel CE must be below the champion's by more than `mel_ce_margin`, its Text CE at most `text_ce_tolerance`
+    above. The figures are those of their evaluations where both were measured on the same eval split (by the SHA-256
+    of its audio, codes and tokens); else both are measured now, on the eval split in prepared/.
+
+    Then both say `sentences` transcripts of the eval split, and are compared by nine measures of speech and by alarms
+    (docs/speech-measures.md); with 0 neither is heard. What cannot be measured does not pass. A table shows every rule;
+    where one does not pass nothing is changed: exit code 2. Nor where another became champion meanwhile.
+
+    Every move of the champion is written down in registry/promotions.jsonl (commit it) and in MLflow, as a tag of the
+    version: see `xtts-finetune history`. `xtts-finetune rollback` takes one back.
+    """
+    from xtts_finetune.promotion.command import Request, promote_lines
+
+    for line in promote_lines(Workspace.here(), Request(version, force, why)):
+        typer.echo(as_typed(line))
+
+
+@app.command()
+def rollback(
+    why: Annotated[str, typer.Option(metavar="TEXT", help="In your words; it is written down.")] = "",
+) -> None:
+    """Make the version champion again that was it before, by the log of promotions. Twice, it goes back further.
+
+    A version that was deleted since is passed over, which is said.
+    """
+    from xtts_finetune.promotion.command import rollback_lines
+
+    for line in rollback_lines(Workspace.here(), why):
+        typer.echo(as_typed(line))
+
+
+@app.command()
+def history(
+    verify: Annotated[bool, typer.Option("--verify", help="Hold every entry against MLflow's copy of it.")] = False,
+) -> None:
+    """Show who became champion: when, by whom, by which figures, and why.
+
+    The log is registry/promotions.jsonl, an entry a line, and a copy of each in MLflow. Every entry has its own SHA-256
+    and those of the entries before it, so that one that was changed, or taken out, is found: here always, in MLflow's
+    copies with --verify. Entries that other clones wrote come from MLflow; where it does not answer, the file is shown.
+    """
+    from xtts_finetune.promotion.command import history_lines
+
+    for line in history_lines(Workspace.here(), verify):
+        typer.echo(as_typed(line))
+
+
+@app.command()
 def export(
     *,
     what: Annotated[

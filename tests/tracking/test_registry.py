@@ -107,11 +107,26 @@ def test_a_version_says_whose_voice_the_champion_is(
     of("one", "a.dir")
     second = of("two", data)
     assert second.champion == 1
-    assert re.search(rf"champion stays version 1, {whose}; .*\(\"voice\", \"champion\", \"2\"\)", str(second))
+    assert re.search(rf"champion stays version 1, {whose}; to move it: xtts-finetune promote 2", str(second))
     store.client.set_registered_model_alias("voice", "champion", "2")  # as it says
     assert of("two", data).note is None
     assert "candidate is the latest" in store.client.get_registered_model("voice").description
     assert {each.params["lr"] for each in logged_models(store)} == {"0.1"}
+
+
+def test_registering_makes_none_champion_beside_others(store: TrackingStore, run_id: str, model: Path) -> None:
+    """Its alias goes with a version that is deleted."""
+
+    def of(sha256: str) -> Registration:
+        tags = {"phase": "phase2", "step": "420"}
+        return register_best(store, run_id, "voice", model, SERVING_CODE, sha256, tags, METRICS)
+
+    of("one")
+    of("two")
+    store.client.delete_registered_model_alias("voice", "champion")
+    third = of("three")
+    assert (third.champion, third.aliases) == (None, ["candidate"])
+    assert "there is no champion; to make it one: xtts-finetune promote 3" in str(third)
 
 
 def test_nothing_registered(store: TrackingStore) -> None:

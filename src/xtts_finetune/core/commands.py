@@ -8,7 +8,8 @@ from pathlib import Path
 
 _COMMAND = re.compile(
     r"(?<![\w./\\-])(?=dvc (?:add|checkout|commit|config|exp|fetch|gc|metrics|plots|pull|push|remote|repro|status)\b"
-    r"|xtts-finetune (?:base|clean|disk|export|join|plan|restore|status|sync)\b|mlflow (?:db|experiments|server|ui)\b)"
+    r"|xtts-finetune (?:base|clean|disk|export|history|join|plan|promote|restore|rollback|status|sync)\b"
+    r"|mlflow (?:db|experiments|server|ui)\b)"
 )
 
 

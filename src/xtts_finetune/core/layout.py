@@ -14,6 +14,8 @@ work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
 work/models.lock               held by who measures models/, or restores to it
 work/base.lock                 held by who fetches into base/
+work/promotions.lock           held by who moves the champion
+registry/promotions.jsonl      who became champion, why, and by which figures: an entry a line
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
 a bundle                       what is registered and speaks by itself: an exported best, base/, REFERENCE, SETTINGS
@@ -200,6 +202,11 @@ class Workspace:
         """Where what `export` fetches from a server lies meanwhile."""
         return self.root / "work" / "export"
 
+    @property
+    def compared(self) -> Path:
+        """Where the files of a registered version lie while `promote` measures it."""
+        return self.root / "work" / "compared"
+
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""
         return self.work(phase) / CURVE
@@ -228,6 +235,15 @@ class Workspace:
     @property
     def base_lock(self) -> Path:
         return lock_of(self.root / "work" / "base")
+
+    @property
+    def promotions(self) -> Path:
+        """The log of promotions, which is committed."""
+        return self.root / "registry" / "promotions.jsonl"
+
+    @property
+    def promotions_lock(self) -> Path:
+        return lock_of(self.root / "work" / "promotions")
 
     @property
     def models_lock(self) -> Path:

@@ -124,6 +124,15 @@ class RegistryParams(Strict):
     weights: Literal["whole", "trained"]  # trained: without what was frozen, so that it needs the base where it speaks
 
 
+class PromotionParams(Strict):
+    """What a version must show to become champion; changes no result."""
+
+    mel_ce_margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # nats per token below the champion's
+    text_ce_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # nats per token that it may be above
+    sentences: NonNegativeInt  # of the eval split, which both say, to be measured; 0: neither is heard
+    recogniser: Name | None  # a folder with a speech recogniser, for other languages than English
+
+
 class TrackingParams(Strict):
     """Where metrics go; changes no result."""
 
@@ -148,6 +157,7 @@ class Params(Strict):
     launch: LaunchParams
     evaluate: EvaluateParams
     registry: RegistryParams
+    promotion: PromotionParams
     tracking: TrackingParams
 
     @model_validator(mode="after")

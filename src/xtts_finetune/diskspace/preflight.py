@@ -58,9 +58,9 @@ def preflight_export(workspace: Workspace, params: Params, terms: list[Term]) ->
     _refuse_short(Budget(workspace, params, Cache(workspace)), "the export", by_file_system(terms))
 
 
-def preflight_fetch(workspace: Workspace, params: Params, terms: list[Term]) -> None:
-    """Refuse `base fetch` where what it has yet to write (`terms`) would not fit; as `preflight`."""
-    _refuse_short(Budget(workspace, params, Cache(workspace)), "the base", by_file_system(terms))
+def preflight_fetch(workspace: Workspace, params: Params, terms: list[Term], what: str = "the base") -> None:
+    """Refuse to fetch `what` where the files that have yet to come (`terms`) would not fit; as `preflight`."""
+    _refuse_short(Budget(workspace, params, Cache(workspace)), what, by_file_system(terms))
 
 
 def _refuse_short(budget: Budget, stage: str, demands: list[Demand]) -> None:

@@ -1,13 +1,17 @@
 """Whose figures and whose version lie here: reports come with git, models with DVC, and parameters from the editor."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
 from xtts_finetune.tracking.outbox import TRAINED
+from xtts_finetune.tracking.promotions import Log
+from xtts_finetune.tracking.registry import CHAMPION
 
 OURS = "of this workspace's run"
 
@@ -97,6 +101,27 @@ def whose_version(workspace: Workspace) -> str:
     here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
     if digest is not None and not here:
         return f"{version} is of another run: those weights are not in models/"
-    aliases = ", ".join(registration["aliases"])
     what = "the whole network of" if trained else "the weights of"
-    return f"{version} ({aliases})" + (f", {what} models/{here[0]}" if here else "")
+    aliases = ", ".join(_aliases_now(workspace, registration))
+    return f"{version}{f' ({aliases})' if aliases else ''}" + (f", {what} models/{here[0]}" if here else "")
+
+
+def is_to_be_promoted(workspace: Workspace) -> bool:
+    """Whether what is registered is not the champion, as far as this checkout knows."""
+    registration = read_json(workspace.registration) if workspace.registration.exists() else {"pending": True}
+    return not registration.get("pending") and CHAMPION not in _aliases_now(workspace, registration)
+
+
+def _aliases_now(workspace: Workspace, registration: dict[str, Any]) -> list[str]:
+    """As it was registered, but for what this checkout's log knows of since; of a damaged log `history` tells."""
+    aliases = [alias for alias in registration["aliases"] if alias != CHAMPION]
+    champion, weights = registration["champion"], None
+    if champion == registration["version"]:
+        weights = registration["model_sha256"]
+    with suppress(UserError):
+        for entry in Log.read(workspace.promotions).entries:
+            goes_on = entry.before in (None, champion) and (not weights or entry.before_sha256 in ("", weights))
+            if entry.model == registration["name"] and goes_on:
+                champion, weights = entry.champion, entry.champion_sha256
+    is_champion = champion == registration["version"] and weights in (None, registration["model_sha256"])
+    return [*aliases, *([CHAMPION] if is_champion else [])]

@@ -18,7 +18,7 @@ from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.coming_back import coming_back
 from xtts_finetune.dvcio.outs import lost_states
-from xtts_finetune.ops.origin import OURS, is_evaluated, whose_figures, whose_version
+from xtts_finetune.ops.origin import OURS, is_evaluated, is_to_be_promoted, whose_figures, whose_version
 from xtts_finetune.tracking.curve import read_rows
 from xtts_finetune.tracking.delivery import damaged, waiting
 
@@ -222,6 +222,8 @@ def _next_lines(workspace: Workspace, params: Params | None, are_mistakes: bool)
     if not _is_complete(workspace, params):
         yield "  dvc repro           runs what is missing, and resumes what was stopped"
         return
+    if is_to_be_promoted(workspace):
+        yield "  xtts-finetune promote  makes it champion, if it is better than the champion"
     yield "  mlflow ui           compare phase 1 and phase 2, at http://127.0.0.1:5000"
     yield "  dvc plots show      the curves as a page"
     yield "  dvc metrics diff    what changed since the last commit"

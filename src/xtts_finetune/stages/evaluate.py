@@ -12,6 +12,7 @@ from xtts_finetune.checkpoints.lock import models_held
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.layout import (
+    FEATURES,
     MODEL_CARD,
     PHASES,
     REFERENCE,
@@ -34,6 +35,7 @@ from xtts_finetune.tracking.backlog import Files, deliver_backlog, put, set_asid
 from xtts_finetune.tracking.connection import TrackingStore, is_local, reason
 from xtts_finetune.tracking.logged_model import LANGUAGE_TAG, PARAM, PARAMETERS_TAG
 from xtts_finetune.tracking.outbox import TRAINED, Order, now
+from xtts_finetune.tracking.registry import EVAL_TAG
 from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
 from xtts_finetune.training import loss
 from xtts_finetune.training.phases import with_weighted
@@ -135,7 +137,7 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bund
     tags = {**stage_tags(workspace, "evaluate", data_digest(workspace)), "best_weights": kind}
     trained = {f"{PARAM}{name}": str(value) for name, value in card["params"].items()}
     of_version = {name: tags[name] for name in VERSION_TAGS} | trained
-    of_version |= {"phase": best, "step": str(card["step"]), "base": params.base}
+    of_version |= {EVAL_TAG: _eval_digest(workspace), "phase": best, "step": str(card["step"]), "base": params.base}
     of_version["best_weights"] = kind
     if TRAINED in card:
         of_version[TRAINED] = card[TRAINED]
@@ -148,6 +150,12 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bund
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
     return put(workspace, record, [point], Files(shown, bundle.fill, SERVING_CODE))
+
+
+def _eval_digest(workspace: Workspace) -> str:
+    """Of all that models are measured on: who has the same was measured on the same."""
+    digests: dict[str, str] = read_json(workspace.prepared / FEATURES)
+    return sha256_json({name: digest for name, digest in digests.items() if name.startswith("eval.")})
 
 
 def _register(job: Evaluation, connect: Callable[[], TrackingStore], own: Path) -> None:

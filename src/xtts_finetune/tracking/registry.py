@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
+EVAL_TAG = "eval_sha256"  # of the eval split as it was measured on: audio, codes and tokens
 
 _WHAT_IT_IS = (
     "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
-    "candidate is the latest evaluation's, champion the one in use: move that alias when a candidate sounds better."
+    "candidate is the latest evaluation's, champion the one in use: `xtts-finetune promote` moves it, and says why."
 )
 
 
@@ -44,7 +45,7 @@ class Registration:
     version: int
     aliases: list[str]
     created: bool
-    champion: int
+    champion: int | None  # None: there is none
     note: str | None  # what the user should know of the champion
 
     def __str__(self) -> str:
@@ -65,7 +66,7 @@ def register_best(
     metrics: Mapping[str, float],
     is_latest: bool = True,
 ) -> Registration:
-    """Register the self-contained model in `folder`; the first ever is candidate and champion.
+    """Register the self-contained model in `folder`; while it is the only one, it is candidate and champion.
 
     Weights that are registered already keep their version. A crash leaves no version: it is created when its files
     are safe.
@@ -89,9 +90,8 @@ def register_best(
         number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics)
     aliases = _set_aliases(store, model_name, number, is_latest)
     champion = find_champion(store, model_name)
-    assert champion  # it was set, if there was none
-    note = None if champion.version == number else _of_the_champion(champion, number, tags)
-    return Registration(model_name, number, aliases, not same, champion.version, note)
+    note = None if CHAMPION in aliases else _of_the_champion(champion, number, tags)
+    return Registration(model_name, number, aliases, not same, champion.version if champion else None, note)
 
 
 def versions(store: TrackingStore, model_name: str) -> list[Version]:
@@ -113,6 +113,11 @@ def versions(store: TrackingStore, model_name: str) -> list[Version]:
 
 def find_champion(store: TrackingStore, model_name: str) -> Version | None:
     return next((version for version in versions(store, model_name) if CHAMPION in version.aliases), None)
+
+
+def move_champion(store: TrackingStore, version: Version) -> None:
+    """Let the alias `champion` name another version, in one step."""
+    store.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
 def _create_version(
@@ -149,22 +154,27 @@ def _description(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     return f"The best of {tags['phase']}, step {tags['step']}{measured}. Weights {tags[WEIGHTS_TAG][:12]}."
 
 
-def _of_the_champion(champion: Version, number: int, tags: Mapping[str, str]) -> str:
+def _of_the_champion(champion: Version | None, number: int, tags: Mapping[str, str]) -> str:
     """Whose voice the champion is, and how another becomes it."""
+    if champion is None:
+        return f"there is no champion; to make it one: xtts-finetune promote {number}"
     same = champion.tags.get(DATA_TAG) == tags.get(DATA_TAG)
     whose = (
         "of the same recordings" if same else f"of OTHER recordings ({champion.tags.get(DATA_DESCRIPTION_TAG, '?')})"
     )
-    call = f'MlflowClient().set_registered_model_alias("{champion.name}", "{CHAMPION}", "{number}")'
-    return f"champion stays version {champion.version}, {whose}; to move it: the model's page in mlflow ui, or {call}"
+    return f"champion stays version {champion.version}, {whose}; to move it: xtts-finetune promote {number}"
 
 
 def _set_aliases(store: TrackingStore, model_name: str, version: int, is_latest: bool) -> list[str]:
-    """Point aliases that are not there yet at a version, and `candidate` at the latest; the version's aliases."""
+    """Point `candidate` at the latest, and `champion` at the only one there is; the version's aliases.
+
+    Where there are others, and none is champion, somebody has to say which: the gate is not passed by registering.
+    """
     before = _aliases(store, model_name)
-    for alias in CANDIDATE, CHAMPION:
-        if alias not in before or (alias == CANDIDATE and is_latest):
-            store.client.set_registered_model_alias(model_name, alias, str(version))
+    if CANDIDATE not in before or is_latest:
+        store.client.set_registered_model_alias(model_name, CANDIDATE, str(version))
+    if CHAMPION not in before and len(store.client.search_model_versions(f"name = '{model_name}'")) == 1:
+        store.client.set_registered_model_alias(model_name, CHAMPION, str(version))
     return sorted(alias for alias, number in _aliases(store, model_name).items() if number == version)
 
 

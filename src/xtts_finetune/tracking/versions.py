@@ -32,8 +32,9 @@ class Versions:
         return cls(store, model_name, versions(store, model_name))
 
     def get(self, wanted: str) -> Version | None:
-        """By its number, or an alias of it."""
-        return next((each for each in self.versions if wanted == str(each.version) or wanted in each.aliases), None)
+        """By its number, else by an alias of it: an alias may look like another one's number."""
+        numbered = (each for each in self.versions if wanted == str(each.version))
+        return next(numbered, next((each for each in self.versions if wanted in each.aliases), None))
 
     def fetch(self, version: Version, folder: Path, names: Iterable[str] = (WEIGHTS, MODEL_CARD)) -> None:
         """Files of its bundle into `folder`: as links where the store is this workspace's own, else downloaded.

@@ -1,0 +1,185 @@
+"""`xtts-finetune promote`, `rollback` and `history`: who is champion, and why."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from filelock import FileLock, Timeout
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.promotion.moving import caught_up, move
+from xtts_finetune.promotion.standing import Standing
+from xtts_finetune.promotion.verification import verify
+from xtts_finetune.promotion.wording import log_name, told
+from xtts_finetune.tracking.connection import open_store
+from xtts_finetune.tracking.promotions import Entry, Log, Rule
+from xtts_finetune.tracking.registry import CANDIDATE, Version
+from xtts_finetune.tracking.versions import shown
+
+_TITLE = "nothing was promoted"
+_LONGEST_WHY = 2000  # characters: it goes into a tag of MLflow's, too
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed."""
+
+    version: str | None  # a number or an alias; None: candidate
+    force: bool
+    why: str
+
+
+def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
+    """Hold a version against the champion by the rules of params.yaml, and make it champion where it passes all.
+
+    Raises:
+        UserError: it does not pass, and that was not forced; there is no such version; another became champion
+            meanwhile; MLflow or the log cannot be used.
+    """
+    if request.force and not request.why.strip():
+        raise UserError(_TITLE, [Problem("--force", "needs a reason, which is written down", 'add --why "…"')])
+    _refuse_long(request.why)
+    with _alone(workspace):
+        params = load_params(workspace.params)
+        standing = _standing(workspace, params)
+        version = standing.version(request.version or CANDIDATE)
+        if standing.champion and standing.champion.version == version.version:
+            caught_up(standing)
+            yield f"{shown(version)}: is the champion already"
+            return
+        rules = yield from _examined(standing, params, version)
+        failed = [rule.name for rule in rules if not rule.passed]
+        if failed and not request.force:
+            raise _refused(version, failed)
+        entry = move(standing, "promote", version, rules, forced=bool(failed), why=request.why)
+        yield from _done(workspace, entry)
+
+
+def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
+    """Make the version champion that was it before, by the log; one that was deleted since is passed over.
+
+    Raises:
+        UserError: there was none, or none is left; MLflow or the log cannot be used.
+    """
+    _refuse_long(why)
+    with _alone(workspace):
+        standing = _standing(workspace, load_params(workspace.params))
+        if found := standing.unwritten:
+            yield found
+        line, champion = standing.line, standing.champion
+        if champion is None:
+            yield "there is no champion"
+        elif line[-1] == champion.version:
+            line = line[:-1]
+        for number in reversed(line):
+            if to := standing.left(number):
+                yield from _done(workspace, move(standing, "rollback", to, [], forced=False, why=why))
+                return
+            yield f"version {number}, champion before, was deleted"
+        what = "the log knows no champion before this one" + (" that was not deleted" if line else "")
+        remedy = "xtts-finetune promote VERSION makes another version champion"
+        raise UserError("nothing to go back to", [Problem(log_name(workspace), what, remedy)])
+
+
+def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
+    """Every promotion, the newest last; without MLflow, those that the file has.
+
+    Args:
+        verified: hold every entry against MLflow's copy of it.
+
+    Raises:
+        UserError: an entry was changed, or is gone; or MLflow does not answer, and is to be verified.
+    """
+    params = load_params(workspace.params)
+    log = Log.read(workspace.promotions)
+    try:
+        standing = _standing(workspace, params)
+    except UserError as error:
+        if verified:
+            raise
+        yield from map(told, log.entries)
+        yield f"MLflow is not known: {error.problems[0].where} {error.problems[0].what}"
+        return
+    champion = standing.champion
+    if not standing.log.entries:
+        yield "nothing was promoted yet" + (f"; the champion is {shown(champion)}" if champion else "")
+    for entry in standing.log.entries:
+        yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)")
+    if found := standing.unwritten:
+        yield f"not written down: {found}; the next promote or rollback does so"
+    if verified:
+        verify(standing)
+        yield f"{len(standing.log.entries)} entries: each is as it was written, here and in MLflow"
+
+
+def _standing(workspace: Workspace, params: Params) -> Standing:
+    return Standing.read(workspace, open_store(workspace, params.tracking), params.registry.model_name)
+
+
+def _examined(standing: Standing, params: Params, version: Version) -> Generator[str, None, list[Rule]]:
+    """What the rules say of a version; the lines tell it.
+
+    Where no version is champion, as when it was deleted, it is held against the last that was and is left.
+    """
+    from xtts_finetune.promotion.examination import examine
+    from xtts_finetune.promotion.gate import not_measured, table
+
+    last = next((left for number in reversed(standing.line) if (left := standing.left(number))), None)
+    champion = standing.champion or last
+    if standing.champion is None:
+        yield "there is no champion to hold it against" + (
+            f"; version {last.version} was it, by the log" if last else ""
+        )
+    if champion is None:
+        others = [each for each in standing.versions.versions if each.version != version.version]
+        rules = [not_measured("champion", "no version is left that was champion")] if others else []
+        yield from table(rules) if rules else ()
+        return rules
+    if champion.version == version.version:
+        return []
+    yield f"{version.name} version {version.version} against the champion, version {champion.version}"
+    found = examine(standing.workspace, params, standing.versions, version, champion)
+    yield f"figures: {found.how}"
+    yield from table(found.rules)
+    yield from found.doubts
+    return found.rules
+
+
+def _done(workspace: Workspace, entry: Entry) -> Iterator[str]:
+    yield told(entry)
+    yield f"written down in {log_name(workspace)}: commit it"
+
+
+def _refused(version: Version, failed: list[str]) -> UserError:
+    remedy = "listen to both; to make it champion all the same: "
+    remedy += f'xtts-finetune promote {version.version} --force --why "…", which is written down'
+    where = f"{version.name} version {version.version}"
+    return UserError(_TITLE, [Problem(where, f"does not pass: {', '.join(failed)}", remedy)])
+
+
+def _refuse_long(why: str) -> None:
+    if len(why) > _LONGEST_WHY:
+        what = f"has {len(why)} characters"
+        raise UserError(_TITLE, [Problem("--why", what, f"say it in {_LONGEST_WHY} at the most")])
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """One at a time in a checkout.
+
+    Raises:
+        UserError: another one is at it.
+    """
+    workspace.promotions_lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace.promotions_lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        what, remedy = "another promote or rollback is at work here", "wait for it, then type this again"
+        raise UserError("not now", [Problem(log_name(workspace), what, remedy)]) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,49 @@
+"""The rules by which a version may become champion, and what they found: a table."""
+
+from collections.abc import Iterator
+
+from xtts_finetune.core.params import PromotionParams
+from xtts_finetune.promotion.figures import Figures
+from xtts_finetune.tracking.promotions import Rule
+
+
+def loss_rules(candidate: Figures, champion: Figures, params: PromotionParams) -> list[Rule]:
+    """On the eval split, in nats per token."""
+    mel, text = params.mel_ce_margin, params.text_ce_tolerance
+    return [
+        Rule(
+            name="eval Mel CE",
+            candidate=candidate["mel_ce"],
+            champion=champion["mel_ce"],
+            demand=f"below by more than {mel:g}" if mel else "below",
+            passed=candidate["mel_ce"] < champion["mel_ce"] - mel,
+        ),
+        Rule(
+            name="eval Text CE",
+            candidate=candidate["text_ce"],
+            champion=champion["text_ce"],
+            demand=f"at most {text:g} above",
+            passed=candidate["text_ce"] <= champion["text_ce"] + text,
+        ),
+    ]
+
+
+def not_measured(name: str, why: str) -> Rule:
+    """A rule that nothing was found for does not pass."""
+    return Rule(name=name, candidate=None, champion=None, demand="to be measured", passed=False, remark=why)
+
+
+def table(rules: list[Rule]) -> Iterator[str]:
+    """A line each, with the champion's figure and what is asked of the candidate's."""
+    width = max(len(rule.name) for rule in rules)
+    yield f"{'rule':<{width}}   candidate   champion   {'asked of the candidate':<24}"
+    for rule in rules:
+        verdict = "pass" if rule.passed else "FAIL"
+        figures = f"{_shown(rule.candidate):>9}  {_shown(rule.champion):>9}"
+        interval = f" [{rule.interval[0]:+.3f}, {rule.interval[1]:+.3f}]" if rule.interval else ""
+        remark = f": {rule.remark}" if rule.remark else ""
+        yield f"{rule.name:<{width}}   {figures}   {rule.demand + interval:<24}  {verdict}{remark}"
+
+
+def _shown(figure: float | None) -> str:
+    return "-" if figure is None else str(figure) if isinstance(figure, int) else f"{figure:.3f}"

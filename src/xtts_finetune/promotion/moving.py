@@ -1,0 +1,127 @@
+"""The champion is moved, and that is written down: in the file, and in MLflow.
+
+The alias moves first, then the file is written, then MLflow gets its copy. What a kill between them leaves is found by
+the next command, which writes it down as moved by other means, and gives MLflow what it lacks.
+"""
+
+import os
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+from getpass import getuser
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.promotion.standing import Standing, answered, weights_of
+from xtts_finetune.tracking.promotions import Action, Entry, Rule
+from xtts_finetune.tracking.registry import Version, move_champion
+
+
+def move(standing: Standing, action: Action, to: Version, rules: list[Rule], forced: bool, why: str) -> Entry:
+    """Make a version champion, and write down that it is.
+
+    Args:
+        standing: by which it was decided, perhaps minutes ago.
+
+    Raises:
+        UserError: another became champion since, MLflow does not answer, or the log was damaged.
+    """
+    now = caught_up(_unchanged(standing, to))
+    before = now.champion.version if now.champion else None
+    entry = _entry(now, action, before, to, rules, forced, why)
+    now = replace(now, log=now.log.appended(entry))
+    with answered(now.store, "was not moved, as far as is known", "look: xtts-finetune history"):
+        move_champion(now.store, to)
+    now.log.write()
+    _deliver(now, f"xtts-finetune promote {to.version}, which is champion, makes up for it")
+    return entry
+
+
+def caught_up(standing: Standing) -> Standing:
+    """With what was done by other means written down, and delivered, too.
+
+    Raises:
+        UserError: MLflow does not take it.
+    """
+    champion, found = standing.champion, standing.unwritten
+    if champion and found:
+        why = f"{found}: moved by other means, or half-way"
+        entry = _entry(standing, "found", standing.line[-1], champion, [], forced=False, why=why)
+        standing = replace(standing, log=standing.log.appended(entry))
+        standing.log.write()
+    _deliver(standing, "type it again")
+    return standing
+
+
+def _deliver(standing: Standing, remedy: str) -> None:
+    """Give MLflow the entries that it lacks.
+
+    Raises:
+        UserError: it does not take them.
+    """
+    with answered(standing.store, "is written down here, but not in MLflow yet", remedy):
+        for entry in standing.log.entries:
+            version = standing.left(entry.champion)
+            if version and standing.is_own(entry) and entry.tag not in version.tags:
+                client, number = standing.store.client, str(version.version)
+                client.set_model_version_tag(version.name, number, entry.tag, entry.text)
+                version.tags[entry.tag] = entry.text
+
+
+def _unchanged(standing: Standing, to: Version) -> Standing:
+    """How things stand now, if that is still what was decided on.
+
+    Raises:
+        UserError: the champion is another, or the version is gone.
+    """
+    now = standing.again()
+    before, champion = standing.champion, now.champion
+    if (before and before.version) != (champion and champion.version):
+        is_now = f"version {champion.version}" if champion else "none"
+        problem = Problem(now.versions.model_name, f"the champion changed meanwhile: it is {is_now}", "type it again")
+        raise UserError("nothing was promoted", [problem])
+    if weights_of(now.left(to.version)) != weights_of(to):
+        problem = Problem(f"{to.name} version {to.version}", "was deleted meanwhile", "choose another version")
+        raise UserError("nothing was promoted", [problem])
+    return now
+
+
+def _entry(
+    standing: Standing, action: Action, before: int | None, to: Version, rules: list[Rule], forced: bool, why: str
+) -> Entry:
+    return Entry(
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        who=_who(standing.workspace),
+        action=action,
+        model=standing.versions.model_name,
+        before=before,
+        before_sha256=weights_of(None if before is None else standing.left(before)),
+        champion=to.version,
+        champion_sha256=weights_of(to),
+        rules=rules,
+        forced=forced,
+        why=why.encode("utf-8", "replace").decode(),  # what was typed in another encoding has halves of characters
+        follows=standing.log.ends,
+    )
+
+
+def _who(workspace: Workspace) -> str:
+    """As git commits here; else the user's name."""
+    name, email = (_git_config(workspace, f"user.{field}") for field in ("name", "email"))
+    return f"{name} <{email}>" if name and email else name or email or _user()
+
+
+def _git_config(workspace: Workspace, key: str) -> str:
+    command = ["git", "config", "--get", key]
+    try:
+        done = subprocess.run(command, cwd=workspace.root, capture_output=True, check=False)
+    except OSError:  # there is no git
+        return ""
+    return done.stdout.decode("utf-8", "replace").strip()
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (KeyError, OSError):  # in a container the user may have no name
+        return f"user {os.getuid()}"

@@ -1,0 +1,159 @@
+"""How things stand: the versions, the log, and who was champion before whom."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.tracking.connection import TrackingStore, reason
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
+from xtts_finetune.tracking.promotions import TAG, Entry, Log
+from xtts_finetune.tracking.registry import CHAMPION, Version
+from xtts_finetune.tracking.versions import Versions, shown
+
+_FIRST = 1  # the version that became champion by being registered
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The file and MLflow at one moment."""
+
+    workspace: Workspace
+    store: TrackingStore
+    versions: Versions
+    log: Log
+
+    @classmethod
+    def read(cls, workspace: Workspace, store: TrackingStore, model_name: str) -> Self:
+        """As things are now.
+
+        Raises:
+            UserError: the log is damaged, or MLflow does not answer.
+        """
+        log = Log.read(workspace.promotions)
+        with answered(store, "is not known", "type it again"):
+            versions = Versions.of(store, model_name)
+        return cls(workspace, store, versions, log.joined(e for each in versions.versions for e in entries_of(each)))
+
+    def again(self) -> "Standing":
+        return Standing.read(self.workspace, self.store, self.versions.model_name)
+
+    @property
+    def champion(self) -> Version | None:
+        return next((each for each in self.versions.versions if CHAMPION in each.aliases), None)
+
+    def left(self, number: int) -> Version | None:
+        """A version, if it was not deleted."""
+        return next((each for each in self.versions.versions if each.version == number), None)
+
+    def version(self, wanted: str) -> Version:
+        """By number or alias.
+
+        Raises:
+            UserError: there is none.
+        """
+        version = self.versions.get(wanted)
+        if version:
+            return version
+        known = "".join(f"\n        {shown(each)}" for each in self.versions.versions)
+        what = f"there is no such version; there is:{known}" if known else "no version is registered yet"
+        remedy = "choose one of them" if known else "dvc repro: its last stage, evaluate, registers the best model"
+        raise UserError("nothing was promoted", [Problem(f"{self.versions.model_name}: {wanted}", what, remedy)])
+
+    def is_own(self, entry: Entry) -> bool:
+        """Whether an entry is of these versions: the log may come from a clone with a registry of its own."""
+        named = [(entry.champion, entry.champion_sha256)]
+        named += [] if entry.before is None else [(entry.before, entry.before_sha256)]
+        return entry.model == self.versions.model_name and all(self._was_here(*each) for each in named)
+
+    def _was_here(self, number: int, weights: str) -> bool:
+        """Of a lower number than the newest that is not there: it was deleted, for MLflow gives none twice."""
+        version = self.left(number)
+        newest = max((each.version for each in self.versions.versions), default=0)
+        return weights_of(version) == weights if version else number < newest
+
+    @cached_property
+    def _before(self) -> dict[str, list[Entry]]:
+        """Of each of these versions' entries those that it follows; entries of others may stand between them."""
+        before, led_to = dict[str, list[Entry]](), dict[str, list[Entry]]()
+        for entry in self.log.entries:
+            followed = {each.digest: each for digest in entry.follows for each in led_to[digest]}
+            led_to[entry.digest] = [*followed.values()]
+            if self.is_own(entry):
+                before[entry.digest], led_to[entry.digest] = led_to[entry.digest], [entry]
+        return before
+
+    @property
+    def _last(self) -> Entry | None:
+        """The entry that nothing follows; of several, which were written at once, the one that the alias names."""
+        followed = {entry.digest for entries in self._before.values() for entry in entries}
+        ends = [each for each in self.log.entries if each.digest in self._before and each.digest not in followed]
+        number = self.champion.version if self.champion else None
+        return next((each for each in ends if each.champion == number), ends[-1] if ends else None)
+
+    @property
+    def line(self) -> list[int]:
+        """The champions by the log, each after the one before it, the present one last, without what was taken back.
+
+        Before anything is written that is the first version, which is champion without a rule. Some may be deleted.
+        """
+        path, entry = list[Entry](), self._last
+        while entry:
+            path.append(entry)
+            before = self._before[entry.digest]
+            entry = next((each for each in before if each.champion == path[-1].before), before[-1] if before else None)
+        first = path[-1].before if path else _FIRST
+        line = [] if first is None else [first]
+        for entry in reversed(path):
+            if entry.action == "rollback" and entry.champion in line[:-1]:
+                del line[len(line) - line[::-1].index(entry.champion) :]
+            elif line[-1:] != [entry.champion]:
+                line.append(entry.champion)
+        return line
+
+    @property
+    def unwritten(self) -> str | None:
+        """How the champion differs from what the log says last, in words; None: it does not."""
+        if self.champion is None or self.line[-1] == self.champion.version:
+            return None
+        said = "the log's last is" if self._last else "the first, and nothing is written of another, was"
+        return f"the champion is version {self.champion.version}, {said} version {self.line[-1]}"
+
+
+def entries_of(version: Version) -> Iterator[Entry]:
+    """Those that MLflow has with a version; what is none, or was changed, is left to `history --verify`."""
+    for tag, text in version.tags.items():
+        if tag.startswith(TAG):
+            try:
+                entry = Entry.parse(text)
+            except ValueError:
+                continue
+            if entry.tag == tag and (entry.model, entry.champion) == (version.name, version.version):
+                yield entry
+
+
+def weights_of(version: Version | None) -> str:
+    """SHA-256; "" of none."""
+    return version.tags.get(WEIGHTS_TAG, "") if version else ""
+
+
+@contextmanager
+def answered(store: TrackingStore, what: str, remedy: str) -> Iterator[None]:
+    """What is asked of MLflow.
+
+    Args:
+        what: is then not so: "is not known", "was not moved".
+
+    Raises:
+        UserError: it does not answer, or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        problem = Problem(f"{store.uri}", f"the champion {what}: {reason(error)}", remedy)
+        raise UserError("MLflow does not do what it is asked", [problem]) from error

@@ -1,0 +1,25 @@
+"""The log in words."""
+
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.tracking.promotions import Action, Entry
+
+_VERBS: dict[Action, str] = {"promote": "promoted", "rollback": "went back", "found": "found"}
+
+
+def told(entry: Entry) -> str:
+    """An entry in a line."""
+    before = f"version {entry.before}" if entry.before is not None else "none"
+    mel = next((rule for rule in entry.rules if rule.name == "eval Mel CE"), None)
+    figures = ""
+    if mel and mel.champion is not None and mel.candidate is not None:
+        figures = f", eval Mel CE {mel.champion:.3f} → {mel.candidate:.3f}"
+    failed = ", ".join(rule.name for rule in entry.rules if not rule.passed)
+    why = f': "{entry.why}"' if entry.why else ""
+    text = f"{entry.time}  {_VERBS[entry.action]}: champion {before} → version {entry.champion}{figures}"
+    text += f"{f', FORCED past {failed}' if entry.forced else ''}, by {entry.who}{why}"
+    return text if text.isprintable() else repr(text)
+
+
+def log_name(workspace: Workspace) -> str:
+    """The file, as it is named in the checkout."""
+    return workspace.promotions.relative_to(workspace.root).as_posix()

@@ -1,0 +1,173 @@
+"""The promotions: who became champion, when, by whom, on what figures. Append-only, in the repository and in MLflow.
+
+registry/promotions.jsonl has an entry a line, each with its own SHA-256 and those of the entries that were the last
+before it: a line that was changed, or taken out, is found. Every entry is also a tag of the version that it made
+champion, by which clones of one project that share a server know of each other's. Two that promote at once follow the
+same entry, and the next one follows both: a graph, as git's of commits. The file has it in an order in which every
+entry stands after those that it follows; clocks do not matter.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import sha256_json, write_text
+from xtts_finetune.core.phase_params import Strict
+
+TITLE = "the promotion log cannot be used"
+TAG = "promotion."  # begins the tags of a version that are entries
+
+Action = Literal["promote", "rollback", "found"]  # found: moved by other means, as on the model's page in MLflow
+
+
+class Rule(Strict):
+    """One rule of the gate, and what it found."""
+
+    name: str
+    candidate: int | float | None  # None: it could not be measured
+    champion: int | float | None
+    demand: str  # what is asked of the candidate, in words
+    passed: bool
+    # of the change sentence by sentence, where there is one: a difference, or a share of the champion's (demand has %)
+    interval: tuple[float, float] | None = None
+    remark: str = ""
+
+
+class Entry(Strict):
+    """One move of the alias `champion`."""
+
+    time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # UTC
+    who: str  # as git commits
+    action: Action
+    model: str  # the registered model's name
+    before: int | None  # the version that was champion; None: there was none
+    before_sha256: str  # of its weights; "" of none, and where the version is gone
+    champion: int  # the version that became it
+    champion_sha256: str  # of its weights
+    rules: list[Rule]
+    forced: bool  # though the gate refused
+    why: str  # in the words of who did it
+    follows: list[str]  # the digests of the entries that were the last before it; of the first none
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return sha256_json(self.model_dump())
+
+    @property
+    def text(self) -> str:
+        """Its line, without the line end."""
+        return json.dumps({**self.model_dump(), "sha256": self.digest}, ensure_ascii=False, sort_keys=True)
+
+    @property
+    def tag(self) -> str:
+        """The name of its tag in MLflow."""
+        return f"{TAG}{self.digest[:16]}"
+
+    @staticmethod
+    def parse(text: str) -> "Entry":
+        """An entry from its line.
+
+        Raises:
+            ValueError: it is none, or was changed after it was written.
+        """
+        try:
+            line = _Line.model_validate_json(text)
+        except ValidationError as error:
+            raise ValueError("is no entry") from error
+        entry = Entry(**{name: getattr(line, name) for name in Entry.model_fields})
+        if entry.digest != line.sha256:
+            raise ValueError("was changed after it was written: its SHA-256 is another")
+        return entry
+
+
+class _Line(Entry):
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Log:
+    """The entries of a file, in its order, and after them those that only MLflow has."""
+
+    file: Path
+    entries: list[Entry]
+    strays: tuple[Entry, ...] = ()  # of MLflow's those that follow an entry which is nowhere
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """The log of a checkout; empty where there is none.
+
+        Raises:
+            UserError: a line is no entry, was changed, or follows one that is not there; each is named.
+        """
+        entries, problems = list[Entry](), list[Problem]()
+        for number, text in enumerate(_lines(file), 1):
+            where = f"{file}:{number}"
+            try:
+                entry = Entry.parse(text)
+            except ValueError as error:
+                problems.append(Problem(where, str(error), _remedy(text)))
+                continue
+            entries.append(entry)
+        if not problems:
+            problems = list(_gaps(file, entries))
+        if problems:
+            raise UserError(TITLE, problems)
+        return cls(file, entries)
+
+    def joined(self, others: Iterable[Entry]) -> "Log":
+        """With what MLflow knows beside it, each after those that it follows."""
+        entries, known = [*self.entries], {entry.digest for entry in self.entries}
+        waiting = {entry.digest: entry for entry in others if entry.digest not in known}
+        while ready := [entry for entry in waiting.values() if known.issuperset(entry.follows)]:
+            next_one = min(ready, key=lambda entry: (entry.time, entry.digest))
+            entries.append(waiting.pop(next_one.digest))
+            known.add(next_one.digest)
+        return Log(self.file, entries, tuple(waiting.values()))
+
+    def appended(self, entry: Entry) -> "Log":
+        return Log(self.file, [*self.entries, entry], self.strays)
+
+    def write(self) -> None:
+        """Publish the file: whole or as before."""
+        assert not list(_gaps(self.file, self.entries)), "what is written can be read again"
+        self.file.parent.mkdir(exist_ok=True)
+        write_text(self.file, "".join(f"{entry.text}\n" for entry in self.entries))
+
+    @property
+    def ends(self) -> list[str]:
+        """The digests that the next entry follows: of those that none follows yet."""
+        followed = {digest for entry in self.entries for digest in entry.follows}
+        return [entry.digest for entry in self.entries if entry.digest not in followed]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.read_bytes().decode("utf-8").replace("\r\n", "\n")
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError:
+        raise UserError(TITLE, [Problem(str(file), "is no text in UTF-8", _remedy(""))]) from None
+    return text.removesuffix("\n").split("\n") if text else []  # a "why" may have other line ends in it
+
+
+def _gaps(file: Path, entries: list[Entry]) -> Iterator[Problem]:
+    """Entries that follow one which is not before them, or stand there twice."""
+    before = set[str]()
+    for number, entry in enumerate(entries, 1):
+        if not before.issuperset(entry.follows):
+            yield Problem(f"{file}:{number}", "the entry that it follows is not before it", _remedy(""))
+        if entry.digest in before:
+            yield Problem(f"{file}:{number}", "stands there twice", "delete the second")
+        before.add(entry.digest)
+
+
+def _remedy(text: str) -> str:
+    if text.startswith(("<<<<<<<", "|||||||", "=======", ">>>>>>>")):
+        return "git left it where two branches meet: keep the entries of both sides, and delete this line"
+    return f"git log -p -- registry/promotions.jsonl has it as it was; MLflow has every entry, too (tags {TAG}…)"

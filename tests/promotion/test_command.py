@@ -1,0 +1,232 @@
+"""Who becomes champion, who does not, the way back, and what is written down of it."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from promoting import MODEL, Team
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.promotion import command
+from xtts_finetune.tracking.promotions import TAG
+
+
+def refused(team: Team, version: int | None = None, force: bool = False, why: str = "") -> str:
+    before = team.champion
+    with pytest.raises(UserError) as error:
+        team.promote(version, force, why)
+    assert team.champion == before
+    return str(error.value)
+
+
+def test_what_is_better_becomes_champion(team: Team) -> None:
+    team.register(4.1)
+    team.register(4.0, text_ce=3.05)
+    said = team.promote()
+    assert team.champion == 2
+    assert "figures: as evaluated, on the same eval split" in said
+    rows = [" ".join(line.split()) for line in said.splitlines()]
+    assert "eval Mel CE 4.000 4.100 below pass" in rows
+    assert "eval Text CE 3.050 3.000 at most 0.1 above pass" in rows
+    [entry] = team.entries
+    assert (entry.action, entry.before, entry.champion, entry.forced) == ("promote", 1, 2, False)
+    assert [(rule.name, rule.passed) for rule in entry.rules] == [("eval Mel CE", True), ("eval Text CE", True)]
+    [tag] = [tag for tag in team.store.client.get_model_version(MODEL, "2").tags if tag.startswith(TAG)]
+    assert team.store.client.get_model_version(MODEL, "2").tags[tag] == entry.text
+    assert "version 2: the best of phase2, Mel CE 4.000: is the champion already" in team.promote().replace(
+        " (candidate, champion)", ""
+    )
+    assert len(team.entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("mel_ce", "text_ce", "rules"),
+    [
+        (4.2, 3.0, "eval Mel CE"),
+        (4.1, 3.09, "eval Mel CE"),  # as good is not better
+        (4.0, 3.2, "eval Text CE"),
+        (4.2, 3.2, "eval Mel CE, eval Text CE"),
+    ],
+)
+def test_what_is_worse_does_not(team: Team, mel_ce: float, text_ce: float, rules: str) -> None:
+    team.register(4.1)
+    team.register(mel_ce, text_ce)
+    said = refused(team)
+    assert f"version 2\n      does not pass: {rules}\n" in said
+    assert '--force --why "…"' in said
+    assert team.entries == []
+
+
+def test_margins_are_of_params_yaml(team: Team) -> None:
+    text = team.workspace.params.read_text().replace("mel_ce_margin: 0.0 ", "mel_ce_margin: 0.05")
+    team.workspace.params.write_text(text.replace("text_ce_tolerance: 0.1", "text_ce_tolerance: 1.0"))
+    team.register(4.1)
+    team.register(4.06, 3.9)
+    assert "does not pass: eval Mel CE\n" in refused(team)
+    team.register(4.04, 3.9)
+    team.promote()
+    assert team.champion == 3
+
+
+def test_by_force_with_a_reason_which_is_written_down(team: Team) -> None:
+    team.register(4.1)
+    team.register(4.2)
+    assert "needs a reason" in refused(team, force=True)
+    team.promote(force=True, why="It sounds like her\u2028at last.")
+    assert team.champion == 2
+    [entry] = team.entries
+    assert entry.forced
+    assert "FORCED past eval Mel CE" in team.history()
+    assert "It sounds like her" in team.history(verify=True)
+
+
+def test_forced_is_only_what_did_not_pass(team: Team) -> None:
+    team.register(4.1)
+    team.register(4.0)
+    team.promote(force=True, why="to be sure")
+    assert not team.entries[0].forced
+
+
+def test_it_goes_back_step_by_step(team: Team) -> None:
+    for mel_ce in (4.3, 4.2, 4.1):
+        team.register(mel_ce)
+        team.promote()
+    assert team.champion == 3
+    team.rollback("it hisses")
+    assert team.champion == 2
+    team.promote(3)
+    team.rollback()
+    team.rollback()
+    assert team.champion == 1
+    with pytest.raises(UserError, match="the log knows no champion before this one"):
+        team.rollback()
+    assert [(entry.before, entry.champion) for entry in team.entries] == [
+        (1, 2),
+        (2, 3),
+        (3, 2),
+        (2, 3),
+        (3, 2),
+        (2, 1),
+    ]
+    assert '"it hisses"' in team.history(verify=True)
+
+
+def test_what_was_moved_in_mlflow_is_found_and_written_down(team: Team) -> None:
+    for mel_ce in (4.3, 4.2, 4.1):
+        team.register(mel_ce)
+    team.promote(2)
+    team.store.client.set_registered_model_alias(MODEL, "champion", "1")
+    assert "not written down: the champion is version 1, the log's last is version 2" in team.history()
+    team.promote(3)
+    assert [(entry.action, entry.before, entry.champion) for entry in team.entries] == [
+        ("promote", 1, 2),
+        ("found", 2, 1),
+        ("promote", 1, 3),
+    ]
+    team.rollback()
+    assert team.champion == 1
+
+
+def test_killed_between_the_alias_and_the_log(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    team.register(4.3)
+    team.register(4.2)
+    team.promote()
+    team.register(4.1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(command.Log, "write", killed)
+        team.promote()
+    assert team.champion == 3
+    team.rollback()
+    assert team.champion == 2
+    assert [entry.action for entry in team.entries] == ["promote", "found", "rollback"]
+    team.history(verify=True)
+
+
+def test_a_clone_on_the_same_registry_knows_of_the_others(team: Team, tmp_path: Path) -> None:
+    team.register(4.3)
+    team.register(4.2)
+    team.promote()
+    other = tmp_path / "elsewhere"
+    team.workspace.promotions.rename(other)  # as in a clone that has yet to pull it
+    assert "champion version 1 → version 2" in team.history()
+    with pytest.raises(UserError, match="lacks an entry that MLflow has"):
+        team.history(verify=True)
+    team.register(4.1)
+    team.promote()
+    assert [(entry.before, entry.champion) for entry in team.entries] == [(1, 2), (2, 3)]
+
+
+def test_a_log_of_another_registry_says_nothing_of_these_versions(team: Team, tmp_path: Path) -> None:
+    """Its versions have the same numbers."""
+    team.register(4.3)
+    team.register(4.2)
+    team.promote()
+    foreign = team.entries[0].model_copy(update={"champion_sha256": "f00d"})
+    command.Log(team.workspace.promotions, [foreign]).write()
+    client = team.store.client
+    for tag in client.get_model_version(MODEL, "2").tags:
+        if tag.startswith(TAG):
+            client.delete_model_version_tag(MODEL, "2", tag)
+    assert "(of versions that are not in this registry)" in team.history(verify=True)
+    team.rollback()
+    assert [(each.action, each.before, each.champion) for each in team.entries[1:]] == [
+        ("found", 1, 2),
+        ("rollback", 2, 1),
+    ]
+    with pytest.raises(UserError, match="the log knows no champion before this one"):
+        team.rollback()
+
+
+def test_two_at_once_end_in_one_of_the_two_and_the_log_has_what_happened(team: Team) -> None:
+    team.register(4.3)
+    team.register(4.2)
+    team.register(4.1)
+    outcomes = list[str]()
+
+    def promote(version: int) -> None:
+        try:
+            Team(team.workspace).promote(version, force=True, why="mine")
+            outcomes.append(f"version {version}")
+        except UserError as error:
+            assert "another promote or rollback is at work here" in str(error)
+
+    threads = [threading.Thread(target=promote, args=[version]) for version in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes
+    assert f"version {team.champion}" == f"version {team.entries[-1].champion}"
+    assert len(team.entries) == len(outcomes)
+    team.history(verify=True)
+
+
+def test_what_cannot_be_measured_does_not_pass(team: Team) -> None:
+    team.register(4.3, split=None)
+    team.register(4.2)
+    assert "does not pass: eval Mel CE, eval Text CE" in refused(team)
+    assert "its files cannot be had" in team.promote(force=True, why="The old one's disk is gone.")
+    assert team.champion == 2
+    assert [rule.passed for rule in team.entries[0].rules] == [False, False]
+
+
+@pytest.mark.parametrize("wanted", [7, None])
+def test_there_is_no_such_version(team: Team, wanted: int | None) -> None:
+    if wanted:
+        team.register(4.3)
+    with pytest.raises(UserError) as error:
+        team.promote(wanted)
+    assert ("there is no such version; there is:" if wanted else "no version is registered yet") in str(error.value)
+
+
+def test_a_name_with_line_ends_makes_no_second_entry(team: Team) -> None:
+    team.register(4.3)
+    team.register(4.2)
+    team.promote(why='quick\n{"action": "promote"}\r\n')
+    assert len(team.entries) == 1
+    assert len(team.workspace.promotions.read_text().splitlines()) == 1
+    assert "\n" not in team.history()

@@ -1,0 +1,119 @@
+"""Which versions are fetched, what is refused before that, and what cannot be measured."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from making.params import ParamsFile
+from promoting import MODEL, Team, change_params
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import write_json
+from xtts_finetune.data.clips import Clip
+from xtts_finetune.data.features import FeatureWriter, code_count
+from xtts_finetune.measures.measured import Measurer, Recording
+from xtts_finetune.promotion import examination, hearing
+from xtts_finetune.promotion.figures import NotMeasured
+from xtts_finetune.tracking.registry import DATA_TAG, Version
+
+Said = tuple[str, str]  # a clip's language and speaker
+
+
+def prepare(team: Team, evaluated: list[Said], trained: list[Said], sentences: int = 8) -> None:
+    """prepared/ with these clips, whose sound is nothing; and so many sentences to be said."""
+    team.workspace.prepared.mkdir(exist_ok=True)
+    for split, clips in (("eval", evaluated), ("train", trained)):
+        with FeatureWriter(team.workspace.prepared, split) as writer:
+            for number, (language, speaker) in enumerate(clips):
+                clip = Clip(f"{split}{number}", Path("none.wav"), f"{speaker} {number}", language, speaker, number)
+                writer.add(clip, np.zeros(2048, np.float32), np.zeros(code_count(2048)), np.zeros(3))
+
+    def hear(params: ParamsFile) -> None:
+        params["promotion"]["sentences"] = sentences
+
+    change_params(team, hear)
+
+
+@pytest.fixture
+def opened(team: Team, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The versions whose files were asked for, one after the other; both are to be measured, and cannot speak."""
+    team.register(4.3, split=None)
+    team.register(4.2, split="a")
+    numbers = list[int]()
+
+    @contextmanager
+    def bundle(*arguments: Any) -> Iterator[Path]:
+        version: Version = arguments[-1]
+        numbers.append(version.version)
+        yield Path(str(version.version))
+
+    def mute(folder: Path) -> None:
+        raise NotMeasured("mute")
+
+    figures = {"2": {"mel_ce": 4.2, "text_ce": 3.0}, "1": {"mel_ce": 4.3, "text_ce": 3.0}}
+    monkeypatch.setattr(examination, "bundle", bundle)
+    monkeypatch.setattr(examination, "measure", lambda workspace, folder, name: figures[folder.name])
+    monkeypatch.setattr(hearing, "load_speaker", mute)
+    return numbers
+
+
+def test_each_version_is_fetched_once(team: Team, opened: list[int]) -> None:
+    prepare(team, [("en", "a")] * 8, [("en", "a")])
+    with pytest.raises(UserError, match=r"does not pass: speech\n"):
+        team.promote()
+    assert opened == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("language", "clips", "said"),
+    [("de", 8, "promotion.recogniser\n      is null, and the eval split is in de"), ("en", 7, "promotion.sentences")],
+)
+def test_what_no_version_could_pass_is_refused_before_anything_is_fetched(
+    team: Team, opened: list[int], language: str, clips: int, said: str
+) -> None:
+    prepare(team, [(language, "a")] * clips, [(language, "a")])
+    for force in (False, True):
+        with pytest.raises(UserError, match="no version could pass") as error:
+            team.promote(force=force, why="so")
+        assert said in str(error.value)
+        assert "promotion.sentences: 0" in str(error.value)
+    assert opened == []
+
+
+def test_without_prepared_it_takes_force(team: Team, opened: list[int]) -> None:
+    prepare(team, [("en", "a")] * 8, [("en", "a")])
+    for file in team.workspace.prepared.iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match=r"does not pass: speech\n"):
+        team.promote()
+    said = team.promote(force=True, why="It was heard elsewhere.")
+    assert "eval.jsonl cannot be read" in said
+    assert team.champion == 2
+
+
+def test_what_may_have_been_trained_on_is_said(team: Team, opened: list[int]) -> None:
+    write_json(team.workspace.reports / "dataset.json", {"split_digest": "this"})
+    for number, split in (("1", "that"), ("2", "this")):
+        team.store.client.set_model_version_tag(MODEL, number, "split_digest", split)
+        team.store.client.set_model_version_tag(MODEL, number, DATA_TAG, "untracked")
+    said = team.promote()
+    assert "version 1 may have been trained on some of the eval split in prepared/" in said
+    assert "version 2 may" not in said
+
+
+def test_the_voice_is_of_one_speaker(team: Team, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    voices = list[str]()
+
+    class Listening(Measurer):
+        def __init__(self, voice: list[Recording], *others: Any) -> None:
+            super().__init__(voice, *others)
+            voices.extend(recording.text.split()[0] for recording in voice)
+
+    monkeypatch.setattr(hearing, "Measurer", Listening)
+    prepare(team, [("en", "a")] * 8, [("de", "b")] * 5 + [("en", "c")] + [("en", "a")] * 2)
+    with pytest.raises(UserError, match="speech"):
+        team.promote()
+    assert voices == ["a", "a"]
