@@ -86,7 +86,7 @@ def test_who_sounds_the_same_passes(team: Team, speaking: Callable[..., None]) -
     speaking(as_recorded)
     said = team.promote()
     assert team.champion == 2
-    assert {"predicted MOS", "voice similarity", "alarms"} <= {rule["name"] for rule in team.entries[0].rules}
+    assert {"predicted MOS", "voice similarity", "alarms"} <= {rule.name for rule in team.entries[0].rules}
     assert "FAIL" not in said
     team.history(verify=True)
 
