@@ -82,7 +82,7 @@ def test_every_mistake_in_params_is_named_at_once(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize("stage", [("train", "phase1"), ("train", "phase2"), ("evaluate",)])
 def test_every_stage_refuses_them(checkout: Checkout, stage: tuple[str, ...]) -> None:
-    checkout.change_params(lambda params: params["train_phase1"].update(epocs=3))
+    checkout.change_params(lambda params: params["train_phase1"].update(epocs=params["train_phase1"].pop("epochs")))
     assert problem("params.yaml: train_phase1.epocs", "is not a known key", "did you mean epochs?") in refusal(
         checkout, *stage
     )

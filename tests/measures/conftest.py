@@ -30,7 +30,7 @@ def measurer(clips: list[Recording]) -> Measurer:
     return Measurer(clips[4:], "en")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # other rooms' tests do ask
 def _no_network() -> Iterator[None]:
     """Whoever here asks for a connection, or a name, is a bug."""
 
