@@ -24,6 +24,12 @@ def pytest_configure() -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // workers))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that need a finished checkout come first: of two workers one makes it, and the other does not wait."""
+    waiting = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in waiting)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """With nothing in it; a room whose tests need more has a `workspace` of its own in its conftest.py."""

@@ -68,6 +68,7 @@ def test_slurm_starts_dvc_on_the_first_machine_and_join_on_the_others(cluster: P
     assert join in said and "requeued" not in said
 
 
+@pytest.mark.slow
 def test_slurm_saves_and_comes_back_when_its_time_is_up(cluster: Path) -> None:
     job = submitted(cluster, LONG="yes")
     assert job.stdout
