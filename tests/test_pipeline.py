@@ -318,6 +318,7 @@ def test_a_second_repro_runs_nothing(finished: Checkout) -> None:
     assert {name: (finished.root / name).stat().st_mtime_ns for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_second_evaluation_registers_nothing(copied: Checkout) -> None:
     """Forced, in a checkout that was moved: the same version, the same run."""
     said = copied.repro("--force", "--single-item", "evaluate")

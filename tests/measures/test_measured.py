@@ -19,6 +19,7 @@ from xtts_finetune.measures.alarms import Alarm
 from xtts_finetune.measures.measured import MEASURES, Measure, Measurer, Measures, Recording
 from xtts_finetune.measures.sound import RATE
 
+pytestmark = pytest.mark.slow  # the models take half a minute to load
 Samples = np.ndarray
 
 
@@ -124,7 +125,6 @@ def test_a_voice_without_speech_is_refused() -> None:
         Measurer([nothing] * 3, "en").measure(noise(1, 1.0, RATE), RATE, "Hello.")
 
 
-@pytest.mark.slow
 def test_a_recording_without_speech_tells_nothing_of_the_voice(clips: list[Recording]) -> None:
     nothing = Recording(np.zeros(RATE, dtype=np.float32), RATE, "Hello.")
     one, two = Measurer(clips[4:6], "en").voice, Measurer([nothing, *clips[4:6]], "en").voice
@@ -165,7 +165,6 @@ print(json.dumps(asdict(Measurer(clips[1:], "en").measure(clips[0].samples, 22_0
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="to take the network away needs root on Linux")
 def test_without_a_network_or_a_home_another_process_finds_the_same(
     clips: list[Recording], clean: list[Measures], tmp_path: Path
@@ -179,7 +178,6 @@ def test_without_a_network_or_a_home_another_process_finds_the_same(
     assert json.loads(run.stdout) == json.loads(json.dumps(asdict(clean[0])))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "lower", "higher", "alarm"),
     [
