@@ -250,7 +250,7 @@ def test_a_base_folder_of_something_else(checkout: Checkout, tmp_path: Path) -> 
     folder = tmp_path / "other model"
     folder.mkdir()
     for name in ("vocab.json", "model.pth", "dvae.pth", "mel_stats.pth"):
-        (folder / name).write_text("something else")
+        (folder / name).write_bytes(b"\x80 as pickles begin: something else")
     (folder / "config.json").write_text(yaml.safe_dump({"model": "tacotron"}))
     said = refusal(checkout, "prepare")
     assert f"{folder / 'config.json'}\n      is not the config.json of an XTTS model" in said

@@ -17,7 +17,7 @@ from TTS.tts.models.xtts import Xtts
 
 from xtts_finetune.checkpoints.identity import TRAINED_WITH, Identity, identity_of, trained_with
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import link_or_copy, read_json, sha256_file, write_json
+from xtts_finetune.core.files import link_or_copy, link_tree, read_json, sha256_file, write_json
 from xtts_finetune.core.layout import MODEL_CARD, NEW_ROWS, WEIGHTS, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.data.features import FeatureReader
@@ -43,7 +43,8 @@ def write_params(root: Path, extend: str | None, pieces: int = 0, base: str = ".
 def recorded(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A base, and clips of which two have characters that it lacks. Every test prepares them anew."""
     workspace = Workspace(tmp_path_factory.mktemp("extended"))
-    shutil.copytree(published, workspace.base / "small", copy_function=link_or_copy)
+    workspace.base.mkdir()
+    link_tree(published, workspace.base / "small")
     add_samples(workspace.data, CLIPS)
     lines = sample_lines(CLIPS)
     lines[:2] = [f"{line.split('|')[0]}|{TEXT}|{TEXT}" for line in lines[:2]]
