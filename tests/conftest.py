@@ -13,6 +13,7 @@ from once import made_once
 from small_runs import STAGES, Before, Reference, Small, a_server
 
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.core.processes import cores
 
 pytest_plugins = ["model_fixtures"]
@@ -40,6 +41,16 @@ def workspace(tmp_path: Path) -> Workspace:
 def fresh(tmp_path: Path) -> Checkout:
     """Nothing was run in it."""
     return workspaces.fresh(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's, with its tables and no experiment that tests use: making one takes seconds, copying it none."""
+    from xtts_finetune.tracking.connection import open_store
+
+    workspace = Workspace(tmp_path_factory.mktemp("template"))
+    open_store(workspace, TrackingParams(experiment="template", uri=None, log_every_steps=1, flush_every_steps=5))
+    return workspace.tracking_db
 
 
 @pytest.fixture(scope="session")

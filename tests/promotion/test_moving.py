@@ -59,11 +59,12 @@ def test_the_version_was_deleted_meanwhile(team: Team, monkeypatch: pytest.Monke
     assert team.champion == 1
 
 
+def away(*_: object) -> None:
+    """MLflow, when it is."""
+    raise ConnectionError
+
+
 def test_a_tag_that_mlflow_did_not_take_is_brought_later(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-
-    def away(*_: object) -> None:
-        raise ConnectionError
-
     with monkeypatch.context() as patch, pytest.raises(UserError, match="is written down here, but not in MLflow yet"):
         patch.setattr(type(team.store.client), "set_model_version_tag", away)
         team.promote(2)
@@ -75,10 +76,6 @@ def test_a_tag_that_mlflow_did_not_take_is_brought_later(team: Team, monkeypatch
 
 
 def test_mlflow_is_gone_when_the_alias_is_to_move(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-
-    def away(*_: object) -> None:
-        raise ConnectionError
-
     with monkeypatch.context() as patch, pytest.raises(UserError, match="was not moved"):
         patch.setattr(type(team.store.client), "set_registered_model_alias", away)
         team.promote(2)

@@ -14,14 +14,6 @@ def tracking() -> TrackingParams:
     return TrackingParams(experiment="xtts-finetune", uri=None, log_every_steps=1, flush_every_steps=5)
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory, tracking: TrackingParams) -> Path:
-    """A database with MLflow's tables and no experiment: making one takes seconds, copying it none."""
-    workspace = Workspace(tmp_path_factory.mktemp("template"))
-    open_store(workspace, tracking.model_copy(update={"experiment": "template"}))
-    return workspace.tracking_db
-
-
 @pytest.fixture
 def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
     """With an MLflow store that is empty."""

@@ -12,13 +12,10 @@ from mlflow_server import MlflowServer, running
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_file, write_json
 from xtts_finetune.core.layout import (
-    BASE_INFO,
+    BASE_FILES,
     BUNDLE_BASE,
-    CONFIG,
-    MEL_STATS,
     REFERENCE,
     SETTINGS,
-    VOCABULARY,
     WEIGHTS,
     Workspace,
 )
@@ -32,7 +29,6 @@ from xtts_finetune.tracking.versions import Versions
 
 pytestmark = pytest.mark.slow
 MODEL = "xtts-finetune"
-IN_BASE = (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS)
 
 
 def clone(root: Path, server: MlflowServer) -> Workspace:
@@ -57,7 +53,7 @@ def promote(workspace: Workspace, version: int) -> None:
 
 def test_two_clones_promote_at_once(tmp_path: Path, model: Path, empty_server: MlflowServer) -> None:
     (model / BUNDLE_BASE).mkdir()
-    for name in (REFERENCE, *(f"{BUNDLE_BASE}/{name}" for name in IN_BASE)):
+    for name in (REFERENCE, *(f"{BUNDLE_BASE}/{name}" for name in BASE_FILES)):
         (model / name).write_bytes(name.encode())
     write_json(model / SETTINGS, {})
     with running(empty_server):
@@ -92,7 +88,7 @@ def test_two_clones_promote_at_once(tmp_path: Path, model: Path, empty_server: M
         versions = Versions.of(store, MODEL)
         with bundle(clones[1], make_params(uri=empty_server.uri), versions, back) as folder:
             assert sha256_file(folder / WEIGHTS) == back.tags["model_sha256"]
-            assert {file.name for file in (folder / BUNDLE_BASE).iterdir()} == {*IN_BASE}
+            assert {file.name for file in (folder / BUNDLE_BASE).iterdir()} == {*BASE_FILES}
         assert not folder.exists()
         empty_server.kill()
         assert "MLflow is not known" in list(history_lines(clones[0], verified=False))[-1]

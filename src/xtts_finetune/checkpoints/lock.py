@@ -18,6 +18,7 @@ from xtts_finetune.core.processes import ProcessMark
 
 TRAINER = "another trainer"
 CLEAN, RESTORE = "xtts-finetune clean", "xtts-finetune restore"
+AGAIN = "wait for it, then type this again"
 
 
 @contextmanager
@@ -57,18 +58,29 @@ def models_held(workspace: Workspace) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    lock = FileLock(workspace.models_lock)
-    workspace.models_lock.parent.mkdir(parents=True, exist_ok=True)
+    models = str(workspace.model(PHASES[0]).parent)
+    what = f"another process is at work here: evaluate, or {RESTORE}"
+    with held_alone(workspace.models_lock, "not now", Problem(models, what, AGAIN)):
+        yield
+
+
+@contextmanager
+def held_alone(lock: Path, title: str, busy: Problem) -> Iterator[None]:
+    """Hold a lock file, whose folder is made where there is none.
+
+    Raises:
+        UserError: another process holds it: what is `busy` then, under that title.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
     try:
-        lock.acquire(timeout=0)
+        held.acquire(timeout=0)
     except Timeout:
-        models = str(workspace.model(PHASES[0]).parent)
-        what = f"another process is at work here: evaluate, or {RESTORE}"
-        raise UserError("not now", [Problem(models, what, "wait for it, then type this again")]) from None
+        raise UserError(title, [busy]) from None
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 @contextmanager

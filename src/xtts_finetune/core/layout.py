@@ -63,6 +63,8 @@ MEL_STATS = "mel_stats.safetensors"
 CODEC = "dvae.safetensors"
 VOCODER = "vocoder.safetensors"
 NEW_ROWS = "new_rows.safetensors"  # of the tokens that an extended vocabulary adds to the base's own
+BASE_FILES = (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS)  # of every base, beside what turns codes into sound
+BUNDLE_BASE_FILES = tuple(f"{BUNDLE_BASE}/{name}" for name in BASE_FILES)
 # of an export, beside CONFIG and VOCABULARY: as Coqui's Xtts.load_checkpoint looks for them
 COQUI_MODEL = "model.pth"
 COQUI_SPEAKERS = "speakers_xtts.pth"

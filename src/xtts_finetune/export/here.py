@@ -9,6 +9,7 @@ from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import (
+    BASE_FILES,
     BASE_INFO,
     BUNDLE_BASE,
     MODEL_CARD,
@@ -20,7 +21,7 @@ from xtts_finetune.core.layout import (
 )
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.sizes import WEIGHT_BYTES
-from xtts_finetune.export.source import DAMAGED, FIGURES, OF_BASE, TITLE, Files, Origin, Source, in_place
+from xtts_finetune.export.source import DAMAGED, FIGURES, TITLE, Files, Origin, Source, in_place
 
 _NAMES = {  # of what a model is trained with, as `prepared_here` has it
     "data": "recordings",
@@ -98,7 +99,7 @@ def _source(workspace: Workspace, params: Params, origin: Origin, weights: Path,
     """
     base = workspace.prepared / BUNDLE_BASE
     files = Files(weights, base, workspace.root, workspace.prepared / REFERENCE, params.evaluate)
-    missing = [file for file in (weights, files.reference, *(base / name for name in OF_BASE)) if not file.is_file()]
+    missing = [file for file in (weights, files.reference, *(base / name for name in BASE_FILES)) if not file.is_file()]
     if missing:
         remedy = "dvc checkout, or: dvc repro"
         raise UserError(TITLE, [Problem(str(file), "is not there", remedy) for file in missing])

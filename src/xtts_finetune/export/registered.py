@@ -11,16 +11,25 @@ from pathlib import Path
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import scratch_folder
-from xtts_finetune.core.layout import BUNDLE_BASE, EXPORT_PAGE, REFERENCE, SETTINGS, VOCODER, WEIGHTS, Workspace
+from xtts_finetune.core.layout import (
+    BUNDLE_BASE,
+    BUNDLE_BASE_FILES,
+    EXPORT_PAGE,
+    REFERENCE,
+    SETTINGS,
+    VOCODER,
+    WEIGHTS,
+    Workspace,
+)
 from xtts_finetune.core.params import EvaluateParams, Params
 from xtts_finetune.diskspace.sizes import WEIGHT_BYTES
-from xtts_finetune.export.source import DAMAGED, FIGURES, OF_BASE, TITLE, Files, Origin, Source, in_place
+from xtts_finetune.export.source import DAMAGED, FIGURES, TITLE, Files, Origin, Source, in_place
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import Told, Versions, shown
 
 _VOCODER = f"{BUNDLE_BASE}/{VOCODER}"
-_NEEDED = [WEIGHTS, REFERENCE, SETTINGS, *(f"{BUNDLE_BASE}/{name}" for name in OF_BASE)]
+_NEEDED = [WEIGHTS, REFERENCE, SETTINGS, *BUNDLE_BASE_FILES]
 
 
 def registry_of(workspace: Workspace, params: Params) -> Versions | None:

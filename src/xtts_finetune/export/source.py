@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import BASE_INFO, CODEC, CONFIG, MEL_STATS, VOCABULARY
+from xtts_finetune.core.layout import BASE_INFO, CODEC
 from xtts_finetune.core.params import EvaluateParams
 
 TITLE = "nothing was exported"
 FIGURES = ("mel_ce", "text_ce")
-OF_BASE = (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS)  # and, where it is XTTS v2's, VOCODER
 # What reading a damaged or foreign JSON file raises.
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 

@@ -48,7 +48,6 @@ class AlarmVerdict:
     other: dict[Alarm, int]
     candidate_sentences: int  # with any alarm
     other_sentences: int
-    chance: float  # that an equal model alarms in as many sentences as the candidate did, or more
 
 
 @dataclass(frozen=True)
@@ -122,9 +121,8 @@ def _lacking(rule: Rule, measures: Sequence[Measures]) -> str:
 def _alarms(candidate: Sequence[Measures], other: Sequence[Measures]) -> AlarmVerdict:
     """Alarms are rare and not measured by their size: whether an equal model would have as many."""
     ours, theirs = (sum(bool(each.alarms) for each in measures) for measures in (candidate, other))
-    chance = _chance(ours, theirs, len(candidate))
-    outcome: Outcome = "worse" if chance < RARE else "passes"
-    return AlarmVerdict(outcome, _by_kind(candidate), _by_kind(other), ours, theirs, chance)
+    outcome: Outcome = "worse" if _chance(ours, theirs, len(candidate)) < RARE else "passes"
+    return AlarmVerdict(outcome, _by_kind(candidate), _by_kind(other), ours, theirs)
 
 
 def _chance(ours: int, theirs: int, sentences: int) -> float:

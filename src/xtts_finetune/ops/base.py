@@ -6,22 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from xtts_finetune.checkpoints.lock import AGAIN, held_alone
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.disk import can_link, full_disk_raises
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import contained, published_folder, read_json, sha256_file
+from xtts_finetune.core.files import contained, published_folder, read_json
 from xtts_finetune.core.layout import (
-    BASE_INFO,
     BUNDLE_BASE,
+    BUNDLE_BASE_FILES,
     CODEC,
-    CONFIG,
-    MEL_STATS,
     MODEL_CARD,
-    VOCABULARY,
     VOCODER,
     WEIGHTS,
     Workspace,
@@ -32,11 +29,11 @@ from xtts_finetune.diskspace.preflight import preflight_fetch
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.registry import Version
-from xtts_finetune.tracking.versions import Versions, shown
+from xtts_finetune.tracking.versions import Versions, has_its_weights, shown
 
 _TITLE = "nothing was fetched"
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d{1,9}))")
-_OF_BUNDLE = (WEIGHTS, MODEL_CARD, *(f"{BUNDLE_BASE}/{name}" for name in (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS)))
+_OF_BUNDLE = (WEIGHTS, MODEL_CARD, *BUNDLE_BASE_FILES)
 _SOUND = tuple(f"{BUNDLE_BASE}/{name}" for name in (VOCODER, CODEC))  # one of them, or both
 
 
@@ -97,7 +94,7 @@ def _registered(workspace: Workspace, params: Params, what: str) -> Iterator[str
     registry = Versions.of(open_store(workspace, params.tracking), named[1])
     version = registry.get(named[2] or named[3])
     if version is None:
-        known = "".join(f"\n        {shown(each)}" for each in registry.versions)
+        known = registry.listed
         reason = f"there is no such version; there is:{known}" if known else "no version of it is registered"
         remedy = "dvc repro: its last stage, evaluate, registers the best; see params.yaml: registry, tracking.uri"
         remedy = "choose one of them" if known else remedy
@@ -117,11 +114,7 @@ def _is_that(folder: Path, version: Version) -> bool:
     """Whether a folder has a version, whole."""
     files = [folder / name for name in _OF_BUNDLE]
     has_sound = any((folder / name).is_file() for name in _SOUND)
-    return has_sound and all(file.is_file() for file in files) and _is_registered(folder, version)
-
-
-def _is_registered(folder: Path, version: Version) -> bool:
-    return sha256_file(folder / WEIGHTS) == version.tags.get(WEIGHTS_TAG)
+    return has_sound and all(file.is_file() for file in files) and has_its_weights(folder, version)
 
 
 def _bring(workspace: Workspace, params: Params, registry: Versions, version: Version, folder: Path) -> None:
@@ -138,7 +131,7 @@ def _bring(workspace: Workspace, params: Params, registry: Versions, version: Ve
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "true")
     with full_disk_raises(), published_folder(folder) as temporary:
         registry.fetch(version, temporary, names)
-        if not _is_registered(temporary, version) or _card_digest(temporary) != version.tags.get(WEIGHTS_TAG):
+        if not has_its_weights(temporary, version) or _card_digest(temporary) != version.tags.get(WEIGHTS_TAG):
             raise UserError(_TITLE, [Problem(where, "its weights are not those that were registered", other)])
         _refuse_part(temporary, version, params)
 
@@ -171,14 +164,6 @@ def _card_digest(folder: Path) -> object:
 @contextmanager
 def _alone(workspace: Workspace) -> Iterator[None]:
     """Two that fetch would write into one file."""
-    workspace.base_lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace.base_lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        what = "another base fetch is at work here"
-        raise UserError(_TITLE, [Problem(str(workspace.base), what, "wait for it, then type this again")]) from None
-    try:
+    busy = Problem(str(workspace.base), "another base fetch is at work here", AGAIN)
+    with held_alone(workspace.base_lock, _TITLE, busy):
         yield
-    finally:
-        lock.release()

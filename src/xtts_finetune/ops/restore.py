@@ -53,10 +53,9 @@ def _find(registry: Versions, wanted: str) -> Version:
     version = registry.get(wanted)
     if version:
         return version
-    known = "".join(f"\n        {shown(version)}" for version in registry.versions)
-    what = f"is no version of {registry.model_name} and no alias; there is:{known}"
+    what = f"is no version of {registry.model_name} and no alias; there is:{registry.listed}"
     remedy = "choose one of them"
-    if not known:
+    if not registry.versions:
         what = f"no version of {registry.model_name} is registered yet"
         remedy = "dvc repro: its last stage, evaluate, registers the best model"
     raise UserError("no such version", [Problem(f"{registry.store.uri}: {wanted}", what, remedy)])

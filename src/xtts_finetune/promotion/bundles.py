@@ -6,18 +6,15 @@ from pathlib import Path
 
 from xtts_finetune.core.disk import full_disk_raises
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import scratch_folder, sha256_file
+from xtts_finetune.core.files import scratch_folder
 from xtts_finetune.core.layout import (
-    BASE_INFO,
     BUNDLE_BASE,
+    BUNDLE_BASE_FILES,
     CODEC,
-    CONFIG,
-    MEL_STATS,
     MODEL_CARD,
     NEW_ROWS,
     REFERENCE,
     SETTINGS,
-    VOCABULARY,
     VOCODER,
     WEIGHTS,
     Workspace,
@@ -25,12 +22,10 @@ from xtts_finetune.core.layout import (
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_fetch
-from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.registry import Version
-from xtts_finetune.tracking.versions import Versions
+from xtts_finetune.tracking.versions import Versions, has_its_weights
 
-_OF_BASE = (BASE_INFO, CONFIG, VOCABULARY, MEL_STATS)
-_NEEDED = (WEIGHTS, MODEL_CARD, REFERENCE, SETTINGS, *(f"{BUNDLE_BASE}/{name}" for name in _OF_BASE))
+_NEEDED = (WEIGHTS, MODEL_CARD, REFERENCE, SETTINGS, *BUNDLE_BASE_FILES)
 _MAY_BE = tuple(f"{BUNDLE_BASE}/{name}" for name in (VOCODER, CODEC, NEW_ROWS))
 
 
@@ -51,7 +46,7 @@ def bundle(workspace: Workspace, params: Params, registry: Versions, version: Ve
         if registry.own_folder(version) is None:
             preflight_fetch(workspace, params, [Term(folder, name, 1, sizes[name]) for name in names], where)
         registry.fetch(version, folder, names)
-        if sha256_file(folder / WEIGHTS) != version.tags.get(WEIGHTS_TAG):
+        if not has_its_weights(folder, version):
             problem = Problem(where, "its weights are not those that were registered", "choose another version")
             raise UserError("the registered model cannot be used", [problem])
         yield folder

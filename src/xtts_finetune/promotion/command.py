@@ -4,8 +4,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from filelock import FileLock, Timeout
-
+from xtts_finetune.checkpoints.lock import AGAIN, held_alone
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
@@ -172,14 +171,6 @@ def _alone(workspace: Workspace) -> Iterator[None]:
     Raises:
         UserError: another one is at it.
     """
-    workspace.promotions_lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace.promotions_lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        what, remedy = "another promote or rollback is at work here", "wait for it, then type this again"
-        raise UserError("not now", [Problem(log_name(workspace), what, remedy)]) from None
-    try:
+    busy = Problem(log_name(workspace), "another promote or rollback is at work here", AGAIN)
+    with held_alone(workspace.promotions_lock, "not now", busy):
         yield
-    finally:
-        lock.release()

@@ -12,7 +12,7 @@ from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import TAG, Entry, Log
 from xtts_finetune.tracking.registry import CHAMPION, Version
-from xtts_finetune.tracking.versions import Versions, shown
+from xtts_finetune.tracking.versions import Versions
 
 _FIRST = 1  # the version that became champion by being registered
 
@@ -58,7 +58,7 @@ class Standing:
         version = self.versions.get(wanted)
         if version:
             return version
-        known = "".join(f"\n        {shown(each)}" for each in self.versions.versions)
+        known = self.versions.listed
         what = f"there is no such version; there is:{known}" if known else "no version is registered yet"
         remedy = "choose one of them" if known else "dvc repro: its last stage, evaluate, registers the best model"
         raise UserError("nothing was promoted", [Problem(f"{self.versions.model_name}: {wanted}", what, remedy)])

@@ -36,6 +36,11 @@ class Versions:
         numbered = (each for each in self.versions if wanted == str(each.version))
         return next(numbered, next((each for each in self.versions if wanted in each.aliases), None))
 
+    @property
+    def listed(self) -> str:
+        """Them in words, for a message: a line each, after a line's end; "" of none."""
+        return "".join(f"\n        {shown(each)}" for each in self.versions)
+
     def fetch(self, version: Version, folder: Path, names: Iterable[str] = (WEIGHTS, MODEL_CARD)) -> None:
         """Files of its bundle into `folder`: as links where the store is this workspace's own, else downloaded.
 
@@ -123,6 +128,11 @@ def _figure(text: str) -> float | None:
     except ValueError:
         return None
     return figure if math.isfinite(figure) else None
+
+
+def has_its_weights(folder: Path, version: Version) -> bool:
+    """Whether the weights in a folder are, by every byte, those that the version was registered with."""
+    return sha256_file(folder / WEIGHTS) == version.tags.get(WEIGHTS_TAG)
 
 
 def shown(version: Version) -> str:
