@@ -136,6 +136,30 @@ def restore(
 
 
 @app.command()
+def rebuild(
+    step: Annotated[
+        int, typer.Option("--step", metavar="N", min=0, help="Counted from phase 1's first, as in MLflow.")
+    ],
+) -> None:
+    """Train the state of a step again that was pruned or cleaned away: bit by bit the same, on the same kind of device.
+
+    It is trained from the nearest state before it that is kept, or from the phase's beginning, by the parameters of
+    params.yaml, which must be those of the run that lies here. Every figure on the way is compared with what was
+    recorded then, those of two more steps behind it, and its files by their SHA-256 where that is known. If anything
+    differs nothing is kept: exit code 2.
+
+    The state lies in work/rebuilt/ then, for `xtts-finetune export phase1@N FOLDER`; `clean` lets it go.
+    """
+    from xtts_finetune.stages.process import begin_process
+
+    begin_process()
+    from xtts_finetune.replay.rebuild import rebuild_lines
+
+    for line in rebuild_lines(Workspace.here(), step):
+        typer.echo(as_typed(line))
+
+
+@app.command()
 def promote(
     version: Annotated[str | None, typer.Argument(help="Its number, or an alias. Else candidate.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Though it does not pass. Needs --why.")] = False,

@@ -7,6 +7,9 @@ work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
+work/rebuilt/phase1/           states that `rebuild` made again
+work/pace.json                 seconds a step of each phase took here
+work/rebuilt.lock              held by who trains steps again
 work/workspace.id              tells this workspace's runs from those of other clones on one MLflow server
 work/digests.json              SHA-256 of large files outside, so that they are read once
 work/phase1.reserve            room for the weights of a best, given up while they are written
@@ -188,6 +191,19 @@ class Workspace:
     def parked_work(self, phase: PhaseName, key: str) -> Path:
         """Where a run's work lies while another run has its place."""
         return self.root / "work" / f"{phase}.{key}"
+
+    def rebuilt(self, phase: PhaseName) -> Path:
+        """States that were made again."""
+        return self.root / "work" / "rebuilt" / phase
+
+    @property
+    def rebuilt_lock(self) -> Path:
+        return lock_of(self.root / "work" / "rebuilt")
+
+    @property
+    def pace(self) -> Path:
+        """How fast the phases trained on this machine."""
+        return self.root / "work" / "pace.json"
 
     @property
     def digests(self) -> Path:

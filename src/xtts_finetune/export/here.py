@@ -81,7 +81,8 @@ def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -
 def checkpoints(workspace: Workspace, phase: PhaseName) -> list[Checkpoint]:
     """The best weights and the states of a phase, under way or done; of each step one."""
     found: dict[int, Checkpoint] = {}
-    for reader in map(CheckpointReader, (workspace.work(phase), workspace.checkpoints(phase))):
+    places = (workspace.work(phase), workspace.checkpoints(phase), workspace.rebuilt(phase))
+    for reader in map(CheckpointReader, places):
         for each in (*reader.bests(), *reader.states()):
             found.setdefault(each.step, each)
     return [*found.values()]

@@ -10,6 +10,7 @@ from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.pace import remember_pace
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_run, stage_tags, track
 from xtts_finetune.training.claim import Claim, claim
@@ -65,6 +66,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
         log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU waits for nothing
         run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
         end = within_memory(run, lambda: _fit(run, claimed, stop))
+        store.with_room(lambda: remember_pace(job.workspace, job.name, curve.rows))
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
 

@@ -1,0 +1,1 @@
+"""Training again what was trained before, and holding it against what was recorded then."""

@@ -1,0 +1,82 @@
+"""`xtts-finetune rebuild`: a state that was pruned or cleaned away is trained again, and is the same."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import discard, fsync_path
+from xtts_finetune.core.layout import PHASES, WEIGHTS, Workspace, checkpoint_name
+from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.diskspace.budget import Term
+from xtts_finetune.diskspace.preflight import preflight_fetch
+from xtts_finetune.diskspace.sizes import measure
+from xtts_finetune.replay.recorded import Recorded, recorded
+from xtts_finetune.replay.replaying import Replayed, nearest, one_at_a_time, replayed
+from xtts_finetune.tracking.pace import in_words, pace_of
+from xtts_finetune.training.phases import Job
+
+
+def rebuild_lines(workspace: Workspace, step: int) -> Iterator[str]:
+    """Make the state of a step again; tells where it lies and what proves it.
+
+    Raises:
+        UserError: no phase has that step, it has no room, or the training does not repeat.
+    """
+    params = load_params(workspace.params)
+    with one_at_a_time(workspace):
+        found = _phase_of(workspace, params, step)
+        job, start = found.job, nearest(found, step)
+        place = job.workspace.rebuilt(job.name) / checkpoint_name("step", step)
+        if start is not None and start.step == step:
+            yield f"{_shown(workspace, start.folder)}: it is there, and every byte as it was written"
+            return
+        sizes = measure(workspace, job.name, params)
+        assert sizes, "prepare has run"
+        terms = [Term(place.parent, "the state", 1, sizes.state), Term(place.parent, "best weights", 1, sizes.weights)]
+        preflight_fetch(workspace, params, terms, f"the state of step {step}")
+        yield _plan(found, start.step if start else found.start_step, step, bool(start))
+        with replayed(found, start, step, [step]) as done:
+            state = done.states[step]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            discard(place)
+            os.rename(state.folder, place)
+            fsync_path(place.parent)
+        yield f"{_shown(workspace, place)}: {_proof(found, done)}"
+        yield f"to export it: xtts-finetune export {job.name}@{step} FOLDER; to let it go: xtts-finetune clean"
+
+
+def _phase_of(workspace: Workspace, params: Params, step: int) -> Recorded:
+    """The phase that the step is of: steps count on from phase 1 to phase 2. Where one ends, it is phase 1's.
+
+    Raises:
+        UserError: none has come so far, or what lies here is another run's.
+    """
+    first, second = (Job(workspace, params, phase) for phase in PHASES)
+    is_beyond = (workspace.model("phase1") / WEIGHTS).is_file() and step > second.start_step
+    found = recorded(second if is_beyond else first)
+    if step <= found.last_step:
+        return found
+    what = f"is not recorded: {found.job.name} came to step {found.last_step}"
+    raise UserError("there is nothing to rebuild", [Problem(f"--step {step}", what, "choose an earlier step")])
+
+
+def _plan(found: Recorded, start: int, step: int, has_state: bool) -> str:
+    pace, steps = pace_of(found.job.workspace, found.job.name), step - start
+    whence = f"the state of step {start}" if has_state else f"the beginning of {found.job.name}"
+    how_long = f", about {in_words(pace * steps)}" if pace and steps else ""
+    return f"{found.job.name}: {steps} steps again from {whence}{how_long}"
+
+
+def _proof(found: Recorded, done: Replayed) -> str:
+    """What says that the state is the one of then."""
+    files = [name for _, name in done.proven]
+    if files:
+        return f"made again; {' and '.join(files)} have the SHA-256 that they had then"
+    if done.last > done.first and found.are_exact(done.first, done.last):
+        return f"made again; every figure of steps {done.first + 1} to {done.last} is as recorded, to the last bit"
+    return "made again; its evaluations are as in reports/, to six digits: no more is recorded of these steps"
+
+
+def _shown(workspace: Workspace, place: Path) -> str:
+    return place.relative_to(workspace.root).as_posix()
