@@ -11,6 +11,7 @@ from xtts_finetune.checkpoints.retention import needed, retain
 from xtts_finetune.core.disk import held_bytes
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, Workspace, checkpoint_step
+from xtts_finetune.diskspace.again import LOST, run_again
 from xtts_finetune.diskspace.plan import Item, Kept, Request
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
 from xtts_finetune.dvcio.history import Revision, revisions
@@ -81,11 +82,12 @@ class EarlierRuns:
         for revision in self.revisions:
             mine = self.cache.below(revision.outs.values()) & oids
             why = "its best stays" if revision.is_tip else "only an earlier commit names it"
-            yield from self._item(f"{revision.who}: {self._figures(revision) or 'a run'}", mine, why)
+            what = f"{revision.who}: {self._figures(revision) or 'a run'}"
+            yield from self._item(what, mine, why, run_again(self.workspace, revision.way_back, self._ends(revision)))
             oids = oids - mine
         for what, mine in self._runs(oids):
             why = "no commit, branch, tag, experiment or stash names it"
-            yield from self._item(f"{what} in DVC's cache", mine, why)
+            yield from self._item(f"{what} in DVC's cache", mine, why, LOST)
             oids = oids - mine
         yield from self._item("other files of earlier runs in DVC's cache", oids, "nothing names them")
 
@@ -107,6 +109,11 @@ class EarlierRuns:
         figures = (_mel_ce(self._read(listing, MODEL_CARD)) for listing in models)
         return ", ".join(each for each in figures if each)
 
+    def _ends(self, revision: Revision) -> list[int]:
+        """The last steps of the phases that it names, as far as the cache has their cards."""
+        cards = [self._read(self.cache.listing(revision.outs.get(model, "")), MODEL_CARD) for model in self.models]
+        return [card["last_step"] for card in cards if isinstance(card.get("last_step"), int)]
+
     def _label(self, listing: Listing) -> str:
         model = _mel_ce(self._read(listing, MODEL_CARD))
         if model:
@@ -122,10 +129,10 @@ class EarlierRuns:
             return {}
         return content
 
-    def _item(self, what: str, oids: set[str], why: str) -> Iterator[Item]:
+    def _item(self, what: str, oids: set[str], why: str, again: str = "") -> Iterator[Item]:
         paths = self.cache.paths(oids)
         if paths:
-            yield Item(what, why, [], paths)
+            yield Item(what, why, [], paths, again=again)
 
     def _kept(self, what: str, oids: set[str], why: str) -> Iterator[Kept]:
         paths = self.cache.paths(oids)

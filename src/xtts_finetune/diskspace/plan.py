@@ -41,6 +41,7 @@ class Item:
     paths: list[Path]  # files and folders to delete
     objects: list[Path] = field(default_factory=list)  # of DVC's cache: `dvc gc` deletes them
     bytes: int = 0  # freed with it, when all of the plan goes
+    again: str = ""  # what makes it again, to be typed, and how long that takes; "": nobody will miss it
 
     @property
     def files(self) -> list[Path]:

@@ -7,17 +7,18 @@ cache: the first is deleted, the second goes in `dvc gc -w`, once dvc.lock names
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.exported import is_whole_model
 from xtts_finetune.checkpoints.lock import trained_now
-from xtts_finetune.checkpoints.retention import Stored, Verdict, best_weights, newest, retain, stored
+from xtts_finetune.checkpoints.retention import best_weights, newest, retain, stored
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.done import summary_of
-from xtts_finetune.core.files import leftovers_in, read_json
-from xtts_finetune.core.layout import MANIFEST, PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.core.files import leftovers_in
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.diskspace.again import phase_again, states_again
 from xtts_finetune.diskspace.earlier import EarlierRuns
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
+from xtts_finetune.diskspace.thinning import names, thinned
 from xtts_finetune.dvcio.cache import Cache, Listing
 from xtts_finetune.dvcio.outs import is_taken_over, lost_states, out_path
 from xtts_finetune.tracking.outbox import ended_outboxes
@@ -98,8 +99,9 @@ class _Survey:
         elif summary_of(work):
             yield self._keep([work], "the phase is done; `dvc repro` has yet to take it over")
         elif work.is_dir():
-            yield from self._unfinished(work)
+            yield from self._unfinished(phase, work)
         yield from self._finished(phase)
+        yield from self._made_again(phase)
 
     def leftovers(self) -> Iterator[Item]:
         """Unfinished writes of processes that are dead."""
@@ -107,7 +109,14 @@ class _Survey:
         works = [at.work(phase) for phase in PHASES]
         places = [at.root, works[0].parent, *works, at.checkpoints("phase1").parent, at.model("phase1").parent]
         artifacts = at.tracking_db.parent / "artifacts"
-        places += [at.reports, at.undelivered, at.tracking_db.parent, artifacts, artifacts / "models"]
+        places += [
+            at.rebuilt("phase1").parent,
+            at.reports,
+            at.undelivered,
+            at.tracking_db.parent,
+            artifacts,
+            artifacts / "models",
+        ]
         halves = [path for place in places for path in leftovers_in(place)]
         if halves:
             yield self._item(halves, "left half-written by a process that was killed")
@@ -122,15 +131,17 @@ class _Survey:
         """Whether finished phases keep a state."""
         return self.request.option == "intermediates"
 
-    def _unfinished(self, work: Path) -> Iterator[Item | Kept]:
-        verdict = _thinned(work, self.verify)
+    def _unfinished(self, phase: PhaseName, work: Path) -> Iterator[Item | Kept]:
+        verdict = thinned(work, self.verify)
         if (verdict.keep or verdict.delete) and self.request.force and not self._thins:
-            yield self._item([work], "by force its resume point and its best go: the phase will start over")
+            why = "by force its resume point and its best go: the phase will start over"
+            yield self._item([work], why, phase_again(self.workspace, phase, work))
             return
         resume_point = next((work / each.name for each in reversed(verdict.keep) if not each.is_best), None)
         if verdict.delete:
             going = [work / each.name for each in verdict.delete]
-            yield self._item(going, "the newest state is enough to resume from")
+            again = states_again(self.workspace, phase, names(verdict.delete), names(verdict.keep))
+            yield self._item(going, "the newest state is enough to resume from", again)
         force = "" if self._thins else " (--force)"
         if resume_point:
             yield self._keep([resume_point], f"the unfinished phase resumes here{force}")
@@ -149,11 +160,22 @@ class _Survey:
         else:
             why = "models/ keeps the best; more epochs will start this phase afresh"
         if going or objects:
-            yield Item(self._shown(going) or f"{out} of the run before", why, going, objects)
+            staying = {path.split("/")[0] for path in self._listing(phase)} - self.going[phase]
+            again = states_again(self.workspace, phase, self.going[phase], staying)
+            yield Item(self._shown(going) or f"{out} of the run before", why, going, objects, again=again)
         elif folder.is_dir() and self._claimant(phase):
             yield self._keep([folder], f"named by {self._claimant(phase)} (--history)")
         elif not self._thins and folder.is_dir() and any(folder.iterdir()) and not self.frozen:
             yield self._keep([folder], f"models/{phase} is missing or damaged, or dvc.lock does not name these states")
+
+    def _made_again(self, phase: PhaseName) -> Iterator[Item]:
+        """The states that `rebuild` has left."""
+        folder = self.workspace.rebuilt(phase)
+        states = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        if states:
+            staying = self._listing(phase).keys()
+            again = states_again(self.workspace, phase, states, {path.split("/")[0] for path in staying})
+            yield self._item([folder], "made again once already", again)
 
     def _relisted(self) -> Iterator[tuple[str, Listing]]:
         """The phases' listings without what goes, and without what went when this was killed before."""
@@ -171,7 +193,7 @@ class _Survey:
             return set()
         if self._thins:
             verdict = (
-                _thinned(folder, self.verify) if folder.is_dir() else retain(stored(listing), newest(1), best_weights)
+                thinned(folder, self.verify) if folder.is_dir() else retain(stored(listing), newest(1), best_weights)
             )
             return {each.name for each in verdict.delete}
         if not self._is_exported(phase):
@@ -204,8 +226,8 @@ class _Survey:
         dropped = self.cache.below([self.named[out]]) if out in self.outs else set[str]()
         return dropped - self.own - self.earlier.claims.keys()
 
-    def _item(self, paths: list[Path], why: str) -> Item:
-        return Item(self._shown(paths), why, paths)
+    def _item(self, paths: list[Path], why: str, again: str = "") -> Item:
+        return Item(self._shown(paths), why, paths, again=again)
 
     def _keep(self, paths: list[Path], why: str) -> Kept:
         return Kept(self._shown(paths), why, held_bytes(files_below(*paths)))
@@ -218,22 +240,3 @@ class _Survey:
 
     def _name(self, path: Path) -> str:
         return out_path(self.workspace, path)
-
-
-def _thinned(folder: Path, verify: bool) -> Verdict[Stored]:
-    """Of a phase's folder: the best, and the newest state that holds, by every byte of it or by its files' sizes."""
-    check = _verifies if verify else _has_its_sizes
-    listing = [file.relative_to(folder).as_posix() for file in files_below(folder)]
-    return retain(stored(listing), newest(1, lambda state: check(folder / state.name)), best_weights)
-
-
-def _verifies(state: Path) -> bool:
-    return Checkpoint(state, 0).damage() is None
-
-
-def _has_its_sizes(state: Path) -> bool:
-    try:
-        files = read_json(state / MANIFEST)["files"]
-        return all((state / name).stat().st_size == file["bytes"] for name, file in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False

@@ -77,6 +77,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"  the states of {phases} are not here (dvc pull, if a remote has them): dvc.lock will name it without"
     for item in plan.items:
         yield f"  {shown(item.bytes):>9}  {item.what}: {item.why}"
+        if item.again:
+            yield f"  {'':>9}  makes it again: {item.again}"
     for kept in plan.kept:
         yield f"  {'stays':>9}  {kept.what}, {shown(kept.bytes)}: {kept.why}"
 

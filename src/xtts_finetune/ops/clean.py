@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from xtts_finetune.core.disk import freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.diskspace.again import phase_again
 from xtts_finetune.diskspace.parked import delete_parked, find_parked
 from xtts_finetune.diskspace.plan import Option, Request
 from xtts_finetune.diskspace.survey import make_plan
@@ -87,6 +88,8 @@ def _clean_parked(workspace: Workspace, key: str, yes: bool) -> Iterator[str]:
         return
     parked = find_parked(workspace, key)
     yield f"{parked}: frees {shown(freed_bytes(parked.files))}"
+    again = phase_again(workspace, parked.run.phase, parked.run.folder)
+    yield f"makes it again: these settings in params.yaml, then {again}"
     yield from ["", f"do it: {parked.command}"]
 
 

@@ -1,0 +1,60 @@
+"""`clean` says what makes again what goes; as it is typed there, it does, in the processes that people start."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+
+from xtts_finetune.core.files import sha256_file
+
+GOING = {"phase1": 4, "phase2": 8}  # states of the steps, that --intermediates lets go
+
+
+def test_what_clean_lets_go_comes_back_as_it_says(copied: Checkout) -> None:
+    before = {phase: digests(copied.root / "checkpoints" / phase / name(step)) for phase, step in GOING.items()}
+    said = copied.run("xtts-finetune", "clean", "--intermediates", "--yes").stdout
+    told = re.findall(r"makes it again: .*xtts-finetune rebuild --step (\d+) \(at most (\d+) s\)", said)
+    assert [int(step) for step, _ in told] == list(GOING.values())
+    for phase, step in GOING.items():
+        assert (
+            f"work/rebuilt/{phase}/{name(step)}" in copied.run("xtts-finetune", "rebuild", "--step", str(step)).stdout
+        )
+        assert digests(copied.root / "work" / "rebuilt" / phase / name(step)) == before[phase]
+    assert "up to date" in copied.run("dvc", "status").stdout
+    assert copied.leftovers() == []
+
+    said = copied.run("xtts-finetune", "clean", "--intermediates", "--yes").stdout
+    assert "work/rebuilt/phase2: made again once already" in said
+    assert not (copied.root / "work" / "rebuilt" / "phase2").exists()
+
+
+@pytest.mark.slow
+def test_stopped_half_way_nothing_is_left(copied: Checkout) -> None:
+    shutil.rmtree(copied.root / "checkpoints")
+    shutil.rmtree(copied.root / "work", ignore_errors=True)
+    process = copied.start("xtts-finetune", "rebuild", "--step", "6")
+    assert process.stderr
+    while "phase1 again" not in (seen := process.stderr.readline()):
+        assert seen, "it ended"
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 130
+    assert copied.leftovers() == []
+    assert not (copied.root / "work" / "rebuilt" / "phase1").exists()
+
+
+def test_help_and_mistakes(finished: Checkout) -> None:
+    told = " ".join(finished.run("xtts-finetune", "rebuild", "--help").stdout.split())
+    assert "bit by bit the same" in told
+    assert "phase2 came to step 9" in finished.run("xtts-finetune", "rebuild", "--step", "10", code=2).stderr
+    assert "Missing option '--step'" in finished.run("xtts-finetune", "rebuild", code=2).stderr
+
+
+def name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {file.name: sha256_file(file) for file in folder.iterdir()}
