@@ -160,6 +160,32 @@ def rebuild(
 
 
 @app.command()
+def reproduce(
+    version: Annotated[str, typer.Argument(help="Its number, or an alias: champion, candidate.", show_default=False)],
+    check: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Train N random stretches again, and say whether it comes out the same."),
+    ] = None,
+) -> None:
+    """Say how a registered version comes about again: the commit that names its run, and what to type there.
+
+    With --check N, in the checkout of that run, it is proven by sample that the version's weights come from these
+    recordings and these parameters. The recordings are prepared again. Then N stretches of its training, drawn by
+    chance among all, are trained again, each from the nearest state before it that is kept (checkpoints.keep_last) or
+    from the phase's beginning. Every figure must be as recorded, to the last bit, and what was kept of weights and
+    optimiser by its SHA-256. On another kind of processor or GPU than that of then, sums may be rounded otherwise. If
+    anything differs: exit code 2.
+    """
+    from xtts_finetune.stages.process import begin_process
+
+    begin_process()
+    from xtts_finetune.replay.reproduce import reproduce_lines
+
+    for line in reproduce_lines(Workspace.here(), version, check):
+        typer.echo(as_typed(line))
+
+
+@app.command()
 def promote(
     version: Annotated[str | None, typer.Argument(help="Its number, or an alias. Else candidate.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Though it does not pass. Needs --why.")] = False,

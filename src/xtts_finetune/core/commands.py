@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 _COMMAND = re.compile(
-    r"(?<![\w./\\-])(?=dvc (?:add|checkout|commit|config|exp|fetch|gc|metrics|plots|pull|push|remote|repro|status)\b"
-    r"|xtts-finetune (?:base|clean|disk|export|history|join|plan|promote|restore|rollback|status|sync)\b"
+    r"(?<![\w./\\-])(?=dvc "
+    r"(?:add|checkout|commit|config|exp|fetch|gc|get|metrics|plots|pull|push|remote|repro|status)\b"
+    r"|xtts-finetune (?:base|clean|disk|export|history|join|plan|promote|rebuild|reproduce|restore|rollback|status|"
+    r"sync)\b"
     r"|mlflow (?:db|experiments|server|ui)\b)"
 )
 

@@ -34,6 +34,7 @@ class Revision:
     is_tip: bool  # of HEAD, a branch, a tag, an experiment or a stash, or staged; else only a commit before names it
     is_pinned: bool  # by a tag, an experiment or a stash: it names this content for good, a branch moves on
     way_back: str  # to type; loses no edit: git stashes it, or refuses
+    commit: str  # the first of them, by a name that git knows; "" of what is only staged
     outs: dict[str, str]  # path → object
 
 
@@ -53,10 +54,20 @@ def revisions(workspace: Workspace) -> list[Revision]:
     for blob, content in _contents(root, list(dict.fromkeys((*tips, *commits)))).items():
         refs = tips.get(blob, [])
         who = _listed([ref.name for ref in refs]) or commits[blob].name
-        way_back = (refs or [commits[blob]])[0].way_back
+        first = (refs or [commits[blob]])[0]
         outs = {**(by_name[who].outs if who in by_name else {}), **_outs(content)}
-        by_name[who] = Revision(who, bool(refs), any(ref.pins for ref in refs), way_back, outs)
+        pins = any(ref.pins for ref in refs)
+        by_name[who] = Revision(who, bool(refs), pins, first.way_back, first.commit, outs)
     return list(by_name.values())
+
+
+def short_commit(workspace: Workspace, commit: str) -> str:
+    """Nine digits of a commit, by any name that git knows it by.
+
+    Raises:
+        UserError: git does not know it.
+    """
+    return _git(workspace.root, "rev-parse", "--short=9", f"{commit}^{{commit}}").strip()
 
 
 def has_other_states_than_head(workspace: Workspace) -> bool:

@@ -34,7 +34,7 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
     """
     params = load_params(workspace.params)
     registry = Versions.of(open_store(workspace, params.tracking), params.registry.model_name)
-    version = _find(registry, wanted)
+    version = registry.find(wanted, "nothing was restored")
     phase = _phase(version)
     _refuse_put_together(version, version.tags, out_path(workspace, workspace.model(phase)))
     with trainers_kept_out(workspace, RESTORE) as live, models_held(workspace):
@@ -47,18 +47,6 @@ def restore_text(workspace: Workspace, wanted: str) -> Iterator[str]:
             _refuse_put_together(version, _card(folder), out_path(workspace, model))
     yield f"{out_path(workspace, model)}: {shown(version)}; every byte as it was registered"
     yield from _what_dvc_says(workspace, phase)
-
-
-def _find(registry: Versions, wanted: str) -> Version:
-    version = registry.get(wanted)
-    if version:
-        return version
-    what = f"is no version of {registry.model_name} and no alias; there is:{registry.listed}"
-    remedy = "choose one of them"
-    if not registry.versions:
-        what = f"no version of {registry.model_name} is registered yet"
-        remedy = "dvc repro: its last stage, evaluate, registers the best model"
-    raise UserError("no such version", [Problem(f"{registry.store.uri}: {wanted}", what, remedy)])
 
 
 def _fetch(registry: Versions, version: Version, folder: Path) -> None:

@@ -55,13 +55,7 @@ class Standing:
         Raises:
             UserError: there is none.
         """
-        version = self.versions.get(wanted)
-        if version:
-            return version
-        known = self.versions.listed
-        what = f"there is no such version; there is:{known}" if known else "no version is registered yet"
-        remedy = "choose one of them" if known else "dvc repro: its last stage, evaluate, registers the best model"
-        raise UserError("nothing was promoted", [Problem(f"{self.versions.model_name}: {wanted}", what, remedy)])
+        return self.versions.find(wanted, "nothing was promoted")
 
     def is_own(self, entry: Entry) -> bool:
         """Whether an entry is of these versions: the log may come from a clone with a registry of its own."""

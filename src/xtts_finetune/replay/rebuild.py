@@ -37,10 +37,10 @@ def rebuild_lines(workspace: Workspace, step: int) -> Iterator[str]:
         preflight_fetch(workspace, params, terms, f"the state of step {step}")
         yield _plan(found, start.step if start else found.start_step, step, bool(start))
         with replayed(found, start, step, [step]) as done:
-            state = done.states[step]
+            assert done.state and done.state.step == step
             place.parent.mkdir(parents=True, exist_ok=True)
             discard(place)
-            os.rename(state.folder, place)
+            os.rename(done.state.folder, place)
             fsync_path(place.parent)
         yield f"{_shown(workspace, place)}: {_proof(found, done)}"
         yield f"to export it: xtts-finetune export {job.name}@{step} FOLDER; to let it go: xtts-finetune clean"

@@ -25,7 +25,7 @@ from xtts_finetune.training.team import Team
 
 # Steps beyond the last one wanted: the first's figures follow from its weights, the second's from its moments, too.
 WITNESSES = 2
-_ALL = 1_000_000_000  # states; steps: none goes, none falls due
+_NEVER = 1_000_000_000  # steps apart: no save falls due
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Replayed:
     """What came of it.
 
     Attributes:
-        states: by step, those that were asked for; they lie in a folder that goes with the replay.
+        state: the newest of those that were asked for; it lies in a folder that goes with the replay.
         first, last: the steps after the first, up to the last, were held against what was recorded of them.
         proven: what of the states is, by SHA-256, what was kept then: (step, file).
     """
 
-    states: dict[int, Checkpoint]
+    state: Checkpoint | None
     first: int
     last: int
     proven: list[tuple[int, str]]
@@ -78,7 +78,7 @@ def replayed(recorded: Recorded, start: Checkpoint | None, to: int, wanted: Coll
 
     Args:
         start: None: the phase's beginning.
-        wanted: steps whose states are to be had.
+        wanted: steps whose states are held against what was kept of them; of the newest it is to be had.
 
     Raises:
         UserError: something is not as it was recorded.
@@ -94,9 +94,9 @@ def replayed(recorded: Recorded, start: Checkpoint | None, to: int, wanted: Coll
 
 
 def _train(recorded: Recorded, start: Checkpoint | None, to: int, wanted: set[int], folder: Path) -> Replayed:
-    job, store = recorded.job, CheckpointStore(folder, _ALL)
+    job, store = recorded.job, CheckpointStore(folder, keep_last=1)
     record = Record.from_json(start.state) if start else Record(recorded.record.identity)
-    run = Run(Share(job.inputs(), Team.alone()), record, store, Curve(folder / CURVE), _Nobody(), _ALL, 1)
+    run = Run(Share(job.inputs(), Team.alone()), record, store, Curve(folder / CURVE), _Nobody(), _NEVER, 1)
     tqdm.write(f"{job.name} trains again {device_in_words()}")
     if not run.resume(start):
         run.evaluate()
@@ -114,7 +114,7 @@ def _train(recorded: Recorded, start: Checkpoint | None, to: int, wanted: set[in
             proven += _take_states(recorded, run, wanted)
             bar.update()
     held.compare_whole(first)
-    return Replayed({state.step: state for state in store.states()}, first, last, proven)
+    return Replayed(next(iter(store.states()), None), first, last, proven)
 
 
 def _take_states(recorded: Recorded, run: Run, wanted: set[int]) -> list[tuple[int, str]]:

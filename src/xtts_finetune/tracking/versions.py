@@ -36,6 +36,23 @@ class Versions:
         numbered = (each for each in self.versions if wanted == str(each.version))
         return next(numbered, next((each for each in self.versions if wanted in each.aliases), None))
 
+    def find(self, wanted: str, title: str) -> Version:
+        """The same.
+
+        Raises:
+            UserError: under that title; there is none, but those that it names.
+        """
+        version = self.get(wanted)
+        if version:
+            return version
+        what, remedy = f"there is no such version; there is:{self.listed}", "choose one of them"
+        if not self.versions:
+            what, remedy = (
+                "no version is registered yet",
+                "dvc repro: its last stage, evaluate, registers the best model",
+            )
+        raise UserError(title, [Problem(f"{self.model_name}: {wanted}", what, remedy)])
+
     @property
     def listed(self) -> str:
         """Them in words, for a message: a line each, after a line's end; "" of none."""

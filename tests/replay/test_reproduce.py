@@ -1,0 +1,115 @@
+"""`xtts-finetune reproduce`: its commands do what it says, and its proof fails where something was changed."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+
+from xtts_finetune.core.files import read_json, sha256_file, write_json
+
+WEIGHTS = Path("models", "phase2", "model.safetensors")
+
+
+def reproduce(at: Checkout, *arguments: str, code: int = 0) -> str:
+    done = at.run("xtts-finetune", "reproduce", *arguments, code=code)
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture
+def committed(copied: Checkout) -> Checkout:
+    copied.commit()
+    return copied
+
+
+def test_a_commit_names_it(committed: Checkout) -> None:
+    commit = committed.run("git", "rev-parse", "--short=9", "HEAD").stdout.strip()
+    committed.run("git", "commit", "--quiet", "--allow-empty", "--message", "Something else")
+    said = reproduce(committed, "champion")
+    assert f"weights {sha256_file(committed.root / WEIGHTS)}" in said
+    assert "its run is named by HEAD, branch main" in said
+    assert "dvc checkout" in said
+    assert commit not in said  # the branch's tip names it as well
+
+
+def test_nobody_names_it(copied: Checkout) -> None:
+    """It was not committed: neither are its parameters."""
+    said = reproduce(copied, "1")
+    assert "no commit, branch, tag, stash or experiment here names its run" in said
+    commit = copied.run("git", "rev-parse", "--short=9", "HEAD").stdout.strip()
+    assert f"trained at commit {commit}" in said
+    assert "git checkout" not in said
+
+
+def test_there_is_no_such_version(finished: Checkout) -> None:
+    assert "there is no such version; there is:\n        version 1" in reproduce(finished, "7", code=2)
+
+
+def test_of_another_run_than_lies_here(two_runs: Checkout, tmp_path: Path) -> None:
+    here = two_runs.copy(tmp_path / "checkout")
+    refused = reproduce(here, "1", "--check", "1", code=2)
+    assert "has another model, or none" in refused
+    commit = here.run("git", "rev-parse", "--short=9", "HEAD").stdout.strip()
+    assert re.search(rf"git checkout {commit} && \S*dvc checkout", refused)
+
+
+def test_other_parameters_than_then(committed: Checkout) -> None:
+    committed.change_params(lambda params: params["train_phase1"].update(lr=2e-3))
+    refused = reproduce(committed, "1", "--check", "1", code=2)
+    assert "checkpoints/phase1/ is another run's: train_phase1.lr 0.001 → 0.002" in refused
+
+
+@pytest.mark.slow
+def test_all_of_it_again_here(committed: Checkout) -> None:
+    """As many stretches as there are: the proof is whole."""
+    before = committed.files(".")
+    said = reproduce(committed, "champion", "--check", "100")
+    assert "prepared/: made again of data/, all" in said
+    for phase, steps in ("phase1", "1 to 6"), ("phase2", "7 to 9"):
+        assert f"{phase}, steps {steps}: every figure as recorded, to the last bit" in said
+    assert "9 of 9 stretches, 9 of 9 steps: all as recorded" in said
+    assert "are those of step 9, which was trained again" in said
+    assert "up to date" in committed.run("dvc", "status").stdout
+    new = {name for name in set(committed.files(".")) - set(before) if "__pycache__" not in name}
+    assert new <= {"work/rebuilt.lock"}
+
+
+@pytest.mark.slow
+def test_weights_of_other_data_are_not_proven(committed: Checkout) -> None:
+    """Two recordings have each other's place: what `prepare` makes of them tells."""
+    lines = (committed.root / "data" / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    one, other = (committed.root / "data" / "wavs" / f"{line.split('|')[0]}.wav" for line in lines[:2])
+    content = one.read_bytes(), other.read_bytes()
+    for file, bytes_ in zip((other, one), content, strict=True):
+        file.unlink()
+        file.write_bytes(bytes_)
+    assert "the data does not give what was trained on" in reproduce(committed, "1", "--check", "1", code=2)
+
+
+@pytest.mark.slow
+def test_a_curve_that_was_made_prettier(committed: Checkout) -> None:
+    done = committed.root / "checkpoints" / "phase2" / "DONE"
+    content = read_json(done)
+    done.unlink()
+    write_json(done, {**content, "curve": re.sub(r'("train/mel_ce": \d)\.', r"\1.0", content["curve"])})
+    refused = reproduce(committed, "1", "--check", "100", code=2)
+    assert "the training does not repeat\n  phase2, step 7\n      train/mel_ce was" in refused
+
+
+@pytest.mark.slow
+def test_in_a_folder_beside_it_as_the_commands_say(committed: Checkout) -> None:
+    said = reproduce(committed, "1")
+    lines = [line.strip() for line in said[said.index("to train all of it again") :].splitlines()]
+    commands = [line.replace(".venv/bin/", "").split("#")[0].split() for line in lines if line and line[-1] != ":"]
+    assert [command[:2] for command in commands] == [
+        ["git", "worktree"], ["dvc", "get"], ["cd", "../again"], ["make", "setup"], ["dvc", "repro"],
+        ["sha256sum", str(WEIGHTS)],
+    ]  # fmt: skip
+    again = Checkout(committed.root.parent / "again")
+    for command in commands[:2]:
+        committed.run(*command)
+    again.repro()  # `make setup` makes the environment that this runs in
+    assert sha256_file(again.root / WEIGHTS) == lines[-1].split("# ")[1].split(",")[0]
+    shutil.rmtree(again.root)
