@@ -2,13 +2,14 @@
 
     python benchmarks/rebuild.py --workspace WORKSPACE [--steps 20] [--seed 1]
 
-WORKSPACE: where `dvc repro` ran through with `checkpoints: {save_every_steps: 1, keep_last: 1000}`, so that it has the
-state of every step. Of a copy all of them are deleted but each phase's newest; then --steps of them, drawn by chance,
+WORKSPACE: where `dvc repro` ran through with `checkpoints: {save_every_steps: 10, keep_last: 1000}`, so that it has
+every state that was saved (3.4 GB of the starter run). Of a copy all of them are deleted but each phase's newest; then --steps of them, drawn by chance,
 are made again by `xtts-finetune rebuild`, each from nothing but what the copy was left with. Prints a table: the
 SHA-256 of weights and optimiser, begun with, of then and of now; and whether every file of the state is the same.
 """
 
 import argparse
+import os
 import random
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xtts_finetune.core.files import link_tree, sha256_file
+from xtts_finetune.core.files import sha256_file
 from xtts_finetune.core.layout import OPTIMIZER, PHASES, WEIGHTS, Workspace, checkpoint_step
 
 SHOWN = 12  # digits of a digest
@@ -33,7 +34,8 @@ def states(workspace: Workspace) -> dict[int, Path]:
 
 def thinned(workspace: Workspace, root: Path) -> Workspace:
     """A copy, as links, of which only the newest state of each phase is left."""
-    link_tree(workspace.root, root)
+    unneeded = shutil.ignore_patterns(".venv", ".git", "mlruns")
+    shutil.copytree(workspace.root, root, symlinks=True, ignore=unneeded, copy_function=os.link)
     copy = Workspace(root)
     for phase in PHASES:
         for folder in sorted(copy.checkpoints(phase).glob("step-*"))[:-1]:
