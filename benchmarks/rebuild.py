@@ -2,7 +2,7 @@
 
     python benchmarks/rebuild.py --workspace WORKSPACE [--steps 20] [--seed 1]
 
-WORKSPACE: where `dvc repro` ran through with `checkpoints: {save_every_steps: 10, keep_last: 1000}`, so that it has
+WORKSPACE: where `dvc repro` ran through with `checkpoints: {save_every_steps: 10, keep_last: 50}`, so that it has
 every state that was saved (3.4 GB of the starter run). All of a copy are deleted but the newest of each phase; then
 --steps of them, drawn by chance, are made again by `xtts-finetune rebuild`, each from nothing but what is left in the
 copy. Prints a table: the SHA-256 of weights and optimiser, begun with, of then and of now; and whether every file of
