@@ -15,7 +15,7 @@ SOURCES = PROJECT / "src" / PACKAGE
 # room → the rooms it may use, besides itself; a line only names rooms of the lines below it
 BELOW = {
     "cli": {"stages", "ops", "export", "promotion", "replay", "planning", "core"},
-    "replay": {"stages", "training", "diskspace", "tracking", "dvcio", "model", "data", "checkpoints", "core"},
+    "replay": {"stages", "promotion", "training", "diskspace", "tracking", "dvcio", "model", "checkpoints", "core"},
     "stages": {
         "planning",
         "training",

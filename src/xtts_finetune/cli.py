@@ -88,6 +88,14 @@ def clean(
             "experiments and stashes stays.",
         ),
     ] = False,
+    versions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="keep=N",
+            help="Delete registered versions, with their files, but for the newest N, those that an alias names and "
+            "those that ever were champion. No other option touches one.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Else only the plan is shown.")] = False,
     force: Annotated[
         bool,
@@ -109,12 +117,19 @@ def clean(
     Plain `dvc gc -w` is not as careful: it knows the workspace alone, and takes every other commit's and experiment's
     models with it. Its safe form is `dvc gc --all-commits --all-experiments --skip-failed`.
 
-    The best of every phase, the registered models, the recordings and what a live trainer holds always stay. So do
-    parked runs: their parameters were changed before they ended, and when these come back they go on.
+    The best of every phase, the recordings and what a live trainer holds always stay. So do registered models, but for
+    --versions, and parked runs: their parameters were changed before they ended, and when these come back they go on.
     """
     from xtts_finetune.ops.clean import Choice, clean_text
 
-    choice = Choice(intermediates, best_only, archive, restore, yes, force, history, parked)
+    choice = Choice(intermediates, best_only, archive, restore, yes, force, history, parked, versions)
+    if versions is not None:
+        from xtts_finetune.promotion.pruning import prune_lines
+
+        choice.refuse_beside_versions()
+        for line in prune_lines(Workspace.here(), versions, yes):
+            typer.echo(as_typed(line))
+        return
     for line in clean_text(Workspace.here(), choice):
         typer.echo(as_typed(line))
 

@@ -50,7 +50,7 @@ def opened(team: Team, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         numbers.append(version.version)
         yield Path(str(version.version))
 
-    def mute(folder: Path) -> None:
+    def mute(folder: Path, is_tuned: bool) -> None:
         raise NotMeasured("mute")
 
     figures = {"2": {"mel_ce": 4.2, "text_ce": 3.0}, "1": {"mel_ce": 4.3, "text_ce": 3.0}}

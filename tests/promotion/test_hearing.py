@@ -13,7 +13,7 @@ from making.recordings import sample_lines
 from promoting import Team, change_params
 
 from xtts_finetune.core.constants import SAMPLE_RATE
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.data.audio import Samples, load_audio
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
@@ -32,6 +32,12 @@ def as_recorded(samples: Samples) -> Samples:
 def noisy(samples: Samples) -> Samples:
     noise = np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32)
     return samples + 0.3 * float(np.sqrt(np.square(samples).mean())) * noise
+
+
+def another_voice(samples: Samples) -> Samples:
+    """Of shorter throat: everything a quarter higher, and quicker."""
+    places = np.arange(0, len(samples) - 1, 1.25)
+    return np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
 
 
 def silent(samples: Samples) -> Samples:
@@ -64,14 +70,18 @@ def speaking(team: Team, recordings: dict[str, Samples], monkeypatch: pytest.Mon
     team.register(4.3)
     team.register(4.2)
 
-    def are_to(candidate: Says, champion: Says = as_recorded) -> None:
+    def are_to(candidate: Says, champion: Says = as_recorded, base: Says | None = as_recorded) -> None:
         @contextmanager
         def bundle(*arguments: Any) -> Iterator[Version]:
             yield arguments[-1]
 
         class Speaker:
-            def __init__(self, version: Version) -> None:
-                self.says = {1: champion, 2: candidate}[version.version]
+            def __init__(self, version: Version, is_tuned: bool) -> None:
+                if not is_tuned and base is None:
+                    raise UserError("gone", [Problem("base/xtts_v2", "is not there", "fetch it")])
+                says = {1: champion, 2: candidate}[version.version] if is_tuned else base
+                assert says
+                self.says = says
 
             def speak(self, text: str, language: str) -> tuple[Samples, int]:
                 return self.says(recordings[text]), SAMPLE_RATE
@@ -103,3 +113,14 @@ def test_noise_is_heard_and_no_speech_is_not_passed_over(team: Team, speaking: C
         team.promote()
     assert team.champion == 1
     assert team.entries == []
+
+
+def test_less_like_the_speaker_than_without_training(team: Team, speaking: Callable[..., None]) -> None:
+    """As good as a champion that was no better: only the base tells."""
+    speaking(another_voice, another_voice)
+    with pytest.raises(UserError, match=r"does not pass: voice similarity \(base\)\n"):
+        team.promote()
+    speaking(another_voice, another_voice, base=None)
+    said = team.promote()
+    assert "the base was not heard: base/xtts_v2 is not there" in said
+    assert "beside the base" not in said

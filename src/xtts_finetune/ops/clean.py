@@ -14,6 +14,8 @@ from xtts_finetune.diskspace.sweep import free_by_place, plan_lines, sweep
 from xtts_finetune.dvcio.command import give_dvc_room
 from xtts_finetune.ops.archive import Archive, remotes
 
+_BY_ITSELF = "run the other command by itself"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -27,6 +29,13 @@ class Choice:
     force: bool
     history: bool = False
     parked: str | None = None
+    versions: str | None = None
+
+    def refuse_beside_versions(self) -> None:
+        """Raises UserError: --versions, which is another command's, goes with another flag than --yes."""
+        others = (self.intermediates, self.best_only, self.archive, self.restore, self.force, self.history, self.parked)
+        if any(others):
+            raise _mistake("--versions deletes registered versions, and goes with --yes alone", _BY_ITSELF)
 
     @property
     def request(self) -> Request | None:
@@ -44,7 +53,7 @@ class Choice:
         if len(chosen) > 1:
             raise _mistake("--intermediates, --best-only and --archive exclude each other", "choose one of them")
         if self.parked is not None and (chosen or self.restore or self.force or self.history):
-            raise _mistake("--parked deletes one run, and goes with --yes alone", "run the other command by itself")
+            raise _mistake("--parked deletes one run, and goes with --yes alone", _BY_ITSELF)
         if self.restore and chosen != ["archive"]:
             raise _mistake("--restore needs to know from where", "add --archive REMOTE")
         if self.yes and not chosen and self.parked is None:

@@ -142,6 +142,10 @@ def _examined(standing: Standing, params: Params, version: Version) -> Generator
     found = examine(standing.workspace, params, standing.versions, version, champion)
     yield f"figures: {found.how}"
     yield from table(found.rules)
+    if found.beside_base:
+        yield ""
+        yield "beside the base, untrained, in the same voice; of this the likeness of the voice alone is asked for"
+        yield from table(found.beside_base, "base")
     yield from found.doubts
     return found.rules
 

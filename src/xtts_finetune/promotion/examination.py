@@ -15,7 +15,7 @@ from xtts_finetune.measures.paired import compare
 from xtts_finetune.promotion.bundles import bundle
 from xtts_finetune.promotion.figures import Figures, NotMeasured, as_evaluated, measure, reasons
 from xtts_finetune.promotion.gate import loss_rules, not_measured
-from xtts_finetune.promotion.hearing import Hearing, rules_of
+from xtts_finetune.promotion.hearing import Hearing, rule_of_base, rules_of
 from xtts_finetune.tracking.promotions import Rule
 from xtts_finetune.tracking.registry import DATA_TAG, Version
 from xtts_finetune.tracking.versions import Versions
@@ -31,7 +31,8 @@ class Examination:
 
     rules: list[Rule]
     how: str  # where the figures come from
-    doubts: list[str]  # whether what was said or measured was held from both
+    beside_base: list[Rule]  # the candidate's speech beside that of the base, of which one rule is asked for
+    doubts: list[str]  # whether what was said or measured was held from both, and why the base was not heard
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class _Seen:
 
     figures: Figures | NotMeasured
     speech: list[Measures] | NotMeasured
+    base: list[Measures] | NotMeasured
 
 
 def examine(
@@ -52,20 +54,26 @@ def examine(
     """
     evaluated = as_evaluated(candidate, champion)
     steps = _Steps(workspace, params, registry, not evaluated, _planned(workspace, params.promotion))
-    seen = [steps.seen(version) for version in (candidate, champion)]
+    seen = [steps.seen(version, with_base=version is candidate) for version in (candidate, champion)]
     figures = evaluated or _both(*(each.figures for each in seen))
     if isinstance(figures, NotMeasured):
         rules = [not_measured(name, str(figures)) for name in ("eval Mel CE", "eval Text CE")]
     else:
         rules = loss_rules(*figures, params.promotion)
+    beside_base = list[Rule]()
+    doubts = [*_doubts(workspace, [candidate, champion])] if steps.needs_files else []
     if params.promotion.sentences:
-        speech = _both(*(each.speech for each in seen))
+        speech, base = _both(*(each.speech for each in seen)), _both(seen[0].speech, seen[0].base)
         rules += (
             [not_measured("speech", str(speech))] if isinstance(speech, NotMeasured) else rules_of(compare(*speech))
         )
+        if isinstance(base, NotMeasured):
+            doubts.append(f"the base was not heard: {base}")
+        else:
+            beside_base = rules_of(compare(*base))
+            rules.append(rule_of_base(beside_base))
     how = "as evaluated, on the same eval split" if evaluated else "both measured now, on the eval split in prepared/"
-    doubts = [*_doubts(workspace, [candidate, champion])] if steps.needs_files else []
-    return Examination(rules, how, doubts)
+    return Examination(rules, how, beside_base, doubts)
 
 
 @dataclass(frozen=True)
@@ -82,21 +90,26 @@ class _Steps:
     def needs_files(self) -> bool:
         return self.measures or isinstance(self.hearing, Hearing)
 
-    def seen(self, version: Version) -> _Seen:
+    def seen(self, version: Version, with_base: bool) -> _Seen:
         if not self.measures and isinstance(self.hearing, NotMeasured):
-            return _Seen(NotMeasured(_UNASKED), self.hearing)
+            return _Seen(NotMeasured(_UNASKED), self.hearing, self.hearing)
         try:
             with bundle(self.workspace, self.params, self.registry, version) as folder:
-                return self._seen(folder, f"version {version.version}")
+                return self._seen(folder, f"version {version.version}", with_base)
         except UserError as error:
             gone = NotMeasured(reasons(error))
-            return _Seen(gone, gone)
+            return _Seen(gone, gone, gone)
 
-    def _seen(self, folder: Path, name: str) -> _Seen:
+    def _seen(self, folder: Path, name: str, with_base: bool) -> _Seen:
         hearing = self.hearing
         figures = _or_why(lambda: measure(self.workspace, folder, name)) if self.measures else NotMeasured(_UNASKED)
-        speech = hearing if isinstance(hearing, NotMeasured) else _or_why(lambda: hearing.of(folder, name))
-        return _Seen(figures, speech)
+        if isinstance(hearing, NotMeasured):
+            return _Seen(figures, hearing, hearing)
+        speech = _or_why(lambda: hearing.of(folder, name))
+        base: list[Measures] | NotMeasured = NotMeasured(_UNASKED)
+        if with_base and not isinstance(speech, NotMeasured):
+            base = _or_why(lambda: hearing.of(folder, f"the base of {name}", is_tuned=False))
+        return _Seen(figures, speech, base)
 
 
 def _planned(workspace: Workspace, params: PromotionParams) -> Hearing | NotMeasured:

@@ -33,12 +33,13 @@ def not_measured(name: str, why: str) -> Rule:
     return Rule(name=name, candidate=None, champion=None, demand="to be measured", passed=False, remark=why)
 
 
-def table(rules: list[Rule]) -> Iterator[str]:
-    """A line each, with the champion's figure and what is asked of the candidate's."""
+def table(rules: list[Rule], other: str = "champion") -> Iterator[str]:
+    """A line each, with the champion's figure, or the base's, and what is asked of the candidate's."""
     width = max(len(rule.name) for rule in rules)
-    yield f"{'rule':<{width}}   candidate   champion   {'asked of the candidate':<24}"
+    words = ("FAIL", "pass") if other == "champion" else ("worse", "as good")
+    yield f"{'rule':<{width}}   candidate  {other:>9}   {'asked of the candidate':<24}"
     for rule in rules:
-        verdict = "pass" if rule.passed else "FAIL"
+        verdict = words[rule.passed]
         figures = f"{_shown(rule.candidate):>9}  {_shown(rule.champion):>9}"
         interval = f" [{rule.interval[0]:+.3f}, {rule.interval[1]:+.3f}]" if rule.interval else ""
         remark = f": {rule.remark}" if rule.remark else ""

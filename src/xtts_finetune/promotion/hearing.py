@@ -64,14 +64,17 @@ class Hearing:
         _refuse_what_cannot_pass(len(entries), language, folder)
         return cls(entries, Measurer(_voice(workspace, train_split, language), language, folder))
 
-    def of(self, folder: Path, name: str) -> list[Measures]:
+    def of(self, folder: Path, name: str, is_tuned: bool = True) -> list[Measures]:
         """Of every sentence, as the model in a bundle says it.
+
+        Args:
+            is_tuned: False: as its base does, in the same voice.
 
         Raises:
             NotMeasured: its vocabulary cannot spell one.
             UserError: the recogniser, or a file, cannot be used.
         """
-        speaker = load_speaker(folder)
+        speaker = load_speaker(folder, is_tuned)
         measures = []
         for entry in tqdm(self.entries, desc=f"{name} speaks", unit="sentence", leave=False):
             try:
@@ -118,6 +121,16 @@ def rules_of(comparison: Comparison) -> list[Rule]:
             remark=kinds,
         ),
     ]
+
+
+def rule_of_base(beside_base: Sequence[Rule]) -> Rule:
+    """What is asked of a version beside its base: to be no less like the speaker than without any training.
+
+    The base may well sound better than the recordings are, say fewer wrong sounds or speak at another pace.
+    """
+    own = _NAMES["similarity"]
+    rule = next(rule for rule in beside_base if rule.name == own)
+    return rule.model_copy(update={"name": f"{own} (base)", "demand": f"{rule.demand}, than the base's"})
 
 
 def _rule(verdict: Verdict) -> Rule:

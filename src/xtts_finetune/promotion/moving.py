@@ -30,7 +30,7 @@ def move(standing: Standing, action: Action, to: Version, rules: list[Rule], for
     before = now.champion.version if now.champion else None
     entry = _entry(now, action, before, to, rules, forced, why)
     now = replace(now, log=now.log.appended(entry))
-    with answered(now.store, "was not moved, as far as is known", "look: xtts-finetune history"):
+    with answered(now.store, "the champion was not moved, as far as is known", "look: xtts-finetune history"):
         move_champion(now.store, to)
     now.log.write()
     _deliver(now, f"xtts-finetune promote {to.version}, which is champion, makes up for it")
@@ -59,7 +59,7 @@ def _deliver(standing: Standing, remedy: str) -> None:
     Raises:
         UserError: it does not take them.
     """
-    with answered(standing.store, "is written down here, but not in MLflow yet", remedy):
+    with answered(standing.store, "the champion is written down here, but not in MLflow yet", remedy):
         for entry in standing.log.entries:
             version = standing.left(entry.champion)
             if version and standing.is_own(entry) and entry.tag not in version.tags:

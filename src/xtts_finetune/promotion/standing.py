@@ -34,7 +34,7 @@ class Standing:
             UserError: the log is damaged, or MLflow does not answer.
         """
         log = Log.read(workspace.promotions)
-        with answered(store, "is not known", "type it again"):
+        with answered(store, "the champion is not known", "type it again"):
             versions = Versions.of(store, model_name)
         return cls(workspace, store, versions, log.joined(e for each in versions.versions for e in entries_of(each)))
 
@@ -139,7 +139,7 @@ def answered(store: TrackingStore, what: str, remedy: str) -> Iterator[None]:
     """What is asked of MLflow.
 
     Args:
-        what: is then not so: "is not known", "was not moved".
+        what: is then the matter: "the champion was not moved".
 
     Raises:
         UserError: it does not answer, or refuses.
@@ -149,5 +149,5 @@ def answered(store: TrackingStore, what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        problem = Problem(f"{store.uri}", f"the champion {what}: {reason(error)}", remedy)
+        problem = Problem(f"{store.uri}", f"{what}: {reason(error)}", remedy)
         raise UserError("MLflow does not do what it is asked", [problem]) from error

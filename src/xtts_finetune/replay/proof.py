@@ -15,7 +15,7 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_fetch
 from xtts_finetune.diskspace.sizes import measure
-from xtts_finetune.replay.lineage import TITLE, phase_of, trained_weights
+from xtts_finetune.promotion.lineage import TITLE, phase_of, trained_weights
 from xtts_finetune.replay.recorded import Recorded, recorded
 from xtts_finetune.replay.replaying import Replayed, nearest, one_at_a_time, replayed
 from xtts_finetune.replay.stretches import Stretch, chosen, joined, stretches

@@ -7,7 +7,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import WEIGHTS, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.dvcio.history import Revision, short_commit
-from xtts_finetune.replay.lineage import TITLE, lies_here, named_by, phase_of, trained_weights
+from xtts_finetune.promotion.lineage import TITLE, lies_here, named_by, phase_of, trained_weights
 from xtts_finetune.replay.proof import proof_lines
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import Version

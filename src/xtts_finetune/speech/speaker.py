@@ -191,15 +191,18 @@ def refuse_unspeakable(sentences: Sequence[str], language: str, tokenizer: Voice
         raise unspeakable(reasons)
 
 
-def load_speaker(folder: Path) -> Speaker:
+def load_speaker(folder: Path, is_tuned: bool = True) -> Speaker:
     """The speaker in a model folder, as registered: weights, base/, reference.wav, settings.
 
     All is there but, where it was registered so, the weights beside which these were trained: they are looked for where
     params.yaml had them, as seen from the folder that this runs in.
+
+    Args:
+        is_tuned: False: with the base's own weights, which are looked for in the same place: zero-shot, in its voice.
 
     Raises:
         UserError: they are not there.
     """
     base = Base(folder / BUNDLE_BASE, Path.cwd())
     settings = EvaluateParams.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
-    return Speaker(base.gpt(folder / WEIGHTS), base, folder / REFERENCE, settings)
+    return Speaker(base.gpt(folder / WEIGHTS if is_tuned else None), base, folder / REFERENCE, settings)

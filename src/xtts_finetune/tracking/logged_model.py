@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,11 @@ from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 WEIGHTS_TAG = "model_sha256"
 PARAMETERS_TAG = "parameters"  # of the whole network
+GOING_TAG = "going"  # on a logged model whose version is being deleted: its files may be half gone
 LANGUAGE_TAG = "language"  # that it was heard in
 PARAM = "param."  # begins the tags with what the model was trained with
 MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
@@ -29,10 +31,15 @@ _UPLOAD_TIMEOUT = 600  # seconds that a server may take to store one file
 
 
 def whole_model(store: TrackingStore, run_id: str, model_name: str, model_sha256: str) -> "LoggedModel | None":
-    """A logged model of these weights that a crash left without its version; incomplete ones are removed."""
+    """A logged model of these weights that a crash left without its version; incomplete ones are removed.
+
+    Not one that `delete_version` is at: that goes on with it.
+    """
     filter_string = f"tags.{WEIGHTS_TAG} = '{model_sha256}' AND name = '{model_name}' AND source_run_id = '{run_id}'"
     whole = None
     for model in store.client.search_logged_models([store.experiment_id], filter_string):
+        if GOING_TAG in model.tags:
+            continue
         if model.status == "READY":
             whole = model
         else:  # no version ever refers to one that isn't ready
@@ -75,6 +82,61 @@ def log_model(
             with _patience():
                 repository.log_artifacts(str(temporary))
     return client.finalize_logged_model(model.model_id, "READY")
+
+
+def logged_models(store: TrackingStore, model_name: str) -> "dict[str, LoggedModel]":
+    """All of a model, by the address of their files, which is their version's, too: nothing else links them."""
+    found: dict[str, LoggedModel] = {}
+    token = None
+    while True:
+        page = store.client.search_logged_models([store.experiment_id], f"name = '{model_name}'", page_token=token)
+        found |= {model.artifact_location: model for model in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def delete_version(store: TrackingStore, number: int, model: "LoggedModel") -> None:
+    """Delete a version and its files: first who names them, so that no version is ever without its files.
+
+    Killed between the two, `delete_unnamed` goes on.
+
+    Raises:
+        MlflowException: the store refuses.
+        UserError: its files lie in a folder of this machine that is not the workspace's own; nothing was deleted.
+    """
+    _files_of(store, model)
+    store.client.set_logged_model_tags(model.model_id, {GOING_TAG: str(number)})
+    store.client.delete_model_version(model.name, str(number))
+    _delete_model(store, model)
+
+
+def delete_unnamed(store: TrackingStore, model_name: str, named: Collection[str]) -> int:
+    """Delete what a kill has left of versions that were being deleted; how many there were.
+
+    Args:
+        named: the addresses of the versions that are left.
+    """
+    models = logged_models(store, model_name)
+    left = [model for address, model in models.items() if GOING_TAG in model.tags and address not in named]
+    for model in left:
+        _delete_model(store, model)
+    return len(left)
+
+
+def _delete_model(store: TrackingStore, model: "LoggedModel") -> None:
+    files = _files_of(store, model)
+    if isinstance(files, Path):
+        if files.parent.exists():
+            discard(files.parent)
+    else:
+        files.delete_artifacts()  # MLflow's own deletion of a model leaves them
+    store.client.delete_logged_model(model.model_id)
+
+
+def _files_of(store: TrackingStore, model: "LoggedModel") -> "Path | ArtifactRepository":
+    """Where they lie: a folder of the workspace's own store, or another's keeping."""
+    return _own_folder(store, model) or store.artifact_repository(model.artifact_location)
 
 
 def _own_folder(store: TrackingStore, model: "LoggedModel") -> Path | None:

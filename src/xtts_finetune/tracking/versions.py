@@ -65,7 +65,7 @@ class Versions:
             UserError: they are gone, or at a path of this machine that is not our own.
         """
         with _refused_if_gone(version):
-            address = self._address(version)
+            address = self.address(version)
             here = self.own_folder(version)
             for name in names:
                 (folder / name).parent.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ class Versions:
             if here:
                 files = [file for place in (here, here / BUNDLE_BASE) for file in place.iterdir() if file.is_file()]
                 return {file.relative_to(here).as_posix(): file.stat().st_size for file in files}
-            there = self.store.artifact_repository(f"{self._address(version)}/{MODEL_FOLDER}")
+            there = self.store.artifact_repository(f"{self.address(version)}/{MODEL_FOLDER}")
             listed = [*there.list_artifacts(), *there.list_artifacts(BUNDLE_BASE)]
             return {info.path: info.file_size or 0 for info in listed if not info.is_dir}
 
@@ -98,10 +98,11 @@ class Versions:
 
     def own_folder(self, version: Version) -> Path | None:
         """Where its files lie in this workspace's own store; None if its address means any other place."""
-        here = path_in(self.store.artifacts, self._address(version)) if self.store.artifacts else None
+        here = path_in(self.store.artifacts, self.address(version)) if self.store.artifacts else None
         return here / MODEL_FOLDER if here else None
 
-    def _address(self, version: Version) -> str:
+    def address(self, version: Version) -> str:
+        """Where MLflow says that its files are."""
         address: str = self.store.client.get_model_version_download_uri(version.name, str(version.version))
         return address
 

@@ -1,0 +1,171 @@
+"""`xtts-finetune clean --versions keep=N`: whose files go, whose stay, and a kill at every step."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from promoting import MODEL, Team
+
+from xtts_finetune.core.disk import files_below, held_bytes
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.promotion import pruning
+from xtts_finetune.promotion.pruning import prune_lines
+from xtts_finetune.tracking import logged_model
+from xtts_finetune.tracking.versions import Versions
+
+WEIGHTS = 140_000  # bytes, of each version
+
+
+@pytest.fixture
+def six(team: Team) -> Team:
+    """Six versions, each better than the one before; the first is champion, the last candidate."""
+    for number in range(6):
+        team.register(4.5 - number / 10)
+    return team
+
+
+def prune(team: Team, wanted: str, yes: bool = True) -> str:
+    return "\n".join(prune_lines(team.workspace, wanted, yes))
+
+
+def left(team: Team) -> list[int]:
+    return sorted(each.version for each in Versions.of(team.store, MODEL).versions)
+
+
+def folders(team: Team) -> int:
+    """That hold a version's files."""
+    return len(list(team.workspace.artifacts.glob("models/*/artifacts/artifacts/model/model.safetensors")))
+
+
+def held(team: Team) -> int:
+    return held_bytes(files_below(team.workspace.artifacts))
+
+
+def test_the_newest_and_those_with_an_alias_stay(six: Team) -> None:
+    before = held(six)
+    plan = prune(six, "keep=2", yes=False)
+    assert plan.startswith("versions: frees ")
+    assert "stays  version 1 (champion): the best of phase2, Mel CE 4.500: named champion" in plan
+    assert "stays  version 5: the best of phase2, Mel CE 4.100: one of the newest 2" in plan
+    assert "do it: xtts-finetune clean --versions keep=2 --yes" in plan
+    assert (left(six), held(six)) == ([1, 2, 3, 4, 5, 6], before)
+    assert "version 3: gone" in prune(six, "keep=2")
+    assert (left(six), folders(six)) == ([1, 5, 6], 3)
+    assert before - held(six) > 3 * WEIGHTS
+    assert "nothing to free" in prune(six, "keep=2")
+
+
+def test_who_ever_was_champion_stays_to_go_back_to(six: Team) -> None:
+    for number in (2, 4, 6):
+        six.promote(number)
+    prune(six, "keep=0")
+    assert left(six) == [1, 2, 4, 6]
+    for number in (4, 2, 1):
+        six.rollback()
+        assert six.champion == number
+    six.history(verify=True)
+
+
+def test_a_file_that_is_linked_elsewhere_keeps_its_bytes(six: Team) -> None:
+    linked = next(six.workspace.artifacts.rglob("model.safetensors"))
+    for weights in six.workspace.artifacts.rglob("model.safetensors"):
+        os.link(weights, six.workspace.root / f"{len(list(six.workspace.root.iterdir()))}.safetensors")
+    before, content = held_bytes(files_below(six.workspace.root)), linked.read_bytes()
+    promised = prune(six, "keep=1", yes=False).splitlines()[0]
+    prune(six, "keep=1")
+    assert left(six) == [1, 6]
+    assert all(file.read_bytes() == content for file in six.workspace.root.glob("*.safetensors"))
+    assert "kB" in promised  # of MLflow's own files alone
+    assert before - held_bytes(files_below(six.workspace.root)) < WEIGHTS
+
+
+class Killed(BaseException):
+    """In the place of kill -9."""
+
+
+@pytest.mark.parametrize(
+    ("step", "others"), [("set_logged_model_tags", 5), ("delete_model_version", 5), ("delete_logged_model", 4)]
+)
+@pytest.mark.parametrize("is_before", [True, False], ids=["before", "after"])
+def test_killed_it_goes_on(six: Team, monkeypatch: pytest.MonkeyPatch, step: str, others: int, is_before: bool) -> None:
+    """No version is without its files at any moment, and none of the bytes stay behind."""
+    client = type(six.store.client)
+    done: Callable[..., Any] = getattr(client, step)
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        if not is_before:
+            done(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(client, step, killed)
+        prune(six, "keep=4")
+    versions = Versions.of(six.store, MODEL)
+    assert all(
+        (folder / "model.safetensors").is_file() for each in versions.versions if (folder := own(versions, each))
+    )
+    prune(six, "keep=4")
+    assert (left(six), folders(six)) == ([1, 3, 4, 5, 6], 5)
+
+
+def own(versions: Versions, version: Any) -> Path:
+    folder = versions.own_folder(version)
+    assert folder
+    return folder
+
+
+def test_weights_that_are_registered_again_while_they_go(six: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is evaluated again whose version a killed clean was at: it gets files of its own."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(logged_model, "discard", raising)
+        prune(six, "keep=4")
+    assert left(six) == [1, 3, 4, 5, 6]
+    assert six.register(4.4) == 7  # the figures, and so the weights, of version 2
+    prune(six, "keep=5")
+    assert (left(six), folders(six)) == ([1, 3, 4, 5, 6, 7], 6)
+
+
+def raising(*_: object) -> None:
+    raise Killed
+
+
+def test_a_version_that_is_promoted_meanwhile_stays(six: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = pruning.delete_version
+
+    def first(*arguments: Any) -> None:
+        monkeypatch.setattr(pruning, "delete_version", delete)
+        six.store.client.set_registered_model_alias(MODEL, "best-for-books", "4")
+        delete(*arguments)
+
+    monkeypatch.setattr(pruning, "delete_version", first)
+    assert "version 4 was named meanwhile, and stays" in prune(six, "keep=1")
+    assert left(six) == [1, 4, 6]
+
+
+def test_files_in_a_folder_of_somebody_else_are_not_touched(six: Team, tmp_path: Path) -> None:
+    foreign = tmp_path / "theirs"
+    foreign.mkdir()
+    (foreign / "model.safetensors").write_bytes(b"theirs")
+    six.store.client.create_model_version(MODEL, foreign.as_uri())
+    for number in (8, 9):
+        six.register(3.9 - number / 10)
+    assert "its files are not where this project puts them" in prune(six, "keep=1")
+    assert 7 in left(six)
+    assert (foreign / "model.safetensors").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("wanted", ["3", "keep=", "keep=-1", "keep=a", "keep=3 "])
+def test_what_is_no_number_is_refused(six: Team, wanted: str) -> None:
+    with pytest.raises(UserError, match="--versions keep=3, say"):
+        prune(six, wanted)
+    assert len(left(six)) == 6
+
+
+def test_a_damaged_log_says_nothing_of_who_was_champion(six: Team) -> None:
+    six.promote(2)
+    six.workspace.promotions.write_text("{}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="the promotion log cannot be used"):
+        prune(six, "keep=1")
+    assert len(left(six)) == 6
