@@ -20,14 +20,17 @@ def free_port() -> int:
 
 
 class MlflowServer:
-    def __init__(self, folder: Path, port: int) -> None:
+    """Its runs and versions lie in a database: SQLite's in `folder`, or the one at `database`."""
+
+    def __init__(self, folder: Path, port: int, database: str | None = None) -> None:
         self.folder, self.port = folder, port
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
         self.uri = f"http://127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        command += ["--workers", "1", "--backend-store-uri", self.database]
         command += ["--artifacts-destination", str(self.folder / "files")]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "log").open("a") as log:
