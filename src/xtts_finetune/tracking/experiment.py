@@ -18,10 +18,20 @@ _CREATED = 1_700_000_000_000  # ms since the epoch; of all, so that equal views 
 
 def furnish(store: TrackingStore) -> None:
     """Give the experiment what it lacks of description and views."""
-    known = store.client.get_experiment(store.experiment_id).tags
+    from mlflow.exceptions import MlflowException
+
+    known = _known(store)
     for name, text in _tags(store.experiment_id).items():
-        if name not in known:
-            store.client.set_experiment_tag(store.experiment_id, name, text)
+        try:
+            if name not in known:
+                store.client.set_experiment_tag(store.experiment_id, name, text)
+        except MlflowException:
+            if name not in _known(store):  # else another one was faster
+                raise
+
+
+def _known(store: TrackingStore) -> dict[str, str]:
+    return dict(store.client.get_experiment(store.experiment_id).tags)
 
 
 def _tags(experiment_id: str) -> dict[str, str]:
@@ -40,14 +50,12 @@ def _tags(experiment_id: str) -> dict[str, str]:
         ),
         "tree": _view("All runs as a tree", "", [*_metrics(_FIGURES), *_named("attributes", ("Source", "Models"))]),
     }
-    link = f"#/experiments/{experiment_id}/runs?viewStateShareKey"
-    description = (
-        "A run a pipeline, with its phases and evaluations under it. Mel CE and Text CE are cross-entropies of the "
-        "eval split in nats per token: lower is better.\n\n"
-        f"- [compare pipelines]({link}=pipelines): base, phase 1 and phase 2 in a row\n"
-        f"- [compare phases]({link}=phases): their settings and what they came to\n"
-        f"- [all runs as a tree]({link}=tree)\n\n"
-        "The same views are in the list *Views*. Curves: choose runs, then the chart symbol."
+    link = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey"
+    description = (  # its first line is what the page shows of it at once
+        f"[Compare pipelines]({link}=pipelines) · [compare phases]({link}=phases) · [all runs as a tree]({link}=tree)\n\n"
+        "A pipeline is a run, with its phases and evaluations under it. Mel CE and Text CE are cross-entropies of the "
+        "eval split in nats per token: lower is better. The links are in the list *Views*, too. Curves: choose runs, "
+        "then the symbol of a chart."
     )
     return {
         NOTE: description,

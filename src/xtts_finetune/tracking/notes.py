@@ -134,6 +134,11 @@ def best_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return {"step": row["step"], "mel_ce": mel_ce, **text_ce}
 
 
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """For a table: MLflow's shows all digits that there are, and cuts them off where the column ends."""
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
 def table(figures: Mapping[str, Mapping[str, float]], best: str) -> list[str]:
     """Mel CE and Text CE of models, as Markdown."""
     names = [name for name in ("base", "phase1", "phase2") if name in figures]

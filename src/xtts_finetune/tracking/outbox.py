@@ -78,7 +78,8 @@ class TrackedRun:
     run_id: str | None = None
     delivered: dict[str, int] = field(default_factory=dict)  # metric → its last step that MLflow has
     told: str = ""  # `description` as MLflow has it
-    figures: dict[str, float] = field(default_factory=dict)  # what the run came to, in nats per token
+    # what the run came to, in nats per token, rounded to be read in a table
+    figures: dict[str, float] = field(default_factory=dict)
     pipeline: Pipeline | None = None  # None: records of before there were any
 
     def dataset_input(self) -> "DatasetInput":

@@ -94,6 +94,7 @@ def register_best(
         )
         _log_metrics(store, run_id, model, int(tags["step"]), metrics)
         number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics, page)
+    _complete_page(store, model_name, number)
     aliases = _set_aliases(store, model_name, number, is_latest)
     champion = find_champion(store, model_name)
     note = None if CHAMPION in aliases else _of_the_champion(champion, number, tags)
@@ -154,13 +155,19 @@ def _create_version(
         description=page or _description(tags, metrics),
         model_id=model.model_id,
     )
-    if page:
-        of_run = f"#/experiments/{store.experiment_id}/runs/{run_id}/artifacts"
-        text = page.replace(NUMBER, created.version).replace(RUN_PAGE, of_run)
-        client.update_model_version(model_name, created.version, text)
     link = json.dumps([{"name": model_name, "version": created.version}])
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})  # for the UI
     return int(created.version)
+
+
+def _complete_page(store: TrackingStore, model_name: str, number: int) -> None:
+    """Put into a version's page what was known only when it was there; a crash may have come between."""
+    version = store.client.get_model_version(model_name, str(number))
+    page = version.description or ""
+    of_run = f"#/experiments/{store.experiment_id}/runs/{version.run_id}/artifacts"
+    complete = page.replace(NUMBER, str(number)).replace(RUN_PAGE, of_run)
+    if complete != page:
+        store.client.update_model_version(model_name, str(number), complete)
 
 
 def _log_metrics(

@@ -13,7 +13,7 @@ from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore, reason
 from xtts_finetune.tracking.delivery import Delivery
-from xtts_finetune.tracking.notes import NOTE, best_of, phase_note
+from xtts_finetune.tracking.notes import NOTE, best_of, phase_note, rounded
 from xtts_finetune.tracking.outbox import BEST, Outbox, now
 
 
@@ -100,7 +100,7 @@ class RunTracker:
         best = best_of(rows)
         figures = {f"{BEST}/{name}": best[name] for name in ("mel_ce", "text_ce") if name in best}
         note = phase_note(status, record.params, record.tags, rows)
-        self._outbox.change(status=status, ended=now(), figures=figures, tags={**record.tags, NOTE: note})
+        self._outbox.change(status=status, ended=now(), figures=rounded(figures), tags={**record.tags, NOTE: note})
 
     @property
     def _is_flying(self) -> bool:

@@ -12,7 +12,7 @@ from xtts_finetune.core.params import Params, TrackingParams
 from xtts_finetune.tracking.connection import TrackingStore, is_local, load_mlflow, open_store
 from xtts_finetune.tracking.curve import Row, read_rows
 from xtts_finetune.tracking.environment import changed_params, environment_tags, line_of_work, source_tags
-from xtts_finetune.tracking.notes import NOTE, evaluation_note, phase_note
+from xtts_finetune.tracking.notes import NOTE, evaluation_note, phase_note, rounded
 from xtts_finetune.tracking.outbox import BEST, RUNNING, Outbox, Pipeline, TrackedRun, new_tracked_run, now
 from xtts_finetune.tracking.pipelines import PIPELINE
 from xtts_finetune.tracking.registry import DATA_DESCRIPTION_TAG, DATA_TAG
@@ -87,7 +87,7 @@ def evaluation_run(
     named |= {f"{BEST}/{name}": figures[best][name] for name in ("mel_ce", "text_ce")}
     note = evaluation_note(best, figures, tags, str(params["base"]))
     run = _run(workspace, key, f"evaluate · phase2 lr {lr}", params, {**tags, "best": best, NOTE: note}, pipeline)
-    return replace(run, status="FINISHED", ended=now(), figures=named)
+    return replace(run, status="FINISHED", ended=now(), figures=rounded(named))
 
 
 def _run(
