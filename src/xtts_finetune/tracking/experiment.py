@@ -51,8 +51,10 @@ def _tags(experiment_id: str) -> dict[str, str]:
         "tree": _view("All runs as a tree", "", [*_metrics(_FIGURES), *_named("attributes", ("Source", "Models"))]),
     }
     link = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey"
+    texts = {"pipelines": "Compare pipelines", "phases": "compare phases", "tree": "all runs as a tree"}
+    links = " · ".join(f"[{text}]({link}={name})" for name, text in texts.items())
     description = (  # its first line is what the page shows of it at once
-        f"[Compare pipelines]({link}=pipelines) · [compare phases]({link}=phases) · [all runs as a tree]({link}=tree)\n\n"
+        f"{links}\n\n"
         "A pipeline is a run, with its phases and evaluations under it. Mel CE and Text CE are cross-entropies of the "
         "eval split in nats per token: lower is better. The links are in the list *Views*, too. Curves: choose runs, "
         "then the symbol of a chart."

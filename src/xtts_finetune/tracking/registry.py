@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, log_model, whole_model
-from xtts_finetune.tracking.notes import NUMBER, RUN_PAGE
+from xtts_finetune.tracking.notes import NOTE, NUMBER, RUN_PAGE
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -21,6 +21,7 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
 EVAL_TAG = "eval_sha256"  # of the eval split as it was measured on: audio, codes and tokens
 
+_VERSIONS = "mlflow.modelVersions"  # the tag by which MLflow's page of a model knows that it is registered
 _WHAT_IT_IS = (
     "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
     "candidate is the latest evaluation's, champion the one in use: `xtts-finetune promote` moves it, and says why."
@@ -94,7 +95,7 @@ def register_best(
         )
         _log_metrics(store, run_id, model, int(tags["step"]), metrics)
         number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics, page)
-    _complete_page(store, model_name, number)
+    _complete(store, model_name, number)
     aliases = _set_aliases(store, model_name, number, is_latest)
     champion = find_champion(store, model_name)
     note = None if CHAMPION in aliases else _of_the_champion(champion, number, tags)
@@ -155,19 +156,25 @@ def _create_version(
         description=page or _description(tags, metrics),
         model_id=model.model_id,
     )
-    link = json.dumps([{"name": model_name, "version": created.version}])
-    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})  # for the UI
     return int(created.version)
 
 
-def _complete_page(store: TrackingStore, model_name: str, number: int) -> None:
-    """Put into a version's page what was known only when it was there; a crash may have come between."""
-    version = store.client.get_model_version(model_name, str(number))
+def _complete(store: TrackingStore, model_name: str, number: int) -> None:
+    """Tell a version's page what was known only when it was there, and the model's of the version.
+
+    A crash may have come between: whoever comes after makes up for it.
+    """
+    client = store.client
+    version = client.get_model_version(model_name, str(number))
     page = version.description or ""
     of_run = f"#/experiments/{store.experiment_id}/runs/{version.run_id}/artifacts"
     complete = page.replace(NUMBER, str(number)).replace(RUN_PAGE, of_run)
     if complete != page:
-        store.client.update_model_version(model_name, str(number), complete)
+        client.update_model_version(model_name, str(number), complete)
+    model = whole_model(store, version.run_id or "", model_name, version.tags.get(WEIGHTS_TAG, ""))
+    if model and _VERSIONS not in model.tags:
+        link = json.dumps([{"name": model_name, "version": number}])
+        client.set_logged_model_tags(model.model_id, {_VERSIONS: link, NOTE: complete})
 
 
 def _log_metrics(

@@ -67,6 +67,9 @@ class SystemMetrics:
 
     def _work(self) -> None:
         try:
+            for monitor in self._monitors:  # the first share of a processor's time is of no time, and 0
+                monitor.collect_metrics()
+                monitor.clear_metrics()
             while not self._is_over.wait(self._seconds):
                 self.sample()
         except Exception as error:  # noqa: BLE001 - no driver or library may end a training
