@@ -63,7 +63,7 @@ def test_a_pipeline_is_one_row_that_says_what_its_children_came_to(
     assert set(children(store, parent)) == {"phase1", "phase2", "evaluate"}
     assert parent.info.run_name == "main · lr 0.001"
     assert parent.data.metrics == MEASURED | {"phase1/text_ce": 3.0, "phase2/text_ce": 3.0}
-    assert (parent.data.tags["best"], parent.data.tags["registered_version"]) == ("phase2", "1")
+    assert (parent.data.tags["best"], parent.data.tags["registered"]) == ("phase2", "1")
     assert (parent.data.params, parent.data.tags["git_commit"]) == ({"seed": "42"}, "f00d")
     assert "phase2 is best, eval Mel CE **3.500**; registered as version 1" in parent.data.tags[NOTE]
     assert "| base | 7.000 |" in parent.data.tags[NOTE]
@@ -182,7 +182,7 @@ def test_whatever_call_fails_the_next_delivery_makes_up_for_it(
     [parent] = pipelines(store)
     assert set(children(store, parent)) == {"evaluate"}
     assert parent.data.metrics == MEASURED
-    assert (parent.info.status, parent.data.tags["registered_version"]) == ("FINISHED", "1")
+    assert (parent.info.status, parent.data.tags["registered"]) == ("FINISHED", "1")
     assert parent.data.params == {"seed": "42"}
 
 
@@ -235,4 +235,4 @@ def test_on_a_server_that_was_away_all_come_under_one(
         again.tracker.finish()
         [parent] = pipelines(store)
         assert set(children(store, parent)) == {"phase1", "phase2", "evaluate"}
-        assert parent.data.tags["registered_version"] == str(done.version)
+        assert parent.data.tags["registered"] == str(done.version)

@@ -41,7 +41,7 @@ def _tags(experiment_id: str) -> dict[str, str]:
         "pipelines": _view(
             "Pipelines, a row each",
             "tags.phase = 'pipeline'",
-            [*_metrics(pipeline), *_named("tags", ("best", "registered_version"))],
+            [*_metrics(pipeline), *_named("tags", ("best", "registered"))],
         ),
         "phases": _view(
             "Phases and their settings",

@@ -77,7 +77,7 @@ def pipeline_note(
     if "best" not in tags:
         said = f"**{state}**."
     else:
-        version = f"; registered as version {tags['registered_version']}" if "registered_version" in tags else ""
+        version = f"; registered as version {tags['registered']}" if "registered" in tags else ""
         said = f"**{state}**: {tags['best']} is best, eval Mel CE **{figures['best/mel_ce']:.3f}**{version}."
     rows = [("base", figures["base/mel_ce"], figures.get("base/text_ce"))] if "base/mel_ce" in figures else []
     rows += phases

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PARENT = "mlflow.parentRunId"  # by this tag MLflow's UI shows a run under another one
 PIPELINE, EVALUATE = "pipeline", "evaluate"  # values of the tag `phase`, beside the phases' names
-REGISTERED = "registered_version"  # the tag of an evaluation and its pipeline with the version's number
+REGISTERED = "registered"  # the tag of an evaluation and its pipeline with the version's number
 _LOCK_SECONDS = 60
 _OF_THE_BEST = ("best", REGISTERED)  # tags that a pipeline has from its best evaluation
 _LIMIT = 1000  # children that are looked at, the newest

@@ -86,7 +86,7 @@ def evaluation_run(
     named = {f"{model}/{name}": of[name] for model, of in figures.items() for name in ("mel_ce", "text_ce")}
     named |= {f"{BEST}/{name}": figures[best][name] for name in ("mel_ce", "text_ce")}
     note = evaluation_note(best, figures, tags, str(params["base"]))
-    run = _run(workspace, key, f"evaluate · phase2 lr {lr}", params, {**tags, "best": best, NOTE: note}, pipeline)
+    run = _run(workspace, key, f"evaluate · lr {lr}", params, {**tags, "best": best, NOTE: note}, pipeline)
     return replace(run, status="FINISHED", ended=now(), figures=rounded(named))
 
 
