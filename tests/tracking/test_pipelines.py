@@ -66,7 +66,7 @@ def test_a_pipeline_is_one_row_that_says_what_its_children_came_to(
     assert (parent.data.tags["best"], parent.data.tags["registered"]) == ("phase2", "1")
     assert (parent.data.params, parent.data.tags["git_commit"]) == ({"seed": "42"}, "f00d")
     assert "phase2 is best, eval Mel CE **3.500**; registered as version 1" in parent.data.tags[NOTE]
-    assert "| base | 7.000 |" in parent.data.tags[NOTE]
+    assert "| base |&emsp;7.000 |" in parent.data.tags[NOTE]
     assert [given.dataset.name for given in parent.inputs.dataset_inputs] == ["data"]
 
 

@@ -33,10 +33,10 @@ def phase_note(status: str, params: Mapping[str, str], tags: Mapping[str, str], 
         first = evaluations[0]
         lines = [f"**{_STATES.get(status, status)}**{why}: eval Mel CE {first['eval/mel_ce']:.3f} → "
                  f"**{best['mel_ce']:.3f}**, best at step {best['step']:.0f}."]  # fmt: skip
-        lines += ["", "| |&emsp;start |&emsp;best |", "|---|--:|--:|"]
-        lines.append(f"| eval Mel CE | {first['eval/mel_ce']:.3f} | **{best['mel_ce']:.3f}** |")
+        lines += ["", "| |&emsp;start |&emsp;best |", "|---|---|---|"]
+        lines.append(f"| eval Mel CE |&emsp;{first['eval/mel_ce']:.3f} |&emsp;**{best['mel_ce']:.3f}** |")
         if "text_ce" in best:
-            lines.append(f"| eval Text CE | {first['eval/text_ce']:.3f} | {best['text_ce']:.3f} |")
+            lines.append(f"| eval Text CE |&emsp;{first['eval/text_ce']:.3f} |&emsp;{best['text_ce']:.3f} |")
     lines.append("")
     facts = [_target(params, best), _time(rows), _data(tags), _named("base", params.get("base"))]
     return _signed([*lines, *_list(facts), "", f"Next: {_next(status, tags.get('phase', ''))}"])
@@ -147,10 +147,10 @@ def table(figures: Mapping[str, Mapping[str, float]], best: str) -> list[str]:
 
 
 def _table_of(rows: Iterable[tuple[str, float, float | None]], best: float | None) -> list[str]:
-    lines = ["| model |&emsp;eval Mel CE |&emsp;eval Text CE |", "|---|--:|--:|"]  # MLflow's page leaves no room
+    lines = ["| model |&emsp;eval Mel CE |&emsp;eval Text CE |", "|---|---|---|"]  # MLflow's page leaves no room
     for name, mel_ce, text_ce in rows:
         mel = f"**{mel_ce:.3f}**" if mel_ce == best else f"{mel_ce:.3f}"
-        lines.append(f"| {name} | {mel} | {'' if text_ce is None else f'{text_ce:.3f}'} |")
+        lines.append(f"| {name} |&emsp;{mel} |&emsp;{'' if text_ce is None else f'{text_ce:.3f}'} |")
     return lines
 
 
