@@ -112,7 +112,8 @@ def test_reports_are_complete(finished: Checkout) -> None:
     expected = {"dataset.json", "dataset.png", "evaluation.json", "registration.json", "curves.png", ".gitignore"}
     for phase in PHASES:
         expected |= {f"train_{phase}.json", f"curve_{phase}.csv"}
-    expected |= {f"samples/{model}/1.wav" for model in ("base", *PHASES)}
+    expected |= {f"samples/{model}/{name}.wav" for model in ("base", *PHASES) for name in ("1", "clip")}
+    expected |= {"samples/recording/clip.wav", "samples/sentences.csv"}
     assert finished.files("reports") == sorted(f"reports/{name}" for name in expected)
     for name in ("dataset.png", "curves.png"):
         assert (finished.root / "reports" / name).read_bytes().startswith(b"\x89PNG")
@@ -225,7 +226,18 @@ def test_runs_say_what_they_were_made_of(finished: Checkout) -> None:
 def test_samples_and_curves_are_in_mlflow(finished: Checkout) -> None:
     [run] = tracked.runs(finished)["evaluate"]
     assert tracked.artifacts(finished, run) == ["curves.png", "samples"]
-    assert tracked.artifacts(finished, run, "samples") == [f"samples/{model}" for model in ("base", *PHASES)]
+    folders = ("base", *PHASES, "recording", "sentences.csv")
+    assert tracked.artifacts(finished, run, "samples") == [f"samples/{name}" for name in folders]
+
+
+def test_all_runs_come_under_one(finished: Checkout) -> None:
+    [pipeline] = tracked.pipelines(finished)
+    runs = [run for [run] in tracked.runs(finished).values()]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {pipeline.info.run_id}
+    figures = finished.json("reports/evaluation.json")
+    for model in ("base", *PHASES):
+        assert pipeline.data.metrics[f"{model}/mel_ce"] == pytest.approx(figures[model]["mel_ce"], abs=1e-4)
+    assert (pipeline.info.status, pipeline.data.tags["registered"]) == ("FINISHED", "1")
 
 
 def test_only_the_best_is_registered(finished: Checkout) -> None:

@@ -58,7 +58,7 @@ def test_its_vocoder_speaks_at_24_khz(checkout: Checkout) -> None:
         assert len(sound) > 0
 
 
-def test_the_registered_version_has_all_it_needs_to_speak(checkout: Checkout) -> None:
+def test_the_registered_has_all_it_needs_to_speak(checkout: Checkout) -> None:
     [version] = tracked.versions(checkout)
     assert version.tags["base"] == BASE
     names = {name.rpartition("artifacts/model/")[2] for name in checkout.files("mlruns") if "artifacts/model/" in name}

@@ -69,7 +69,7 @@ def test_mlflow_has_every_step(checkout: Checkout) -> None:
         assert steps == list(range(first, first + 17))
 
 
-def test_the_better_phase_is_the_one_registered_version(checkout: Checkout) -> None:
+def test_the_better_phase_is_the_one_registered(checkout: Checkout) -> None:
     [version] = tracked.versions(checkout)
     best = checkout.json("reports/evaluation.json")["best"]
     weights = (checkout.root / "models" / best / "model.safetensors").read_bytes()

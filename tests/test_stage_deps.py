@@ -29,7 +29,7 @@ BESIDE = {
         ),
         *("data/checks.py", "data/clips.py"),  # of which a phase uses the types: what they do is in prepared/
     ),
-    "evaluate": ("core/digests.py", "training/phases.py"),
+    "evaluate": ("core/digests.py", "stages/phase1.py", "training/phases.py"),
 }
 
 

@@ -13,13 +13,22 @@ def _client(checkout: Checkout) -> Any:
 
 
 def runs(checkout: Checkout) -> dict[str, list[Any]]:
-    """Every run, by the stage or phase it belongs to."""
-    client = _client(checkout)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    """Every run but those that others come under, by the stage or phase it belongs to."""
     by_phase: dict[str, list[Any]] = defaultdict(list)
-    for run in client.search_runs(experiments):
+    for run in _all_runs(checkout):
         by_phase[run.data.tags["phase"]].append(run)
+    by_phase.pop("pipeline", None)
     return dict(by_phase)
+
+
+def pipelines(checkout: Checkout) -> list[Any]:
+    """The runs that others come under."""
+    return [run for run in _all_runs(checkout) if run.data.tags["phase"] == "pipeline"]
+
+
+def _all_runs(checkout: Checkout) -> list[Any]:
+    client = _client(checkout)
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
 
 
 def history(checkout: Checkout, run: Any, metric: str) -> list[tuple[int, float]]:

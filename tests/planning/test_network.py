@@ -45,7 +45,7 @@ def test_as_prepared(workspace: Workspace) -> None:
     assert width(network) == 64
 
 
-def test_a_registered_version_of_mini(workspace: Workspace) -> None:
+def test_a_registered_of_mini(workspace: Workspace) -> None:
     """With its files in base/; also when `prepare` has opened it."""
     folder = registered(workspace, "xtts-finetune-1")
     before = network_of(workspace, "mini")

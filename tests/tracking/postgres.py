@@ -42,6 +42,6 @@ def running_postgres(folder: Path) -> Iterator[str]:
     options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
     run(control, "--pgdata", str(cluster), "--log", str(folder / "log"), "--options", options, "--wait", "start")
     try:
-        yield f"postgresql://mlflow@/postgres?host={folder}"
+        yield f"postgresql+psycopg2://mlflow@/postgres?host={folder}"
     finally:
         run(control, "--pgdata", str(cluster), "--mode", "immediate", "stop")

@@ -10,7 +10,7 @@ from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.logged_model import MODEL_FOLDER
-from xtts_finetune.tracking.outbox import new_tracked_run
+from xtts_finetune.tracking.outbox import Pipeline, new_tracked_run
 from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import track
@@ -44,12 +44,15 @@ def begin(
     uri: str | None = None,
     tags: dict[str, str] | None = None,
     step: int = 0,
+    pipeline: Pipeline | None = None,
+    phase: str = "phase1",
     **params: object,
 ) -> Training:
     """Begin or continue the run of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     curve = Curve(folder / "curve.jsonl")
-    record = new_tracked_run(key, "phase1", params, {"phase": "phase1"} | (tags or {}), DATASET)
+    record = new_tracked_run(key, phase, params, {"phase": phase} | (tags or {}), DATASET)
+    record = replace(record, pipeline=pipeline)
     tracking = TrackingParams(
         experiment="xtts-finetune", uri=uri, log_every_steps=1, flush_every_steps=flush_every_steps
     )

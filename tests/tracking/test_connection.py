@@ -40,6 +40,7 @@ def test_a_moved_workspace_finds_its_artifacts(
     moved = Workspace(tmp_path / "attic" / "new place")
     moved.root.parent.mkdir()
     workspace.root.rename(moved.root)
+    capsys.readouterr()
     there = open_store(moved, tracking)
     assert capsys.readouterr().err.count("\n") == 1
     open_store(moved, tracking)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from xtts_finetune.tracking.environment import environment_tags
+from xtts_finetune.tracking.environment import changed_params, environment_tags, line_of_work, source_tags
 
 
 def test_environment_tags_of_a_repository(tmp_path: Path) -> None:
@@ -46,3 +46,56 @@ def test_what_the_pipeline_itself_writes_does_not_make_a_clone_dirty(tmp_path: P
     assert environment_tags(tmp_path)["git_dirty"] == "false"
     (tmp_path / "dvc.yaml").write_text("2")
     assert environment_tags(tmp_path)["git_dirty"] == "true"
+
+
+def repository(root: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
+
+    (root / "params.yaml").write_text("seed: 42\ntrain_phase1: {lr: 0.001, batch_size: 4, epochs: 3}\n")
+    git("init", "--initial-branch", "night-voice")
+    git("config", "user.name", "Ada")
+    git("add", ".")
+    git("commit", "-m", "x")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ada:ghp_secret@github.com/ada/voices.git", "https://github.com/ada/voices.git"),
+        ("https://ghp_secret@github.com/ada/voices.git?token=ghp_secret", "https://github.com/ada/voices.git"),
+        ("ssh://git@host:22/ada/voices.git", "ssh://host:22/ada/voices.git"),
+        ("ada:ghp_secret@host:voices.git", "host:voices.git"),
+        ("git@github.com:ada/voices.git", "git@github.com:ada/voices.git"),
+        ("/srv/voices@home:2.git", "/srv/voices@home:2.git"),
+    ],
+)
+def test_the_source_is_named_without_secrets(tmp_path: Path, url: str, shown: str) -> None:
+    repository(tmp_path)
+    subprocess.run(["git", "remote", "add", "origin", url], cwd=tmp_path, check=True)
+    tags = source_tags(tmp_path, "phase1")
+    assert (tags["mlflow.source.name"], tags["mlflow.source.git.repoURL"]) == (shown, shown)
+    assert (tags["mlflow.source.git.branch"], tags["mlflow.user"]) == ("night-voice", "Ada")
+    assert "secret" not in str(tags)
+
+
+def test_a_line_of_work_is_the_experiment_the_branch_or_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert line_of_work(tmp_path) == tmp_path.name
+    assert source_tags(tmp_path, "phase1")["mlflow.source.name"] == tmp_path.name
+    repository(tmp_path)
+    assert line_of_work(tmp_path) == "night-voice"
+    monkeypatch.setenv("DVC_EXP_NAME", "softer")
+    assert line_of_work(tmp_path) == "softer"
+
+
+def test_what_differs_from_the_last_commit_is_told(tmp_path: Path) -> None:
+    repository(tmp_path)
+    assert changed_params(tmp_path, "seed", "train_phase1") == []
+    (tmp_path / "params.yaml").write_text("seed: 7\ntrain_phase1: {lr: 0.01, batch_size: 8, epochs: 3}\n")
+    assert changed_params(tmp_path, "seed", "train_phase1") == ["seed 7", "batch_size 8"]  # lr is in every name
+    assert changed_params(tmp_path, "train_phase2") == []
+    (tmp_path / "params.yaml").write_text("seed: [")
+    assert changed_params(tmp_path, "seed") == []

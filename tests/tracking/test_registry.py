@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import re
 import sys
 import types
@@ -15,6 +16,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking import logged_model, registry
 from xtts_finetune.tracking.connection import TrackingStore
+from xtts_finetune.tracking.notes import NUMBER, RUN_PAGE
 from xtts_finetune.tracking.registry import Registration, find_champion, register_best, versions
 
 METRICS = {"eval/mel_ce": 2.4312, "eval/text_ce": 2.81}
@@ -176,6 +178,66 @@ def test_a_crash_before_the_aliases_is_made_up_for(
             register(store, run_id, model)
     done = register(store, run_id, model)
     assert done == Registration("voice", 1, ["candidate", "champion"], created=False, champion=1, note=None)
+
+
+# pages
+
+
+def test_a_versions_page_has_text_figures_samples_and_an_example(
+    store: TrackingStore, run_id: str, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "samples" / "recording").mkdir(parents=True)
+    (tmp_path / "samples" / "recording" / "clip.wav").write_bytes(b"RIFF")
+    tags, page = {"phase": "phase2", "step": "420", "language": "de"}, f"load {NUMBER}, listen [here]({RUN_PAGE})"
+    samples = tmp_path / "samples"
+    register_best(store, run_id, "voice", model, SERVING_CODE, "f00d", tags, METRICS, page=page, samples=samples)
+    text = store.client.get_model_version("voice", "1").description
+    assert text == f"load 1, listen [here](#/experiments/{store.experiment_id}/runs/{run_id}/artifacts)"
+    [logged] = logged_models(store)
+    assert {metric.key: metric.value for metric in logged.metrics} == METRICS
+    assert logged.tags["mlflow.note.content"] == text
+    files = artifact_folder(store, versions(store, "voice")[0]).parents[1]
+    clip = samples / "recording" / "clip.wav"
+    assert (files / "samples" / "recording" / "clip.wav").stat().st_ino == clip.stat().st_ino
+    example = json.loads((files / "serving_input_example.json").read_text())["dataframe_split"]
+    assert (example["columns"], example["data"][0][1]) == (["text", "language"], "de")
+    assert (files / "input_example.json").exists()
+    assert not (files / "artifacts" / "model" / "samples").exists()
+
+
+def test_registering_does_not_run_the_model(
+    store: TrackingStore, run_id: str, model: Path, speakers: list[Path]
+) -> None:
+    register(store, run_id, model)
+    assert speakers == []
+
+
+def test_the_models_metrics_are_the_runs_own_points(store: TrackingStore, run_id: str, model: Path) -> None:
+    store.client.log_metric(run_id, "eval/mel_ce", METRICS["eval/mel_ce"], 1_700_000_000_000, 420)
+    register(store, run_id, model)
+    [point] = store.client.get_metric_history(run_id, "eval/mel_ce")
+    assert point.timestamp == 1_700_000_000_000
+
+
+@pytest.mark.parametrize("step", ["update_model_version", "set_logged_model_tags"])
+def test_a_crash_before_the_page_is_whole_is_made_up_for(
+    store: TrackingStore, run_id: str, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def once() -> None:
+        tags = {"phase": "phase2", "step": "420"}
+        register_best(store, run_id, "voice", model, SERVING_CODE, "f00d", tags, METRICS, page=f"load {NUMBER}")
+
+    def crash(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, step, crash)
+        with pytest.raises(KeyboardInterrupt):
+            once()
+    once()
+    assert store.client.get_model_version("voice", "1").description == "load 1"
+    [logged] = logged_models(store)
+    assert '"voice"' in logged.tags["mlflow.modelVersions"]
 
 
 # serving

@@ -3,7 +3,8 @@
 work/phase1/step-00000200/     a resumable state: WEIGHTS, EMA, OPTIMIZER, curve segments, STATE, the MANIFEST of all
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (its state's WEIGHTS or EMA, one inode), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
-work/phase1/CURVE, DELIVERY    the spool of its run in MLflow, and what of it is delivered
+work/phase1/CURVE, SYSTEM      the spool of its run in MLflow: the learning curve; what the machine did meanwhile
+work/phase1/DELIVERY           what of both is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
@@ -17,6 +18,7 @@ work/status.reserve            room for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
 work/models.lock               held by who measures models/, or restores to it
 work/base.lock                 held by who fetches into base/
+work/pipelines.lock            held by who brings MLflow the run that phases and evaluations come under
 work/promotions.lock           held by who moves the champion
 registry/promotions.jsonl      who became champion, why, and by which figures: an entry a line
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
@@ -44,6 +46,7 @@ STATE = "state.json"
 MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is no checkpoint
 # of a phase
 DONE = "DONE"
+SYSTEM = "system.jsonl"  # what the machine did meanwhile: a JSON line per sample, for MLflow alone
 DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve has got there
 # of an ended run that is not delivered yet
 FIGURES = "artifacts"  # files for its page
@@ -238,6 +241,10 @@ class Workspace:
     def id_file(self) -> Path:
         """The workspace's id: not committed, so that every clone has its own."""
         return self.root / "work" / "workspace.id"
+
+    @property
+    def pipelines_lock(self) -> Path:
+        return lock_of(self.root / "work" / "pipelines")
 
     @property
     def page_reserve(self) -> Path:

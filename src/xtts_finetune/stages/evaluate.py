@@ -22,7 +22,7 @@ from xtts_finetune.core.layout import (
 )
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import write_wav
-from xtts_finetune.data.features import FeatureReader
+from xtts_finetune.data.features import Example, FeatureReader
 from xtts_finetune.dvcio.outs import data_digest, remove_finished_work
 from xtts_finetune.model import xtts
 from xtts_finetune.model.base import Base
@@ -31,12 +31,15 @@ from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import SERVING_CODE, Speaker, unspeakable
 from xtts_finetune.stages.bundle import Bundle, bundle_of
 from xtts_finetune.stages.figures import draw_curves
+from xtts_finetune.stages.phase1 import phase1_key
+from xtts_finetune.stages.recording import CLIP, recorded_clip, write_recording
 from xtts_finetune.tracking.backlog import Files, deliver_backlog, put, set_aside
 from xtts_finetune.tracking.connection import TrackingStore, is_local, reason
 from xtts_finetune.tracking.logged_model import LANGUAGE_TAG, PARAM, PARAMETERS_TAG
+from xtts_finetune.tracking.notes import version_page
 from xtts_finetune.tracking.outbox import TRAINED, Order, now
 from xtts_finetune.tracking.registry import EVAL_TAG
-from xtts_finetune.tracking.stage_runs import connection, stage_run, stage_tags
+from xtts_finetune.tracking.stage_runs import connection, evaluation_run, pipeline_of, stage_tags
 from xtts_finetune.training import loss
 from xtts_finetune.training.phases import with_weighted
 
@@ -84,8 +87,10 @@ def _compare(job: Evaluation) -> Path:
     """Write the reports, and keep the best model for the registry; the folder where it waits."""
     workspace, figures = job.workspace, dict[str, Any]()
     with published_folder(workspace.reports / "samples") as samples:
+        recorded = recorded_clip(workspace, job.params.evaluate.max_seconds)
         for model in ("base", *PHASES):
-            figures[model] = _examine(job, model, samples / model)
+            figures[model] = _examine(job, model, samples / model, recorded)
+        write_recording(samples, job.params.evaluate.sentences, recorded)
     best = min(PHASES, key=lambda phase: figures[phase]["mel_ce"])  # of equals the first
     curves = {phase: workspace.curve(phase) for phase in PHASES}
     target = job.params.phase(PHASES[-1]).target_mel_ce
@@ -97,11 +102,11 @@ def _compare(job: Evaluation) -> Path:
     return own
 
 
-def _examine(job: Evaluation, model: str, folder: Path) -> dict[str, float]:
+def _examine(job: Evaluation, model: str, folder: Path, recorded: Example) -> dict[str, float]:
     """Measure a model, then let it speak into `folder`; one at a time is in memory."""
     gpt = job.base.gpt(job.weights(model)).to(pick_device()).eval()
     figures = _measure(job, model, gpt)
-    _speak(job, model, gpt, folder)  # last: it changes the model
+    _speak(job, model, gpt, folder, recorded)  # last: it changes the model
     return figures
 
 
@@ -112,8 +117,8 @@ def _measure(job: Evaluation, model: str, gpt: GPT) -> dict[str, float]:
     return with_weighted({"mel_ce": sums.mel_ce, "text_ce": sums.text_ce})
 
 
-def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
-    """Let a model say the sentences of params.yaml into `folder`."""
+def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path, recorded: Example) -> None:
+    """Let a model say the sentences of params.yaml into `folder`, and what the recording says."""
     folder.mkdir()
     settings = job.params.evaluate
     speaker = Speaker(gpt, job.base, job.workspace.prepared / REFERENCE, settings)
@@ -123,6 +128,7 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path) -> None:
         except ValueError as error:
             raise unspeakable({number: error}) from None
         write_wav(folder / f"{number + 1}.wav", sound, rate)
+    write_wav(folder / CLIP, *speaker.speak(recorded.entry.text, recorded.entry.language))  # prepare could spell it
 
 
 def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bundle) -> Path:
@@ -146,7 +152,11 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bund
     order = Order(params.registry.model_name, card["sha256"], of_version, _named(figures[best]))
     cards = {phase: job.card(phase) for phase in PHASES}
     key = sha256_json([tags["data_md5"], settings, cards, figures, card["sha256"]])[:16]
-    record = replace(stage_run(workspace, key, settings, tags), status="FINISHED", ended=now(), order=order)
+    pipeline, lr = pipeline_of(workspace, params, phase1_key(workspace, params), tags), params.train_phase2.lr
+    measured = {model: figures[model] for model in ("base", *PHASES)}
+    run = evaluation_run(workspace, key, settings, tags, pipeline, measured, best, lr)
+    page = version_page(card, measured, tags, params.registry.model_name)
+    record = replace(run, order=replace(order, page=page))
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
     return put(workspace, record, [point], Files(shown, bundle.fill, SERVING_CODE))

@@ -8,11 +8,13 @@ from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work,
 from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
+from xtts_finetune.stages.phase1 import phase1_key
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.pace import remember_pace
 from xtts_finetune.tracking.run_tracker import RunTracker
-from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, stage_run, stage_tags, track
+from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, phase_run, pipeline_of, stage_tags, track
+from xtts_finetune.tracking.system_metrics import monitored
 from xtts_finetune.training.claim import Claim, claim
 from xtts_finetune.training.interrupts import NOBODY, Newcomer, StopRequest, stop_on_signals
 from xtts_finetune.training.loop import fit
@@ -62,10 +64,11 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps
-        share = opened_within_memory(job.name, lambda: Share(job.inputs(), team))
-        log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU waits for nothing
-        run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
-        end = within_memory(run, lambda: _fit(run, claimed, stop))
+        with monitored(job.workspace, store.folder, lambda: tracker.began):
+            share = opened_within_memory(job.name, lambda: Share(job.inputs(), team))
+            log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU never waits
+            run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
+            end = within_memory(run, lambda: _fit(run, claimed, stop))
         store.with_room(lambda: remember_pace(job.workspace, job.name, curve.rows))
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
@@ -90,12 +93,15 @@ def _tracker(job: Job, curve: Curve, claimed: Claim, team: Team) -> RunTracker:
     tags = {**stage_tags(workspace, job.name, data_digest(workspace)), CODE: record.identity.code}
     tags |= {from_step(CODE, step): code for step, code in record.newer_code}
     tags |= {"processes": str(team.size)}
+    key = record.identity.key
+    first = key if job.name == "phase1" else phase1_key(workspace, params)
+    pipeline = pipeline_of(workspace, params, first, tags)
     connect = connection(workspace, params.tracking)
     tracker = track(
         connect,
         params.tracking,
         workspace.work(job.name),
-        stage_run(workspace, record.identity.key, settings, tags),
+        phase_run(workspace, key, settings, tags, pipeline),
         lambda: curve.rows,
         claimed.state.step if claimed.state else job.start_step,
     )

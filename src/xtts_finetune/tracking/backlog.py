@@ -34,6 +34,7 @@ from xtts_finetune.core.layout import (
     FIGURES,
     PHASES,
     SERVING,
+    SYSTEM,
     WEIGHTS,
     PhaseName,
     Workspace,
@@ -51,6 +52,7 @@ from xtts_finetune.tracking.outbox import (
     passed_over,
     running_outboxes,
 )
+from xtts_finetune.tracking.pipelines import REGISTERED, follow
 from xtts_finetune.tracking.registry import Registration, register_best
 
 _LOCK_SECONDS = 60  # that somebody else who delivers is waited for
@@ -116,7 +118,7 @@ def _keep(run: Path, place: Path) -> None:
     ):  # somebody else was faster, or it is longer
         return
     with published_folder(place) as folder:
-        for name in (name for name in (CURVE, DELIVERY) if (run / name).exists()):
+        for name in (name for name in (CURVE, SYSTEM, DELIVERY) if (run / name).exists()):
             link_or_copy(run / name, folder / name)
 
 
@@ -131,8 +133,8 @@ def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
         return
     with _alone(workspace, seconds=-1):
         if aside.exists():  # else it was just delivered
-            for name in CURVE, DELIVERY:
-                if not (work / name).exists():
+            for name in CURVE, SYSTEM, DELIVERY:
+                if (aside / name).exists() and not (work / name).exists():
                     link_or_copy(aside / name, work / name)
             discard(aside)
 
@@ -266,7 +268,7 @@ def _register(delivery: Delivery, order: Order, is_latest: bool) -> Registration
     folder = delivery.outbox.folder
     address = store.client.get_run(run_id).info.artifact_uri
     store.artifact_repository(address, run_id, "artifacts").log_artifacts(str(folder / FIGURES))
-    return register_best(
+    done = register_best(
         store,
         run_id,
         order.model_name,
@@ -276,7 +278,13 @@ def _register(delivery: Delivery, order: Order, is_latest: bool) -> Registration
         order.tags,
         order.metrics,
         is_latest,
+        order.page,
+        folder / FIGURES / "samples",
     )
+    store.client.set_tag(run_id, REGISTERED, str(done.version))
+    if delivery.parent:
+        follow(store, delivery.parent)
+    return done
 
 
 def _check(weights: Path, order: Order) -> None:

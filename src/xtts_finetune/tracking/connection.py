@@ -61,6 +61,7 @@ class TrackingStore:
     uri: str
     artifacts: Path | None  # where the workspace's own database keeps files; None: another's store keeps them
     workspace_id: str  # of the workspace that opened it
+    lock: Path  # held while a run that several deliveries share is looked for, made or changed
 
     @property
     def is_local(self) -> bool:
@@ -162,7 +163,9 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingS
     if location and experiment.artifact_location != location:
         _follow_move(workspace.tracking_db, experiment.artifact_location, location)
         experiment = client.get_experiment(experiment.experiment_id)
-    store = TrackingStore(client, experiment.experiment_id, uri, artifacts, _workspace_id(workspace))
+    store = TrackingStore(
+        client, experiment.experiment_id, uri, artifacts, _workspace_id(workspace), workspace.pipelines_lock
+    )
     if location and not store.own_folder(experiment.artifact_location):
         store.refuse_foreign_path(experiment.artifact_location)
     return store

@@ -55,7 +55,7 @@ class Curve:
         self._unwritten += _line(row)
         try:
             with self.path.open("a+b") as stream:
-                _append_whole(stream.fileno(), self._unwritten.encode())
+                append_whole(stream.fileno(), self._unwritten.encode())
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -136,7 +136,7 @@ def _lasting(rows: Iterable[Row]) -> list[Row]:
     return [row for row in kept if row.keys() > {"step", "epoch"}]
 
 
-def _append_whole(descriptor: int, content: bytes) -> None:
+def append_whole(descriptor: int, content: bytes) -> None:
     """Write all of `content` at the end of the file, or nothing."""
     end = os.fstat(descriptor).st_size
     try:

@@ -3,7 +3,6 @@
 mlflow takes seconds to import: only inside functions.
 """
 
-import json
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -13,13 +12,15 @@ from typing import TYPE_CHECKING
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, running_outboxes
+from xtts_finetune.tracking.experiment import furnish
+from xtts_finetune.tracking.keyed_runs import key_tags, runs_of
+from xtts_finetune.tracking.notes import NOTE, is_ours
+from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, logged, running_outboxes
+from xtts_finetune.tracking.pipelines import PARENT, follow, parent_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-RUN_KEY = "run_key"  # the tag that names a run's unit of work
-WORKSPACE = "workspace"  # and the one that names whose: clones that share a server may do the same work
 BATCH_POINTS = 1000  # what MLflow takes in one log_batch
 PARAM_CHARACTERS = 6000  # what MLflow takes in one param
 _SAVE_SECONDS = 30  # the cursor on disk is behind by so much at most; who starts anew asks the store itself
@@ -72,6 +73,7 @@ class Delivery:
         self.outbox = outbox
         self._connect = connect
         self._claimed: tuple[TrackingStore, str] | None = None
+        self.parent: str | None = None  # the id of the run that this one comes under, once it is claimed
         self._described: str | None = None  # the id of the run that was told all but its points and its end
         self._saved = time.monotonic()
 
@@ -83,14 +85,20 @@ class Delivery:
         """
         if self._claimed is None:
             store, record = self._connect(), self.outbox.record
-            run = _find_or_create(store, record)
-            histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+            furnish(store)
+            self.parent = parent_of(store, record)
+            run = _find_or_create(store, record, self.parent)
+            points = logged(run.data.metrics)
+            histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in points}
             delivered = {name: max(point.step for point in history) for name, history in histories.items()}
             if self._described != run.info.run_id:
-                _describe(store, run, record)
+                _describe(store, run, record, _tags(record, self.parent, run))
+                if self.parent:
+                    follow(store, self.parent)
                 self.outbox.change(told="")
                 self._described = run.info.run_id
-            self.outbox.change(run_id=run.info.run_id, delivered=delivered)
+            # rows without a time, and the steps of the machine's figures, count from where the store has its beginning
+            self.outbox.change(run_id=run.info.run_id, delivered=delivered, created=run.info.start_time)
             self._claimed = store, run.info.run_id
         return self._claimed
 
@@ -119,15 +127,19 @@ class Delivery:
                 self._saved = time.monotonic()
 
     def _tell(self, store: TrackingStore, run_id: str) -> None:
-        from mlflow.entities import RunTag
+        from mlflow.entities import Metric, RunTag
 
         record = self.outbox.record
         if record.told == record.description:
             return
-        tags = [RunTag(name, text) for name, text in record.tags.items()]
-        store.client.log_batch(run_id, tags=tags)
+        tags = _tags(record, self.parent, store.client.get_run(run_id))
+        # step 0: of equal steps MLflow's tables show the newest, also where a phase that went on is best earlier
+        figures = [Metric(name, value, record.ended or record.created, 0) for name, value in record.figures.items()]
+        store.client.log_batch(run_id, figures, tags=[RunTag(name, text) for name, text in tags.items()])
         if record.status != RUNNING:
             store.client.set_terminated(run_id, record.status, record.ended)
+        if self.parent:
+            follow(store, self.parent)
         self.outbox.change(told=record.description)
 
 
@@ -136,28 +148,36 @@ def _batches(points: list[Point]) -> Iterator[list[Point]]:
         yield points[start : start + BATCH_POINTS]
 
 
-def _find_or_create(store: TrackingStore, record: TrackedRun) -> "Run":
-    """The run of the record's key and this workspace; should a lost answer have made two, the older.
-
-    In the workspace's own database all runs are its own: those of before the workspace had an id, too.
-    """
-    client = store.client
-    tags = {RUN_KEY: record.key, WORKSPACE: store.workspace_id}
-    asked = (RUN_KEY, WORKSPACE) if store.artifacts is None else (RUN_KEY,)
-    query = " AND ".join(f"tags.{name} = '{tags[name]}'" for name in asked)
-    runs = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
+def _find_or_create(store: TrackingStore, record: TrackedRun, parent: str | None) -> "Run":
+    """The run of the record's key and this workspace; should a lost answer have made two, the older."""
+    runs = runs_of(store, record.key)
     if runs:
-        run: Run = runs[0]
-        return run
-    return client.create_run(store.experiment_id, record.created, tags, record.name)
+        return runs[0]
+    tags = key_tags(store, record.key) | ({PARENT: parent} if parent else {})
+    return store.client.create_run(store.experiment_id, record.created, tags, _name(store, record, parent))
 
 
-def _describe(store: TrackingStore, run: "Run", record: TrackedRun) -> None:
+def _name(store: TrackingStore, record: TrackedRun, parent: str | None) -> str:
+    """The record's, with the beginning of its key where another run beside it has the same."""
+    if parent is None:
+        return record.name
+    beside = store.client.search_runs([store.experiment_id], f"tags.`{PARENT}` = '{parent}'")
+    is_taken = any(run.info.run_name == record.name for run in beside)
+    return f"{record.name} · {record.key[:6]}" if is_taken else record.name
+
+
+def _tags(record: TrackedRun, parent: str | None, run: "Run") -> dict[str, str]:
+    """Those that the run is to have: a description that somebody wrote into MLflow stays."""
+    tags = record.tags | ({PARENT: parent} if parent else {})
+    return tags if is_ours(run.data.tags.get(NOTE)) else {name: text for name, text in tags.items() if name != NOTE}
+
+
+def _describe(store: TrackingStore, run: "Run", record: TrackedRun, tags: dict[str, str]) -> None:
     """Give a new or continued run its status, params and data set. Repeating it changes nothing.
 
     MLflow never changes a param: a stopping rule that did change since the run began becomes a tag.
     """
-    from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+    from mlflow.entities import Param, RunTag
 
     run_id, client = run.info.run_id, store.client
     texts = {name: text[:PARAM_CHARACTERS] for name, text in record.params.items()}
@@ -168,9 +188,7 @@ def _describe(store: TrackingStore, run: "Run", record: TrackedRun) -> None:
         run_id,
         params=[Param(name, text) for name, text in texts.items() if name not in changed],
         tags=[RunTag(f"now.{name}", text) for name, text in changed.items()]
-        + [RunTag(name, text) for name, text in record.tags.items()],
+        + [RunTag(name, text) for name, text in tags.items()],
     )
     if record.dataset and not (run.inputs and run.inputs.dataset_inputs):
-        name, source, digest = record.dataset
-        described = Dataset(name, digest, source_type="local", source=json.dumps({"uri": source}))
-        client.log_inputs(run_id, datasets=[DatasetInput(described)])
+        client.log_inputs(run_id, datasets=[record.dataset_input()])

@@ -1,11 +1,19 @@
-"""The code and software that a run used."""
+"""The code and software that a run used, and who started it where."""
 
+import getpass
 import importlib.metadata
+import os
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 _WRITTEN = ("dvc.lock", "reports")  # by the pipeline itself; DVC deletes a stage's git-tracked outs before it runs it
+# As `dvc exp run` tells a stage: the experiment's name, and the commit that it began from.
+_EXPERIMENT, _BASELINE = "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"
+_SHOWN = 3  # changed parameters in a name
 
 
 def environment_tags(root: Path) -> dict[str, str]:
@@ -20,6 +28,73 @@ def environment_tags(root: Path) -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
     } | {name: _version(name) for name in ("torch", "coqui-tts", "transformers", "mlflow", "dvc")}
+
+
+def source_tags(root: Path, stage: str) -> dict[str, str]:
+    """Where the code of a stage comes from and who ran it, as MLflow's own tags: its pages show and link them."""
+    url = without_credentials(_git(root, "config", "--get", "remote.origin.url") or "")
+    branch = _git(root, "branch", "--show-current")
+    return {
+        "mlflow.user": _git(root, "config", "--get", "user.name") or _user(),
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.name": url or root.resolve().name,
+        "mlflow.project.entryPoint": stage,
+        **({"mlflow.source.git.repoURL": url} if url else {}),
+        **({"mlflow.source.git.branch": branch} if branch else {}),
+    }
+
+
+def without_credentials(url: str) -> str:
+    """The address of a git repository without what may be a secret in it: user, password, query."""
+    if "://" in url:
+        parts = urlsplit(url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    before, _, after = url.partition("@")  # git@github.com:voices/anna; a path has none before its first slash
+    return after if after and ":" in before and "/" not in before else url
+
+
+def line_of_work(root: Path) -> str:
+    """What people call the line of work: the experiment of `dvc exp run`, else the git branch, else the folder."""
+    return os.environ.get(_EXPERIMENT) or _git(root, "branch", "--show-current") or root.resolve().name
+
+
+def changed_params(root: Path, *sections: str) -> list[str]:
+    """What of these sections of params.yaml differs from the last commit, as "batch_size 8"; three, and how many more.
+
+    Of an experiment from the commit that it began from. Without git nothing; and never lr, which every name has.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    text = _git(root, "show", f"{os.environ.get(_BASELINE) or 'HEAD'}:./params.yaml")
+    if text is None:
+        return []
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        before, now = yaml.load(text), yaml.load((root / "params.yaml").read_text(encoding="utf-8"))
+    except (YAMLError, OSError, UnicodeDecodeError):
+        return []  # of another time, in another form: the name does without
+    then, settings = dict(_flat(before, sections)), dict(_flat(now, sections))
+    changes = [f"{name} {value}" for name, value in settings.items() if name != "lr" and then.get(name, value) != value]
+    more = [f"{len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
+    return changes[:_SHOWN] + more
+
+
+def _flat(params: Any, sections: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """The settings of sections, by their last name; a section that is itself a value by its own."""
+    for section in sections:
+        values = params.get(section) if isinstance(params, Mapping) else None
+        if isinstance(values, Mapping):
+            yield from values.items()
+        elif values is not None:
+            yield section, values
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container the user may have no name
+        return f"user {os.getuid()}"
 
 
 def _git(root: Path, *arguments: str) -> str | None:

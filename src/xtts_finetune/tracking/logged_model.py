@@ -26,6 +26,7 @@ LANGUAGE_TAG = "language"  # that it was heard in
 PARAM = "param."  # begins the tags with what the model was trained with
 MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
 
+_EXAMPLE = "Welcome back to the show!"  # of what the model takes
 _SERVING_PACKAGES = ("coqui-tts", "mlflow", "pandas", "torch", "transformers")
 _UPLOAD_TIMEOUT = 600  # seconds that a server may take to store one file
 
@@ -58,6 +59,7 @@ def log_model(
     serving_code: Path,
     model_sha256: str,
     tags: Mapping[str, str],
+    samples: Path | None,
 ) -> "LoggedModel":
     """Create the logged model and fill it; it is ready only when every file is on the disk.
 
@@ -74,11 +76,11 @@ def log_model(
     )
     own = _own_folder(store, model)
     if own:
-        _save_pyfunc(own, model, run_id, folder, serving_code)
+        _save_pyfunc(own, model, run_id, folder, serving_code, tags, samples)
     else:  # beside the weights, so that they are linked here, too
         repository = store.artifact_repository(model.artifact_location)
         with scratch_folder(folder.parent / "upload") as temporary:
-            _save_pyfunc(temporary, model, run_id, folder, serving_code)
+            _save_pyfunc(temporary, model, run_id, folder, serving_code, tags, samples)
             with _patience():
                 repository.log_artifacts(str(temporary))
     return client.finalize_logged_model(model.model_id, "READY")
@@ -144,16 +146,25 @@ def _own_folder(store: TrackingStore, model: "LoggedModel") -> Path | None:
     return store.own_folder(model.artifact_location, "models", model.model_id, "artifacts")
 
 
-def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path, serving_code: Path) -> None:
-    """Write MLflow's configuration into `target` and link the files of `folder` beside it."""
+def _save_pyfunc(
+    target: Path,
+    model: "LoggedModel",
+    run_id: str,
+    folder: Path,
+    serving_code: Path,
+    tags: Mapping[str, str],
+    samples: Path | None,
+) -> None:
+    """Write MLflow's configuration into `target` and link the files of `folder` and `samples` beside it."""
     import mlflow.pyfunc
+    import pandas  # type: ignore[import-untyped]
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema
 
     inputs = Schema([ColSpec("string", "text"), ColSpec("string", "language", required=False)])
     outputs = Schema([ColSpec("string", "audio_wav_base64"), ColSpec("long", "sample_rate")])
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks for an input example, and would run the model on it
+        warnings.simplefilter("ignore")
         empty = Path(scratch, Path(MODEL_FOLDER).name)
         empty.mkdir()  # MLflow copies what is in it; the files are linked below
         mlflow.pyfunc.save_model(
@@ -161,10 +172,13 @@ def _save_pyfunc(target: Path, model: "LoggedModel", run_id: str, folder: Path, 
             python_model=str(serving_code),
             artifacts={"model": str(empty)},
             pip_requirements=[f"{name}=={_public_version(name)}" for name in _SERVING_PACKAGES],
-            signature=ModelSignature(inputs, outputs),
+            signature=ModelSignature(inputs, outputs),  # given, so that the model is not run on the example
+            input_example=pandas.DataFrame({"text": [_EXAMPLE], "language": [tags.get(LANGUAGE_TAG, "en")]}),
             mlflow_model=Model(model_id=model.model_id, model_uuid=model.model_id, run_id=run_id),
         )
     link_tree(folder, target / MODEL_FOLDER)
+    if samples and samples.is_dir():
+        link_tree(samples, target / "samples")
     for path in [*target.rglob("*"), target, *target.parents[:2]]:
         fsync_path(path)
 

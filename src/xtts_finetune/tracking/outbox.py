@@ -4,25 +4,38 @@ A server may be down for days: everything that it is to be told stands in the ru
 to tell it.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import sha256_json, write_json
-from xtts_finetune.core.layout import CURVE, DELIVERY, PHASES, PhaseName, Workspace, is_run_key, is_undelivered
+from xtts_finetune.core.layout import (
+    CURVE,
+    DELIVERY,
+    PHASES,
+    SYSTEM,
+    PhaseName,
+    Workspace,
+    is_run_key,
+    is_undelivered,
+)
 from xtts_finetune.tracking.curve import Row, read_rows
 
-RUNNING = "RUNNING"
-_LOGGED = ("train/", "eval/", "eval_ema/", "disk/")  # `mean/…` and `lr` of a row are the CSV's alone
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
 
+RUNNING = "RUNNING"
+_LOGGED = ("train/", "eval/", "eval_ema/", "disk/", "system/")  # `mean/…` and `lr` of a row are the CSV's alone
+BEST = "best"  # begins the metrics of what a run came to, as best/mel_ce
 
 # In the card and the tags of weights that were put together for the registry: SHA-256 of what was trained of them.
 TRAINED = "trained_sha256"
@@ -36,6 +49,17 @@ class Order:
     sha256: str  # of its weights
     tags: dict[str, str]
     metrics: dict[str, float]
+    page: str = ""  # Markdown for the version's page; "": a line is made of the tags
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The run that the phases and evaluations of one pipeline come under: those over the same run of phase 1."""
+
+    key: str  # of it: whoever is delivered first makes it, and equal keys are one
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -54,11 +78,22 @@ class TrackedRun:
     run_id: str | None = None
     delivered: dict[str, int] = field(default_factory=dict)  # metric → its last step that MLflow has
     told: str = ""  # `description` as MLflow has it
+    # what the run came to, in nats per token, rounded to be read in a table
+    figures: dict[str, float] = field(default_factory=dict)
+    pipeline: Pipeline | None = None  # None: records of before there were any
+
+    def dataset_input(self) -> "DatasetInput":
+        """The data set, as MLflow takes it."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        assert self.dataset
+        name, source, digest = self.dataset
+        return DatasetInput(Dataset(name, digest, source_type="local", source=json.dumps({"uri": source})))
 
     @property
     def description(self) -> str:
         """A digest of all but the points."""
-        return sha256_json([self.params, self.tags, self.status, self.order and asdict(self.order)])
+        return sha256_json([self.params, self.tags, self.status, self.figures, self.order and asdict(self.order)])
 
 
 @dataclass(frozen=True)
@@ -91,7 +126,9 @@ class Outbox:
         Raises:
             UserError: its record is damaged.
         """
-        outbox = cls(folder, _read(folder / DELIVERY), lambda: list(read_rows(folder / CURVE)))
+        outbox = cls(
+            folder, _read(folder / DELIVERY), lambda: [*read_rows(folder / CURVE), *read_rows(folder / SYSTEM)]
+        )
         outbox._is_read = True
         return outbox
 
@@ -110,6 +147,10 @@ class Outbox:
         with suppress(UserError, FileNotFoundError):
             return _read(self.folder / DELIVERY).key == self.record.key
         return False
+
+    @property
+    def rows(self) -> list[Row]:
+        return self._rows()
 
     def outstanding(self) -> list[Point]:
         """The points that MLflow lacks, in the order of the curve."""

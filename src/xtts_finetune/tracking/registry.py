@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, log_model, whole_model
+from xtts_finetune.tracking.notes import NOTE, NUMBER, RUN_PAGE
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -20,6 +21,7 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
 EVAL_TAG = "eval_sha256"  # of the eval split as it was measured on: audio, codes and tokens
 
+_VERSIONS = "mlflow.modelVersions"  # the tag by which MLflow's page of a model knows that it is registered
 _WHAT_IT_IS = (
     "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
     "candidate is the latest evaluation's, champion the one in use: `xtts-finetune promote` moves it, and says why."
@@ -65,6 +67,8 @@ def register_best(
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
     is_latest: bool = True,
+    page: str = "",
+    samples: Path | None = None,
 ) -> Registration:
     """Register the self-contained model in `folder`; while it is the only one, it is candidate and champion.
 
@@ -76,6 +80,8 @@ def register_best(
         tags: name `phase` and `step`, and should tell the data by DATA_TAG and DATA_DESCRIPTION_TAG.
         metrics: in nats per token; they become tags, `eval/mel_ce` as `eval_mel_ce`.
         is_latest: whether it is to be the candidate in any case.
+        page: Markdown for the version's page, of `notes.version_page`; "": a line is made of `tags` and `metrics`.
+        samples: a folder that goes beside the model, to be listened to on its page.
 
     Raises:
         MlflowException: the store refuses.
@@ -85,9 +91,11 @@ def register_best(
         number = same[0].version
     else:
         model = whole_model(store, run_id, model_name, model_sha256) or log_model(
-            store, run_id, model_name, folder, serving_code, model_sha256, tags
+            store, run_id, model_name, folder, serving_code, model_sha256, tags, samples
         )
-        number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics)
+        _log_metrics(store, run_id, model, int(tags["step"]), metrics)
+        number = _create_version(store, run_id, model, {**tags, WEIGHTS_TAG: model_sha256}, metrics, page)
+    _complete(store, model_name, number)
     aliases = _set_aliases(store, model_name, number, is_latest)
     champion = find_champion(store, model_name)
     note = None if CHAMPION in aliases else _of_the_champion(champion, number, tags)
@@ -121,7 +129,12 @@ def move_champion(store: TrackingStore, version: Version) -> None:
 
 
 def _create_version(
-    store: TrackingStore, run_id: str, model: "LoggedModel", tags: dict[str, str], metrics: Mapping[str, float]
+    store: TrackingStore,
+    run_id: str,
+    model: "LoggedModel",
+    tags: dict[str, str],
+    metrics: Mapping[str, float],
+    page: str,
 ) -> int:
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
@@ -140,12 +153,43 @@ def _create_version(
         model.artifact_location,  # models:/<id> would be looked up in mlflow's global store, not in this one
         run_id=run_id,
         tags=tags | {name.replace("/", "_"): str(value) for name, value in metrics.items()},
-        description=_description(tags, metrics),
+        description=page or _description(tags, metrics),
         model_id=model.model_id,
     )
-    link = json.dumps([{"name": model_name, "version": created.version}])
-    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})  # for the UI
     return int(created.version)
+
+
+def _complete(store: TrackingStore, model_name: str, number: int) -> None:
+    """Tell a version's page what was known only when it was there, and the model's of the version.
+
+    A crash may have come between: whoever comes after makes up for it.
+    """
+    client = store.client
+    version = client.get_model_version(model_name, str(number))
+    page = version.description or ""
+    of_run = f"#/experiments/{store.experiment_id}/runs/{version.run_id}/artifacts"
+    complete = page.replace(NUMBER, str(number)).replace(RUN_PAGE, of_run)
+    if complete != page:
+        client.update_model_version(model_name, str(number), complete)
+    model = whole_model(store, version.run_id or "", model_name, version.tags.get(WEIGHTS_TAG, ""))
+    if model and _VERSIONS not in model.tags:
+        link = json.dumps([{"name": model_name, "version": number}])
+        client.set_logged_model_tags(model.model_id, {_VERSIONS: link, NOTE: complete})
+
+
+def _log_metrics(
+    store: TrackingStore, run_id: str, model: "LoggedModel", step: int, metrics: Mapping[str, float]
+) -> None:
+    """Let the model's page have the figures, too: the run's own points, which the store has once."""
+    from mlflow.entities import Metric
+
+    points = []
+    for name, value in metrics.items():
+        history = store.client.get_metric_history(run_id, name)
+        time = next((point.timestamp for point in history if (point.step, point.value) == (step, value)), None)
+        at = model.creation_timestamp if time is None else time
+        points.append(Metric(name, value, at, step, model_id=model.model_id, run_id=run_id))
+    store.client.log_batch(run_id, points)
 
 
 def _description(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:

@@ -13,7 +13,8 @@ from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore, reason
 from xtts_finetune.tracking.delivery import Delivery
-from xtts_finetune.tracking.outbox import Outbox, now
+from xtts_finetune.tracking.notes import NOTE, best_of, phase_note, rounded
+from xtts_finetune.tracking.outbox import BEST, Outbox, now
 
 
 class RunTracker:
@@ -58,6 +59,11 @@ class RunTracker:
         return tracker
 
     @property
+    def began(self) -> int:
+        """In ms since the epoch, as the store has it."""
+        return self._outbox.record.created
+
+    @property
     def run_id(self) -> str | None:
         """The run's id; None until the store has answered."""
         return self._outbox.record.run_id
@@ -78,7 +84,7 @@ class RunTracker:
         Raises:
             DiskFull: the workspace's disk has no room for it. Called again, it tries again.
         """
-        self._outbox.change(status=status, ended=now())
+        self._conclude(status)
         self._land()
         if not self._is_flying:  # else it hangs
             self._fly(self._delivery.bring)
@@ -87,6 +93,14 @@ class RunTracker:
         if not self._outbox.is_delivered:
             self._report_the_rest()
         self._ended = True
+
+    def _conclude(self, status: str) -> None:
+        """What the run came to, in figures and in words."""
+        record, rows = self._outbox.record, self._outbox.rows
+        best = best_of(rows)
+        figures = {f"{BEST}/{name}": best[name] for name in ("mel_ce", "text_ce") if name in best}
+        note = phase_note(status, record.params, record.tags, rows)
+        self._outbox.change(status=status, ended=now(), figures=rounded(figures), tags={**record.tags, NOTE: note})
 
     @property
     def _is_flying(self) -> bool:
