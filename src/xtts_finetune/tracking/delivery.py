@@ -83,7 +83,7 @@ class Delivery:
         """
         if self._claimed is None:
             store, record = self._connect(), self.outbox.record
-            run = _find_or_create(store, record)
+            run = find_run(store, record.key) or _create(store, record)
             histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
             delivered = {name: max(point.step for point in history) for name, history in histories.items()}
             if self._described != run.info.run_id:
@@ -136,20 +136,24 @@ def _batches(points: list[Point]) -> Iterator[list[Point]]:
         yield points[start : start + BATCH_POINTS]
 
 
-def _find_or_create(store: TrackingStore, record: TrackedRun) -> "Run":
-    """The run of the record's key and this workspace; should a lost answer have made two, the older.
+def find_run(store: TrackingStore, key: str) -> "Run | None":
+    """The run of this key and this workspace; should a lost answer have made two, the older.
 
     In the workspace's own database all runs are its own: those of before the workspace had an id, too.
     """
-    client = store.client
-    tags = {RUN_KEY: record.key, WORKSPACE: store.workspace_id}
+    tags = _naming(store, key)
     asked = (RUN_KEY, WORKSPACE) if store.artifacts is None else (RUN_KEY,)
     query = " AND ".join(f"tags.{name} = '{tags[name]}'" for name in asked)
-    runs = client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
-    if runs:
-        run: Run = runs[0]
-        return run
-    return client.create_run(store.experiment_id, record.created, tags, record.name)
+    runs = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["attributes.start_time"])
+    return next(iter(runs), None)
+
+
+def _naming(store: TrackingStore, key: str) -> dict[str, str]:
+    return {RUN_KEY: key, WORKSPACE: store.workspace_id}
+
+
+def _create(store: TrackingStore, record: TrackedRun) -> "Run":
+    return store.client.create_run(store.experiment_id, record.created, _naming(store, record.key), record.name)
 
 
 def _describe(store: TrackingStore, run: "Run", record: TrackedRun) -> None:
