@@ -5,16 +5,15 @@ fields of later versions, which are kept.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xtts_finetune.cards.consent import Consent
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import write_json
 
 FORMAT = 1
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Interval = tuple[float, float]
 
 
@@ -36,7 +35,7 @@ class Base(Written):
     """What the model was fine-tuned from."""
 
     name: str  # as params.yaml had it
-    sha256: Digest | None = None
+    sha256: str | None = None
     licence: str | None = None
 
 
@@ -96,7 +95,7 @@ class Lineage(Written):
     git_commit: str | None = None  # this and the next five: as it was evaluated
     git_dirty: bool | None = None
     params: dict[str, Any] | None = None
-    requirements_sha256: Digest | None = None
+    requirements_sha256: str | None = None
     hardware: Hardware | None = None
     software: dict[str, str | None] | None = None  # python, platform, packages: versions
     dvc: dict[str, Stage | None] | None = None

@@ -58,9 +58,12 @@ def model_card(lineage: Lineage, name: str, title: str, loading: str, has_data_c
 
 def as_text(text: str) -> str:
     """One line that Markdown and HTML show as it is, whatever is in it."""
-    line = " ".join(text.split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _in_a_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _AT_THE_START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def as_code(text: str) -> str:
@@ -71,15 +74,15 @@ def as_code(text: str) -> str:
 def _metadata(lineage: Lineage, name: str) -> str:
     from huggingface_hub import ModelCardData
 
-    is_published = lineage.base.licence is not None
+    is_published, results = lineage.base.licence is not None, _results(lineage)
     card = ModelCardData(
-        language=sorted(lineage.data.languages) if lineage.data else lineage.language,
+        language=sorted(map(_in_a_line, lineage.data.languages)) if lineage.data else lineage.language,
         base_model=REPOSITORY if is_published else None,
         library_name="coqui",
         pipeline_tag="text-to-speech",
         tags=["xtts", "voice", "fine-tuned"],
-        model_name=name,
-        eval_results=_results(lineage) or None,
+        model_name=_in_a_line(name) if results else None,
+        eval_results=results or None,
         license="other" if is_published else None,
         license_name="coqui-public-model-license" if is_published else None,
         license_link=LICENCE_TEXT.partition(" ")[0] if is_published else None,
@@ -191,7 +194,7 @@ def _rows_of_origin(lineage: Lineage, title: str) -> Iterator[tuple[str, str]]:
     yield "model", as_text(title)
     yield "phase, step", f"{as_text(model.phase)}, {_UNKNOWN if model.step is None else model.step}{average}"
     yield "SHA-256 of its weights (`model.safetensors`)", as_code(model.sha256)
-    yield "base", as_code(base.name) + (f", weights `{base.sha256}`" if base.sha256 else "")
+    yield "base", as_code(base.name) + (f", weights {as_code(base.sha256)}" if base.sha256 else "")
     commit = as_text(lineage.git_commit) if lineage.git_commit else _UNKNOWN
     yield "git commit", f"{commit}, and changes to it" if lineage.git_dirty else commit
     prepared = lineage.dvc and lineage.dvc.get("prepare")

@@ -75,7 +75,7 @@ def _no_xtts(origin: Origin) -> UserError:
 
 def _terms(workspace: Workspace, source: Source, place: Path, half: bool) -> Iterator[Term]:
     yield Term(place, f"{COQUI_MODEL}{' in fp16' if half else ''}", 1, source.bytes // 2 if half else source.bytes)
-    yield Term(place, "vocabulary, voice, cards", 1, _SMALL_FILES)
+    yield Term(place, "vocabulary, voice, page", 1, _SMALL_FILES)
     if source.downloaded_bytes:
         yield Term(workspace.downloads, "downloaded from MLflow", 1, source.downloaded_bytes)
 
