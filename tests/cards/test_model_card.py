@@ -23,6 +23,8 @@ CONSENT: dict[str, Any] = {
 }
 HOSTILE = [
     "<script>alert(1)</script>",
+    "<script src=//evil.example/x.js",
+    "<!-- all that follows is gone",
     "</td></tr></table><img src=x onerror=alert(1)>",
     "---\nlicense: mit\n---\n",
     "\n---\n\n# I am the page\n",

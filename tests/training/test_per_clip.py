@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from making.batches import random_batch
 
+from xtts_finetune.data.batches import Batch
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
 from xtts_finetune.training import loss
 from xtts_finetune.training.loss import TokenSums
@@ -21,10 +22,30 @@ def test_the_clips_together_are_the_whole(mini_gpt: GPT, conditioning_mel: Torch
     assert together.text_ce == pytest.approx(whole.text_ce, rel=1e-6)
 
 
-def test_a_clip_alone_has_the_losses_it_has_beside_others(mini_gpt: GPT, conditioning_mel: TorchMelSpectrogram) -> None:
-    alone, [same] = random_batch(1), evaluate_clips(mini_gpt, conditioning_mel, [random_batch(1)])
-    whole = loss.evaluate(mini_gpt, conditioning_mel, [alone])
-    assert (same.mel, same.text) == pytest.approx((whole.mel, whole.text), rel=1e-6)
+def single(batch: Batch, clip: int) -> Batch:
+    """One clip of a batch by itself."""
+    text, codes = (
+        np.split(rows, lengths.cumsum()[:-1])[clip]
+        for rows, lengths in ((batch.text, batch.text_lengths), (batch.codes, batch.code_lengths))
+    )
+    return Batch(
+        text=text,
+        text_lengths=batch.text_lengths[[clip]],
+        codes=codes,
+        code_lengths=batch.code_lengths[[clip]],
+        conditioning=batch.conditioning[[clip]],
+        conditioning_spans=batch.conditioning_spans[[clip]],
+    )
+
+
+def test_a_clip_has_the_losses_beside_others_that_it_has_alone(
+    mini_gpt: GPT, conditioning_mel: TorchMelSpectrogram
+) -> None:
+    batch = random_batch(3)
+    for clip, beside in enumerate(evaluate_clips(mini_gpt, conditioning_mel, [batch])):
+        alone = loss.evaluate(mini_gpt, conditioning_mel, [single(batch, clip)])
+        assert (beside.mel_tokens, beside.text_tokens) == (alone.mel_tokens, alone.text_tokens)
+        assert (beside.mel, beside.text) == pytest.approx((alone.mel, alone.text), rel=1e-5)
 
 
 def drawn(clips: int, seed: int) -> list[TokenSums]:
