@@ -133,6 +133,17 @@ def test_malformed_lines_and_paths_that_leave_the_folder_are_named_together(chec
     assert said.count("remedy: ") == 4
 
 
+def test_the_recordings_and_the_consent_to_them_are_refused_together(checkout: Checkout) -> None:
+    add_samples(checkout.root / "data", 4, "only-an-id")
+    (checkout.root / "data" / "consent.yaml").write_text("speaker: Anna\nconsents_to: all\ndate: 2026-11-29\n")
+    for stage in (["check"], ["prepare"]):
+        said = refusal(checkout, *stage)
+        assert "consent.yaml: licence\n      is missing" in said or stage == ["prepare"]
+        assert problem("data/metadata.csv:5", "has 1 column(s): 'only-an-id'", "write id|text|normalised text") in said
+    add_samples(checkout.root / "data", 4)
+    assert "consent.yaml: contact\n      is missing" in refusal(checkout, "prepare"), "by hand, without check"
+
+
 def no_data(data: Path) -> None:
     pass
 

@@ -20,6 +20,7 @@ BELOW = {
         "planning",
         "training",
         "diskspace",
+        "cards",
         "tracking",
         "speech",
         "dvcio",
@@ -29,7 +30,7 @@ BELOW = {
         "core",
     },
     "ops": {"diskspace", "tracking", "dvcio", "data", "checkpoints", "core"},
-    "export": {"diskspace", "tracking", "speech", "model", "checkpoints", "core"},
+    "export": {"diskspace", "cards", "tracking", "speech", "model", "checkpoints", "core"},
     "promotion": {
         "training",
         "diskspace",
@@ -45,6 +46,7 @@ BELOW = {
     "planning": {"training", "diskspace", "tracking", "dvcio", "model", "data", "checkpoints", "core"},
     "training": {"tracking", "model", "data", "checkpoints", "core"},
     "diskspace": {"tracking", "dvcio", "data", "checkpoints", "core"},
+    "cards": {"tracking", "dvcio", "model", "data", "checkpoints", "core"},
     "tracking": {"core"},
     "speech": {"model", "data", "core"},
     "measures": {"data", "core"},
@@ -55,7 +57,7 @@ BELOW = {
     "core": set[str](),
 }
 NETWORKS = {"torch", "torchaudio", "torchcodec", "TTS", "transformers", "trainer"}  # ten seconds to load
-SLOW = NETWORKS | {"mlflow", "dvc", "matplotlib", "sklearn", "pandas"}
+SLOW = NETWORKS | {"mlflow", "dvc", "matplotlib", "sklearn", "pandas", "mlcroissant"}
 # MLflow copies this file beside the weights and runs it there: it is no part of the layer it lies in.
 SERVED = "speech/serving.py"
 

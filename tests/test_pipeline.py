@@ -109,7 +109,8 @@ def test_the_running_phases_folders_are_gone_when_dvc_has_their_outs(finished: C
 
 
 def test_reports_are_complete(finished: Checkout) -> None:
-    expected = {"dataset.json", "dataset.png", "evaluation.json", "registration.json", "curves.png", ".gitignore"}
+    expected = {"dataset.json", "dataset.png", "croissant.json", "evaluation.json", "registration.json", "curves.png"}
+    expected |= {".gitignore"}
     for phase in PHASES:
         expected |= {f"train_{phase}.json", f"curve_{phase}.csv"}
     expected |= {f"samples/{model}/{name}.wav" for model in ("base", *PHASES) for name in ("1", "clip")}
@@ -273,7 +274,7 @@ def test_the_registered_weights_are_the_best_models_file(finished: Checkout) -> 
 def test_dvc_lock_names_every_stage_and_out(finished: Checkout) -> None:
     outs = {
         "check": ["checked.json"],  # as seen from base/
-        "prepare": ["prepared", "reports/dataset.json", "reports/dataset.png"],
+        "prepare": ["prepared", "reports/croissant.json", "reports/dataset.json", "reports/dataset.png"],
         "evaluate": [
             *("reports/samples", "reports/evaluation.json", "reports/curves.png", "reports/registration.json"),
         ],

@@ -18,7 +18,14 @@ FOR_ALL = (
     *("core/params.py", "core/phase_params.py", "checkpoints", "tracking", "dvcio"),
 )
 BESIDE = {
-    "prepare": ("model/misfit.py", "model/published.py", "model/trained.py", "speech/speaker.py", "stages/figures.py"),
+    "prepare": (
+        *("core/params_mistakes.py", "core/yamlfile.py"),
+        "model/misfit.py",
+        "model/published.py",
+        "model/trained.py",
+        "speech/speaker.py",
+        "stages/figures.py",
+    ),
     "train": (
         *(
             "core/digests.py",
@@ -29,7 +36,8 @@ BESIDE = {
         ),
         *("data/checks.py", "data/clips.py"),  # of which a phase uses the types: what they do is in prepared/
     ),
-    "evaluate": ("core/digests.py", "stages/phase1.py", "training/phases.py"),
+    # phase1 names the run above; the others are of a version's cards, which are none of its outs
+    "evaluate": ("core/digests.py", "stages/phase1.py", "training/phases.py", "cards", "stages/papers.py"),
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exporting import export
+from exporting import EVALUATION, KEY, export
 from safetensors.torch import load_file
 
 from xtts_finetune.core.files import link_or_copy, sha256_file, write_json
@@ -51,7 +51,7 @@ def test_a_registered_model(workspace: Workspace, published: Path, tmp_path: Pat
     model, folder = workspace.model("phase1"), tmp_path / "bundle"
     folder.mkdir()
     card = json.loads((model / MODEL_CARD).read_text(encoding="utf-8"))
-    Bundle(workspace, load_params(workspace.params), model).fill(folder)
+    Bundle(workspace, load_params(workspace.params), model).fill(folder, EVALUATION, KEY)
     base = opened(folder, published, tmp_path)
     trained = load_file(model / WEIGHTS)
     assert all(torch.equal(value, trained[name]) for name, value in base.gpt().state_dict().items())

@@ -174,7 +174,7 @@ def test_what_fp16_cannot_hold_stays_as_it_is() -> None:
 def test_its_page_says_what_it_is(exported: Path, trained: Workspace) -> None:
     digest = json.loads((trained.model("phase1") / MODEL_CARD).read_text())["sha256"]
     page = (exported / "README.md").read_text(encoding="utf-8")
-    for figure in ("models/phase1", "phase1, 201", digest, "../base/small", "4.250", "3.500 (× 0.01: 0.0350)"):
+    for figure in ("models/phase1", "phase1, 201", digest, "../base/small", "| 4.250 | 3.500 | 0.0350 |"):
         assert figure in page
     assert "fp16" not in page
     said = json.loads((exported / "export.json").read_text())
@@ -202,7 +202,7 @@ def test_a_step_is_exported_without_its_optimiser(workspace: Workspace, tmp_path
     assert not any("moments" in name or "exp_avg" in name for name in content)
     page = (tmp_path / "anna" / "README.md").read_text(encoding="utf-8")
     assert ("4.125" in page) == (step == 220)
-    assert ("| Text CE | not known |" in page) == (step == 230)
+    assert ("Its losses on the recordings kept for evaluation are not known." in page) == (step == 230)
     assert "nobody need have heard it" in page
 
 

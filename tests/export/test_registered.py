@@ -7,16 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 from damage import replace_flipped
-from exporting import export, refused
+from exporting import EVALUATION, KEY, export, refused
 from making.prepared import list_features
 from safetensors.torch import load_file
 
-from xtts_finetune.core.files import write_text
-from xtts_finetune.core.layout import MODEL_CARD, REFERENCE, WEIGHTS, Workspace
+from xtts_finetune.core.files import read_json, write_json, write_text
+from xtts_finetune.core.layout import (
+    BASE_INFO,
+    CARD,
+    DATA_CARD,
+    LINEAGE,
+    MODEL_CARD,
+    REFERENCE,
+    WEIGHTS,
+    Workspace,
+)
 from xtts_finetune.core.params import load_params
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.stages.bundle import bundle_of
 from xtts_finetune.tracking.connection import open_store
+from xtts_finetune.tracking.logged_model import MODEL_FOLDER
 from xtts_finetune.tracking.registry import register_best
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("deterministic")]  # MLflow takes seconds to load
@@ -29,7 +39,7 @@ def registered(workspace: Workspace, tmp_path: Path) -> Workspace:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     with bundle_of(workspace, params, "phase1") as best:
-        best.fill(bundle)
+        best.fill(bundle, EVALUATION, KEY)
     store = open_store(workspace, params.tracking)
     run = store.client.create_run(store.experiment_id).info.run_id
     digest = json.loads((bundle / MODEL_CARD).read_text())["sha256"]
@@ -88,10 +98,61 @@ def test_tags_that_somebody_edited(registered: Workspace, tmp_path: Path) -> Non
     said = export(registered, tmp_path / "anna", "1")
     assert "version 1 (candidate, champion): the best of phase1\n" in said
     assert "its language is not recorded: README.md has params.yaml's" in said
-    for row in ("| phase, step | phase1, not known |", "evaluation | not known |", "| Text CE | 3.500"):
-        assert row in page_of(tmp_path / "anna")
+    assert "| phase, step | phase1, 201 |" in page_of(tmp_path / "anna"), "its lineage is no tag"
     assert "language='en'" in page_of(tmp_path / "anna")
     assert "1               version 1 (candidate, champion)" in refused(registered, tmp_path / "other", "7")
+
+
+def test_its_papers_are_those_that_it_was_registered_with(registered: Workspace, tmp_path: Path) -> None:
+    [bundled] = registered.artifacts.rglob(LINEAGE)
+    write_text(bundled.with_name(DATA_CARD), "{}")
+    shutil.rmtree(registered.model("phase1"))
+    export(registered, tmp_path / "anna", "1")
+    assert read_json(tmp_path / "anna" / LINEAGE) == read_json(bundled)
+    assert (tmp_path / "anna" / DATA_CARD).read_text() == "{}"
+    assert "| **phase1, this one** | 4.250 (4.125 to 4.375) | 3.500 (3.250 to 3.750) | 0.0350 |" in page_of(
+        tmp_path / "anna"
+    )
+    assert "| run of evaluate | 0123456789abcdef |" in page_of(tmp_path / "anna")
+
+
+def test_a_version_of_before_has_what_its_tags_tell(registered: Workspace, tmp_path: Path) -> None:
+    edit(registered, step="12a", eval_mel_ce="4,25")
+    for file in (*registered.artifacts.rglob(LINEAGE), *registered.artifacts.rglob(f"{MODEL_FOLDER}/{CARD}")):
+        file.unlink()
+    export(registered, tmp_path / "anna", "1")
+    for row in ("| phase, step | phase1, not known |", "| **phase1, this one** | not known | 3.500 | 0.0350 |"):
+        assert row in page_of(tmp_path / "anna")
+    lineage = read_json(tmp_path / "anna" / LINEAGE)
+    assert lineage["base"]["sha256"] == read_json(registered.prepared / "base" / BASE_INFO)["gpt"]["sha256"]
+    unknown = {
+        "git_commit",
+        "git_dirty",
+        "params",
+        "requirements_sha256",
+        "hardware",
+        "software",
+        "dvc",
+        "data",
+        "seed",
+    }
+    assert {name: lineage[name] for name in unknown} == dict.fromkeys(unknown)
+    assert lineage["runs"] == {}
+    assert not (tmp_path / "anna" / DATA_CARD).exists()
+
+
+@pytest.mark.parametrize("change", [{"format": "one"}, {"model": {}}, {"data": {"clips": 3}}, {"runs": {"phase1": 7}}])
+def test_a_damaged_lineage_is_refused(registered: Workspace, tmp_path: Path, change: dict[str, object]) -> None:
+    [file] = registered.artifacts.rglob(LINEAGE)
+    write_json(file, read_json(file) | change)
+    assert f"{file}\n      cannot be read: {next(iter(change))}" in refused(registered, tmp_path / "anna", "1")
+
+
+def test_the_lineage_of_other_weights_is_refused(registered: Workspace, tmp_path: Path) -> None:
+    [file] = registered.artifacts.rglob(LINEAGE)
+    content = read_json(file)
+    write_json(file, content | {"model": content["model"] | {"sha256": 64 * "0"}})
+    assert "is of another model, whose weights are 000000000000" in refused(registered, tmp_path / "anna", "1")
 
 
 @pytest.mark.parametrize("tag", ["phase", "base"])

@@ -17,6 +17,15 @@ from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import BASE_INFO, REFERENCE, Workspace
 
 CLIPS = 24
+CONSENT = """\
+speaker: A <b>quiz-show</b> host
+consents_to: |
+  A voice may be trained on these recordings.
+  --- Not to be used in adverts.
+date: 2026-11-29
+licence: CC0-1.0
+contact: host@example.org
+"""
 STUDIO = "voices/studio"  # the folder of a base, relative to the checkout
 
 
@@ -159,10 +168,12 @@ def studio(root: Path) -> Checkout:
 
 
 def quick(root: Path) -> Checkout:
-    """A checkout with 24 usable clips and the bad ones, all of it committed; nothing has been run."""
+    """A checkout with 24 usable clips, the bad ones and consent, all of it committed; nothing has been run."""
     checkout = cloned(root)
     add_samples(checkout.root / "data", CLIPS, *BAD_LINES)
     add_bad_clips(checkout.root / "data")
+    (checkout.root / "data" / "consent.yaml").write_text(CONSENT, encoding="utf-8")
+    copy_files(checkout.root, "requirements.lock")
     add_data(checkout, be_quick)
     checkout.commit("My voice")
     return checkout

@@ -36,6 +36,17 @@ def test_a_typo_costs_no_out(copied: Checkout) -> None:
     assert "params.yaml: checkpoints.keep_lst\n      is not a known key" in refused(copied)
 
 
+def test_a_mistake_in_the_consent_costs_no_out(copied: Checkout) -> None:
+    consent = copied.root / "data" / "consent.yaml"
+    consent.unlink()
+    consent.write_text("speaker: Anna\ncontact: anna@example.org\nlicense: CC0-1.0\n", encoding="utf-8")
+    copied.change_params(lambda params: params.update(seed=7))
+    said = refused(copied)
+    assert "consent.yaml: license\n      is not a known key\n      remedy: did you mean licence?" in said
+    assert "consent.yaml: consents_to\n      is missing" in said
+    assert "consent.yaml: date\n      is missing" in said
+
+
 def test_status_and_disk_answer_beside_a_typo(copied: Checkout) -> None:
     copied.change_params(retype)
     for command in ("status", "disk"):

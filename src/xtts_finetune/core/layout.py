@@ -25,6 +25,7 @@ checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
 a bundle                       what is registered and speaks by itself: an exported best, base/, REFERENCE, SETTINGS
 an export, anywhere else       what Coqui's own class loads: COQUI_MODEL, COQUI_SPEAKERS, CONFIG, VOCABULARY; EXPORT_*
+both                           CARD, LINEAGE and DATA_CARD: what it is, where it comes from, and of which recordings
 """
 
 import re
@@ -75,8 +76,11 @@ BUNDLE_BASE_FILES = tuple(f"{BUNDLE_BASE}/{name}" for name in BASE_FILES)
 COQUI_MODEL = "model.pth"
 COQUI_SPEAKERS = "speakers_xtts.pth"
 EXPORT_CARD = "export.json"  # says what it is: by it an earlier export is known
-EXPORT_PAGE = "README.md"
 EXPORT_LICENCE = "LICENSE.txt"
+# of a bundle and of an export
+CARD = "README.md"  # for people
+LINEAGE = "lineage.json"
+DATA_CARD = "croissant.json"
 
 CheckpointKind = Literal["step", "best"]
 _CHECKPOINT = re.compile(r"(step|best)-(\d{8,})")
@@ -159,6 +163,11 @@ class Workspace:
     def data(self) -> Path:
         """Raw recordings: metadata.csv and wavs/, tracked by data.dvc."""
         return self.root / "data"
+
+    @property
+    def consent(self) -> Path:
+        """Who speaks in the recordings and agreed to what; it may be left out."""
+        return self.data / "consent.yaml"
 
     @property
     def base(self) -> Path:
@@ -289,6 +298,16 @@ class Workspace:
     def dataset_report(self) -> Path:
         """What prepare made of the recordings, and what it rejected."""
         return self.reports / "dataset.json"
+
+    @property
+    def data_card(self) -> Path:
+        """The recordings in Croissant, for other programs."""
+        return self.reports / DATA_CARD
+
+    @property
+    def requirements(self) -> Path:
+        """Every package with its SHA-256."""
+        return self.root / "requirements.lock"
 
     @property
     def evaluation(self) -> Path:

@@ -31,6 +31,7 @@ class Mistakes:
 
     path: Path
     model: type[BaseModel]
+    shown_in: str = PRESET  # has every key
 
     def problems(self, error: ValidationError) -> list[Problem]:
         errors = error.errors()
@@ -61,7 +62,7 @@ class Mistakes:
 
     def _to_add(self, location: tuple[str | int, ...]) -> str:
         """What to write for a key, or a section, that is missing: as the preset has it."""
-        shows = f"{PRESET} shows every key with a sensible value"
+        shows = f"{self.shown_in} shows every key with a sensible value"
         value: Any = self._preset
         for part in location:
             if not isinstance(value, dict) or part not in value:
@@ -73,7 +74,7 @@ class Mistakes:
     def _preset(self) -> Any:
         """None where it is not there, or is not what it was."""
         try:
-            return read_yaml(self.path.parent / PRESET, "")
+            return read_yaml(self.path.parent / self.shown_in, "")
         except (FileNotFoundError, UserError):
             return None
 
@@ -100,6 +101,8 @@ def _remedy(error: Any) -> str:
         return f"xtts-finetune base fetch {quoted(value)}, which says what to write here"
     if kind == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return f"write {int(value)}"
+    if kind == "date_type":
+        return "write it as 2026-11-29, without quotes"
     if kind == "literal_error" and isinstance(value, str):
         known = re.findall(r"'([^']+)'", error["ctx"]["expected"])
         for near in difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.8):

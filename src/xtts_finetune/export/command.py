@@ -1,6 +1,7 @@
 """`xtts-finetune export`: a model as a folder that Coqui's own class loads, whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.disk import files_below, full_disk_raises, held_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import write_json, write_text
-from xtts_finetune.core.layout import COQUI_MODEL, EXPORT_CARD, EXPORT_LICENCE, EXPORT_PAGE, Workspace
+from xtts_finetune.core.layout import CARD, COQUI_MODEL, DATA_CARD, EXPORT_CARD, EXPORT_LICENCE, LINEAGE, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_export
@@ -54,7 +55,7 @@ def export_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     if unknown:
         names = ", ".join(file.name for file in unknown)
         yield f"not checked, as no SHA-256 of theirs was recorded when this was made: {names}"
-    yield f"Coqui's Xtts.load_checkpoint loads it: {quoted(place / EXPORT_PAGE)} says how"
+    yield f"Coqui's Xtts.load_checkpoint loads it: {quoted(place / CARD)} says how"
 
 
 def _speaker(request: Request) -> str:
@@ -86,6 +87,9 @@ def _fill(folder: Path, origin: Origin, files: Files, speaker: str, half: bool) 
 
     unknown = write_model(folder, files, origin.sha256, speaker, half)
     write_json(folder / EXPORT_CARD, {"program": PROGRAM, **asdict(origin), "speaker": speaker, "half": half})
-    write_text(folder / EXPORT_PAGE, page(origin, files.settings, speaker, half))
+    write_text(folder / CARD, page(origin, files, speaker, half))
+    files.lineage.write(folder / LINEAGE)
+    if files.data_card:
+        shutil.copyfile(files.data_card, folder / DATA_CARD)
     write_text(folder / EXPORT_LICENCE, licence(origin, is_published(files.base)))
     return unknown

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from xtts_finetune.cards import gathering
+from xtts_finetune.cards.lineage import Lineage
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import TRAINED_WITH, Record, prepared_here, trained_with
 from xtts_finetune.checkpoints.reader import CheckpointReader
@@ -52,7 +54,8 @@ def of_phase(workspace: Workspace, params: Params, phase: PhaseName) -> Source |
         what = f"was trained on the base {base}, and params.yaml names {params.base}"
         raise UserError(TITLE, [Problem(str(model), what, "name its base there, or train again: dvc repro")])
     origin = Origin(f"models/{phase}", phase, step, kind, base, params.prepare.language, digest, figures, False)
-    return _source(workspace, params, origin, model / WEIGHTS, beside)
+    lineage = gathering.of_phase(workspace, origin.model, base, origin.language)
+    return _source(workspace, params, origin, model / WEIGHTS, beside, lineage)
 
 
 def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -> Source | None:
@@ -68,14 +71,16 @@ def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -
     try:
         weights, state = checkpoint.best_file, checkpoint.state
         digest = str(checkpoint.manifest[weights.name]["sha256"])
-        beside = trained_with(workspace, Record.from_json(state).identity)
+        record = Record.from_json(state)
+        beside = trained_with(workspace, record.identity)
         bests = {name: float(state["position"][f"best_{name}"]) for name in FIGURES}
         is_best = state["position"]["best_step"] == step
         figures, kind = (bests, state["position"].get("best_weights", "raw")) if is_best else ({}, "raw")
     except DAMAGED as error:
         raise UserError(TITLE, [Problem(title, f"is damaged: {error!r}", "choose another step")]) from None
     origin = Origin(title, phase, step, kind, params.base, params.prepare.language, digest, figures, False)
-    return _source(workspace, params, origin, weights, beside)
+    lineage = gathering.of_step(workspace, origin.model, params.base, origin.language, record)
+    return _source(workspace, params, origin, weights, beside, lineage)
 
 
 def checkpoints(workspace: Workspace, phase: PhaseName) -> list[Checkpoint]:
@@ -92,18 +97,22 @@ def place_of(workspace: Workspace, checkpoint: Checkpoint) -> str:
     return checkpoint.folder.relative_to(workspace.root).as_posix()
 
 
-def _source(workspace: Workspace, params: Params, origin: Origin, weights: Path, beside: dict[str, str]) -> Source:
+def _source(
+    workspace: Workspace, params: Params, origin: Origin, weights: Path, beside: dict[str, str], lineage: Lineage
+) -> Source:
     """It, with the voice and the base in prepared/.
 
     Args:
         beside: what it was trained with, as of `trained_with`.
+        lineage: if that is what is in prepared/.
     """
-    base = workspace.prepared / BUNDLE_BASE
-    files = Files(weights, base, workspace.root, workspace.prepared / REFERENCE, params.evaluate)
-    missing = [file for file in (weights, files.reference, *(base / name for name in BASE_FILES)) if not file.is_file()]
+    base, reference = workspace.prepared / BUNDLE_BASE, workspace.prepared / REFERENCE
+    missing = [file for file in (weights, reference, *(base / name for name in BASE_FILES)) if not file.is_file()]
     if missing:
         remedy = "dvc checkout, or: dvc repro"
         raise UserError(TITLE, [Problem(str(file), "is not there", remedy) for file in missing])
+    papers = origin.completed(lineage), gathering.data_card_of(workspace)
+    files = Files(weights, base, workspace.root, reference, params.evaluate, *papers)
     seen = files.seen()  # before they are found to be its own
     try:
         info, here = read_json(base / BASE_INFO), prepared_here(workspace)

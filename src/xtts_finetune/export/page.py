@@ -1,20 +1,16 @@
-"""What an export says of itself: how to load it, its figures, where it came from, and its licence."""
+"""What an export says of itself: its model card, with how to load it, and its licence."""
 
+from xtts_finetune.cards.model_card import as_text, model_card
 from xtts_finetune.core.commands import quoted
-from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.layout import COQUI_MODEL
-from xtts_finetune.core.params import EvaluateParams
-from xtts_finetune.export.source import Origin
+from xtts_finetune.export.source import Files, Origin
 from xtts_finetune.speech.speaker import TOP_K
 
-_PAGE = """\
-# A voice: {speaker}
-
-Fine-tuned by xtts-finetune, in the form of XTTS v2's published files: Coqui's own class loads this folder, and whatever
-builds on it. `config.json`, `vocab.json` and the vocoder are those of the base, `{base}`. In `speakers_xtts.pth` is one
-voice, `{speaker}`.
-
+_LOADING = """\
 ## Speak
+
+This folder has the form of XTTS v2's published files: Coqui's own class loads it, and whatever builds on it.
+`config.json`, `vocab.json` and the vocoder are those of the base. In `speakers_xtts.pth` is one voice, {shown}.
 
 With `pip install coqui-tts soundfile` (tried with coqui-tts 0.28.0), in this folder:
 
@@ -51,28 +47,13 @@ speech.tts_to_file({text!r}, speaker={speaker!r}, language={language!r}, file_pa
 ```
 
 Or, as a command:
-`tts --model_path . --config_path config.json --speaker_idx {typed} --language_idx {language} --text …`.
-{half}
-## Where it came from
 
-| | |
-|---|---|
-| model | {title} |
-| phase, step | {phase}, {step}{average} |
-| SHA-256 of its weights (`model.safetensors`) | `{sha256}` |
-| base | `{base}` |
-| Mel CE on the recordings kept for evaluation | {mel_ce} |
-| Text CE | {text_ce} |
-
-Both are in nats per token.
-
-## Licence
-
-See `LICENSE.txt`.
-"""
+```
+tts --model_path . --config_path config.json --speaker_idx {typed} --language_idx {language} --text …
+```
+{half}"""
 _HEARD = "These are the settings that the model was heard with when it was evaluated."
 _TO_BE_HEARD = "These are `params.yaml`'s settings of when it was exported: nobody need have heard it with them."
-_UNKNOWN = "not known"
 _HALF = f"""
 The weights in `{COQUI_MODEL}` are in fp16. Load it as above: Coqui's class copies them into its modules, which are
 fp32, so that in memory the model is as large as ever.
@@ -99,27 +80,20 @@ what it says, is to get these terms with it, or their address: https://coqui.ai/
 """
 
 
-def page(origin: Origin, settings: EvaluateParams, speaker: str, half: bool) -> str:
+def page(origin: Origin, files: Files, speaker: str, half: bool) -> str:
     """README.md."""
-    mel, text = origin.figures.get("mel_ce"), origin.figures.get("text_ce")
-    return _PAGE.format(
+    loading = _LOADING.format(
+        shown=as_text(speaker),
         speaker=speaker,
         typed=quoted(speaker),
-        base=origin.base,
-        text=settings.sentences[0],
+        text=files.settings.sentences[0],
         language=origin.language,
-        settings=settings,
+        settings=files.settings,
         heard=_HEARD if origin.is_registered else _TO_BE_HEARD,
         top_k=TOP_K,
         half=_HALF if half else "",
-        title=origin.title,
-        phase=origin.phase,
-        step=_UNKNOWN if origin.step is None else origin.step,
-        average=", the moving average of its weights (`ema`)" if origin.best_weights == "ema" else "",
-        sha256=origin.sha256,
-        mel_ce=_UNKNOWN if mel is None else f"{mel:.3f}",
-        text_ce=_UNKNOWN if text is None else f"{text:.3f} (× {TEXT_WEIGHT}: {text * TEXT_WEIGHT:.4f})",
     )
+    return model_card(files.lineage, speaker, origin.title, loading, has_data_card=files.data_card is not None)
 
 
 def licence(origin: Origin, is_published: bool) -> str:

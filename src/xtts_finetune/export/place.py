@@ -11,18 +11,21 @@ from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard_leftovers, published_folder, read_json, temporary_name
 from xtts_finetune.core.layout import (
+    CARD,
     CONFIG,
     COQUI_MODEL,
     COQUI_SPEAKERS,
+    DATA_CARD,
     EXPORT_CARD,
     EXPORT_LICENCE,
-    EXPORT_PAGE,
+    LINEAGE,
     VOCABULARY,
     Workspace,
 )
 
 PROGRAM = "xtts-finetune"  # in EXPORT_CARD
-_EXPORTED = {CONFIG, VOCABULARY, COQUI_MODEL, COQUI_SPEAKERS, EXPORT_CARD, EXPORT_PAGE, EXPORT_LICENCE}
+_PAPERS = {EXPORT_CARD, EXPORT_LICENCE, CARD, LINEAGE, DATA_CARD}
+_EXPORTED = {CONFIG, VOCABULARY, COQUI_MODEL, COQUI_SPEAKERS} | _PAPERS
 _KEPT = {  # of the workspace, and by whom
     "work": "training",
     "checkpoints": "DVC",

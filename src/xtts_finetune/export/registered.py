@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from xtts_finetune.cards.gathering import base_of
+from xtts_finetune.cards.lineage import Lineage
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import scratch_folder
 from xtts_finetune.core.layout import (
     BUNDLE_BASE,
     BUNDLE_BASE_FILES,
-    EXPORT_PAGE,
+    CARD,
+    DATA_CARD,
+    LINEAGE,
     REFERENCE,
     SETTINGS,
     VOCODER,
@@ -29,6 +33,7 @@ from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import Told, Versions, shown
 
 _VOCODER = f"{BUNDLE_BASE}/{VOCODER}"
+_PAPERS = (LINEAGE, DATA_CARD)  # its own card is written anew: it says how to load what is registered
 _NEEDED = [WEIGHTS, REFERENCE, SETTINGS, *BUNDLE_BASE_FILES]
 
 
@@ -57,15 +62,20 @@ def of_version(workspace: Workspace, params: Params, wanted: str) -> Source | No
     lacking = [name for name in _NEEDED if name not in sizes]
     if lacking:
         raise _refusal(version, f"its files cannot be had: {', '.join(lacking)}")
-    names = {*_NEEDED, *(name for name in sizes if name.startswith(f"{BUNDLE_BASE}/"))}
+    names = {*_NEEDED, *(name for name in sizes if name.startswith(f"{BUNDLE_BASE}/") or name in _PAPERS)}
+    origin = _origin(version, told, params)
     return Source(
-        origin=_origin(version, told, params),
+        origin=origin,
         has_vocoder=_VOCODER in sizes,  # mini's has a DVAE instead
         # of weights the file may have the trained ones alone
         bytes=max(sizes[WEIGHTS], WEIGHT_BYTES * (told.parameters or 0)) + sizes.get(_VOCODER, 0),
         downloaded_bytes=0 if here else sum(sizes[name] for name in names),
-        open=lambda: _opened(here, workspace) if here else _downloaded(workspace, registry, version, sorted(names)),
-        doubts=() if told.language else (f"its language is not recorded: {EXPORT_PAGE} has params.yaml's",),
+        open=lambda: (
+            _opened(here, workspace, origin)
+            if here
+            else _downloaded(workspace, registry, version, sorted(names), origin)
+        ),
+        doubts=() if told.language else (f"its language is not recorded: {CARD} has params.yaml's",),
     )
 
 
@@ -92,24 +102,43 @@ def _refusal(version: Version, what: str) -> UserError:
 
 
 @contextmanager
-def _opened(bundle: Path, workspace: Workspace) -> Iterator[Files]:
-    files = _files(bundle, workspace)
+def _opened(bundle: Path, workspace: Workspace, origin: Origin) -> Iterator[Files]:
+    files = _files(bundle, workspace, origin)
     with in_place(files, files.seen()):
         yield files
 
 
 @contextmanager
-def _downloaded(workspace: Workspace, registry: Versions, version: Version, names: list[str]) -> Iterator[Files]:
+def _downloaded(
+    workspace: Workspace, registry: Versions, version: Version, names: list[str], origin: Origin
+) -> Iterator[Files]:
     with scratch_folder(workspace.downloads) as folder:
         print(f"fetching version {version.version} from {registry.store.uri}", flush=True)
         registry.fetch(version, folder, names)
-        yield _files(folder, workspace)
+        yield _files(folder, workspace, origin)
 
 
-def _files(bundle: Path, workspace: Workspace) -> Files:
+def _files(bundle: Path, workspace: Workspace, origin: Origin) -> Files:
     try:
         settings = EvaluateParams.model_validate_json((bundle / SETTINGS).read_text(encoding="utf-8"))
     except DAMAGED as error:
         problem = Problem(str(bundle / SETTINGS), f"cannot be read: {error}", "choose another model")
         raise UserError(TITLE, [problem]) from None
-    return Files(bundle / WEIGHTS, bundle / BUNDLE_BASE, workspace.root, bundle / REFERENCE, settings)
+    lineage, data_card = _lineage(bundle, origin), bundle / DATA_CARD
+    return Files(
+        weights=bundle / WEIGHTS,
+        base=bundle / BUNDLE_BASE,
+        root=workspace.root,
+        reference=bundle / REFERENCE,
+        settings=settings,
+        lineage=origin.completed(lineage),
+        data_card=data_card if data_card.is_file() else None,
+    )
+
+
+def _lineage(bundle: Path, origin: Origin) -> Lineage:
+    """As it was registered; of a version of before, what its tags tell."""
+    file = bundle / LINEAGE
+    if file.is_file():
+        return Lineage.read(file, origin.sha256)
+    return Lineage(model=origin.model, base=base_of(bundle / BUNDLE_BASE, origin.base), language=origin.language)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from xtts_finetune.cards.lineage import Figures, Lineage, Model
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import BASE_INFO, CODEC
 from xtts_finetune.core.params import EvaluateParams
@@ -29,6 +30,17 @@ class Origin:
     figures: dict[str, float]  # FIGURES on the eval split, as far as they are known, in nats per token
     is_registered: bool  # then it was heard with the settings that its export is to speak with
 
+    @property
+    def model(self) -> Model:
+        return Model(phase=self.phase, step=self.step, best_weights=self.best_weights, sha256=self.sha256)
+
+    def completed(self, lineage: Lineage) -> Lineage:
+        """With this model's own figures, where it has none."""
+        if lineage.figures or not self.figures:
+            return lineage
+        own = Figures(mel_ce=self.figures.get("mel_ce"), text_ce=self.figures.get("text_ce"))
+        return lineage.model_copy(update={"figures": {self.phase: own}})
+
 
 @dataclass(frozen=True)
 class Files:
@@ -39,6 +51,8 @@ class Files:
     root: Path  # the workspace, where weights of the base itself lie
     reference: Path  # the voice, as of `Speaker`
     settings: EvaluateParams
+    lineage: Lineage
+    data_card: Path | None  # None: nobody described the recordings
 
     @property
     def vouched(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """What is registered of the best model: a folder that speaks by itself."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from xtts_finetune.cards.gathering import of_evaluation
+from xtts_finetune.cards.lineage import Model
 from xtts_finetune.core.files import link_or_copy, read_json, scratch_folder, sha256_file, write_json
 from xtts_finetune.core.layout import (
     BASE_INFO,
@@ -29,6 +31,7 @@ from xtts_finetune.core.layout import (
 from xtts_finetune.core.params import Params
 from xtts_finetune.model.base import Base
 from xtts_finetune.model.header import Header
+from xtts_finetune.stages.papers import write_papers
 from xtts_finetune.tracking.outbox import TRAINED
 
 
@@ -45,8 +48,13 @@ class Bundle:
         content: dict[str, Any] = read_json(self.model / MODEL_CARD)
         return content
 
-    def fill(self, folder: Path) -> None:
-        """All that the model needs to speak, as links: no byte is copied."""
+    def fill(self, folder: Path, evaluation: Mapping[str, Any], key: str) -> None:
+        """All that the model needs to speak, as links: no byte is copied; and what it says of itself.
+
+        Args:
+            evaluation: what reports/evaluation.json says.
+            key: of the evaluation's run.
+        """
         prepared, base = self.workspace.prepared, Base.prepared(self.workspace)
         (folder / BUNDLE_BASE).mkdir()
         for file in (WEIGHTS, MODEL_CARD):
@@ -57,6 +65,19 @@ class Bundle:
             link_or_copy(prepared / "base" / file, folder / BUNDLE_BASE / file)
         shutil.copyfile(prepared / REFERENCE, folder / REFERENCE)
         write_json(folder / SETTINGS, self.params.evaluate.model_dump())
+        lineage = of_evaluation(self.workspace, self.params, self._as_registered, evaluation, key)
+        write_papers(self.workspace, self.params, lineage, folder)
+
+    @property
+    def _as_registered(self) -> Model:
+        card = self.card
+        return Model(
+            phase=card["phase"],
+            step=card["step"],
+            best_weights=card.get("best_weights", "raw"),  # older cards do not say
+            sha256=card["sha256"],
+            trained_sha256=card.get(TRAINED),
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import re
 
+from xtts_finetune.cards.consent import read_consent
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.errors import Problem, UserError, problems_of
 from xtts_finetune.core.files import read_json, write_json
@@ -18,9 +19,11 @@ def check(workspace: Workspace, params: Params) -> None:
     """Write base/checked.json: the base's files by their SHA-256. Whatever else was checked changes nothing in it.
 
     Raises:
-        UserError: metadata.csv or the base cannot be used, or other machines not met; every problem is named.
+        UserError: metadata.csv, consent.yaml or the base cannot be used, or other machines not met; every problem is
+            named.
     """
     problems = problems_of(lambda: read_metadata(workspace.data, params.prepare.language))
+    problems += problems_of(lambda: read_consent(workspace))
     listed = params.vocabulary.extend
     if listed is not None and listed != "auto":
         problems += problems_of(lambda: read_pieces(workspace.data, listed))

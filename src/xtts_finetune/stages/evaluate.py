@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xtts_finetune.cards.gathering import INTERVALS, MEASURED
 from xtts_finetune.checkpoints.lock import models_held
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import published_folder, read_json, sha256_json, write_json
@@ -41,6 +42,7 @@ from xtts_finetune.tracking.outbox import TRAINED, Order, now
 from xtts_finetune.tracking.registry import EVAL_TAG
 from xtts_finetune.tracking.stage_runs import connection, evaluation_run, pipeline_of, stage_tags
 from xtts_finetune.training import loss
+from xtts_finetune.training.per_clip import evaluate_clips, intervals
 from xtts_finetune.training.phases import with_weighted
 
 # What a version's tags say of its origin; the rest of a stage's tags stands on its run.
@@ -85,36 +87,40 @@ def evaluate(workspace: Workspace, params: Params) -> None:
 
 def _compare(job: Evaluation) -> Path:
     """Write the reports, and keep the best model for the registry; the folder where it waits."""
-    workspace, figures = job.workspace, dict[str, Any]()
+    workspace, figures, sure = job.workspace, dict[str, Any](), dict[str, Any]()
     with published_folder(workspace.reports / "samples") as samples:
         recorded = recorded_clip(workspace, job.params.evaluate.max_seconds)
         for model in ("base", *PHASES):
-            figures[model] = _examine(job, model, samples / model, recorded)
+            figures[model], sure[model] = _examine(job, model, samples / model, recorded)
         write_recording(samples, job.params.evaluate.sentences, recorded)
     best = min(PHASES, key=lambda phase: figures[phase]["mel_ce"])  # of equals the first
     curves = {phase: workspace.curve(phase) for phase in PHASES}
     target = job.params.phase(PHASES[-1]).target_mel_ce
     draw_curves(workspace.reports / "curves.png", curves, figures["base"], target)
-    write_json(workspace.evaluation, {**figures, "best": best})
+    weights = {phase: job.card(phase)["sha256"] for phase in PHASES}
+    report = {**figures, "best": best, INTERVALS: sure, MEASURED: weights}
+    write_json(workspace.evaluation, report)
     with bundle_of(workspace, job.params, best) as bundle:
-        own = _put(job, figures, best, bundle)
+        own = _put(job, figures, best, bundle, report)
     print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}")
     return own
 
 
-def _examine(job: Evaluation, model: str, folder: Path, recorded: Example) -> dict[str, float]:
+def _examine(job: Evaluation, model: str, folder: Path, recorded: Example) -> tuple[dict[str, float], dict[str, Any]]:
     """Measure a model, then let it speak into `folder`; one at a time is in memory."""
     gpt = job.base.gpt(job.weights(model)).to(pick_device()).eval()
-    figures = _measure(job, model, gpt)
+    found = _measure(job, model, gpt)
     _speak(job, model, gpt, folder, recorded)  # last: it changes the model
-    return figures
+    return found
 
 
-def _measure(job: Evaluation, model: str, gpt: GPT) -> dict[str, float]:
-    """Mel CE and Text CE of a model on the eval split."""
+def _measure(job: Evaluation, model: str, gpt: GPT) -> tuple[dict[str, float], dict[str, Any]]:
+    """Mel CE and Text CE of a model on the eval split, and how sure they are."""
     batches = loss.eval_batches(FeatureReader(job.workspace.prepared, "eval"), f"evaluating {model}", leave=True)
-    sums = loss.evaluate(gpt, xtts.build_conditioning_mel(job.base.mel_stats()), batches)
-    return with_weighted({"mel_ce": sums.mel_ce, "text_ce": sums.text_ce})
+    clips = evaluate_clips(gpt, xtts.build_conditioning_mel(job.base.mel_stats()), batches)
+    sums = sum(clips, loss.TokenSums())
+    figures = with_weighted({"mel_ce": sums.mel_ce, "text_ce": sums.text_ce})
+    return figures, {"clips": len(clips), **intervals(clips)}
 
 
 def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path, recorded: Example) -> None:
@@ -131,8 +137,11 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path, recorded: Exampl
     write_wav(folder / CLIP, *speaker.speak(recorded.entry.text, recorded.entry.language))  # prepare could spell it
 
 
-def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bundle) -> Path:
+def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bundle, report: dict[str, Any]) -> Path:
     """Keep for MLflow: one run with the figures, samples and curves, and the best model for the registry.
+
+    Args:
+        report: what reports/evaluation.json says.
 
     Returns:
         The folder where all of it waits.
@@ -159,7 +168,7 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bund
     record = replace(run, order=replace(order, page=page))
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
-    return put(workspace, record, [point], Files(shown, bundle.fill, SERVING_CODE))
+    return put(workspace, record, [point], Files(shown, lambda folder: bundle.fill(folder, report, key), SERVING_CODE))
 
 
 def _eval_digest(workspace: Workspace) -> str:

@@ -12,10 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from xtts_finetune.cards.consent import read_consent
+from xtts_finetune.cards.data_card import FEATURES_DIGEST, data_card
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.digests import DIGESTS, digests_of
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import published_folder, sha256_file, write_json
+from xtts_finetune.core.files import published_folder, sha256_file, sha256_json, write_json
 from xtts_finetune.core.layout import BASE_INFO, CONFIG, FEATURES, MEL_STATS, NEW_ROWS, REFERENCE, VOCABULARY, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.data.audio import load_audio, write_wav
@@ -37,16 +39,16 @@ REFERENCE_SECONDS = 12.0
 
 
 def prepare(workspace: Workspace, params: Params) -> None:
-    """Write prepared/ and reports/dataset.{json,png}, all or nothing; of clips that won't do, dataset.json alone.
+    """Write prepared/, reports/dataset.{json,png} and croissant.json, or of clips that won't do dataset.json alone.
 
     Raises:
-        UserError: metadata.csv, the recordings or the base cannot be used.
+        UserError: metadata.csv, consent.yaml, the recordings or the base cannot be used.
     """
     make_deterministic()
     with published_folder(workspace.prepared) as prepared:
         base = prepared / "base"
         base.mkdir()
-        clips = read_metadata(workspace.data, params.prepare.language)
+        clips, consent = read_metadata(workspace.data, params.prepare.language), read_consent(workspace)
         info, vocabulary = _open_base(workspace, params, base, clips)
         tokenizer = xtts.build_tokenizer(base / VOCABULARY)
         refuse_unspeakable(params.evaluate.sentences, params.prepare.language, tokenizer)
@@ -72,7 +74,10 @@ def prepare(workspace: Workspace, params: Params) -> None:
         _write_reference(prepared / REFERENCE, train)
         write_json(base / BASE_INFO, info | {DIGESTS: digests_of(prepared)})
     report = dataset_report(workspace.data, train, evaluation, rejected)
-    write_json(workspace.dataset_report, {**report, "base": _base_report(info, codec), "vocabulary": vocabulary})
+    report |= {"base": _base_report(info, codec), "vocabulary": vocabulary, FEATURES_DIGEST: sha256_json(digests)}
+    write_json(workspace.dataset_report, {**report, "consent": consent and consent.model_dump(mode="json")})
+    recordings = [item.clip.audio for item in (*train, *evaluation)]
+    write_json(workspace.data_card, data_card(workspace, recordings, digests, list(report["languages"]), consent))
     draw_lengths(workspace.reports / "dataset.png", [c.seconds for c in train], [c.seconds for c in evaluation])
     counts = f"{len(train)} clips to train on, {len(evaluation)} to evaluate, {len(rejected)} rejected"
     print(f"{counts}: see reports/dataset.json")

@@ -32,6 +32,7 @@ from xtts_finetune.core.layout import (
     CURVE,
     DELIVERY,
     FIGURES,
+    LINEAGE,
     PHASES,
     SERVING,
     SYSTEM,
@@ -43,6 +44,7 @@ from xtts_finetune.core.layout import (
 from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.curve import Row, read_rows
 from xtts_finetune.tracking.delivery import Delivery
+from xtts_finetune.tracking.naming import name_runs
 from xtts_finetune.tracking.outbox import (
     TRAINED,
     Order,
@@ -266,6 +268,7 @@ def _register(delivery: Delivery, order: Order, is_latest: bool) -> Registration
     _check(delivery.outbox.folder / BUNDLE / WEIGHTS, order)
     store, run_id = delivery.claim()
     folder = delivery.outbox.folder
+    name_runs(store, folder / BUNDLE / LINEAGE)
     address = store.client.get_run(run_id).info.artifact_uri
     store.artifact_repository(address, run_id, "artifacts").log_artifacts(str(folder / FIGURES))
     done = register_best(

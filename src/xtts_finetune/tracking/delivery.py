@@ -87,7 +87,7 @@ class Delivery:
             store, record = self._connect(), self.outbox.record
             furnish(store)
             self.parent = parent_of(store, record)
-            run = _find_or_create(store, record, self.parent)
+            run = find_run(store, record.key) or _create(store, record, self.parent)
             points = logged(run.data.metrics)
             histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in points}
             delivered = {name: max(point.step for point in history) for name, history in histories.items()}
@@ -148,11 +148,12 @@ def _batches(points: list[Point]) -> Iterator[list[Point]]:
         yield points[start : start + BATCH_POINTS]
 
 
-def _find_or_create(store: TrackingStore, record: TrackedRun, parent: str | None) -> "Run":
-    """The run of the record's key and this workspace; should a lost answer have made two, the older."""
-    runs = runs_of(store, record.key)
-    if runs:
-        return runs[0]
+def find_run(store: TrackingStore, key: str) -> "Run | None":
+    """The run of this key and this workspace; should a lost answer have made two, the older."""
+    return next(iter(runs_of(store, key)), None)
+
+
+def _create(store: TrackingStore, record: TrackedRun, parent: str | None) -> "Run":
     tags = key_tags(store, record.key) | ({PARENT: parent} if parent else {})
     return store.client.create_run(store.experiment_id, record.created, tags, _name(store, record, parent))
 
