@@ -142,8 +142,5 @@ def _monitors(workspace: Workspace) -> Iterator[Any]:
     yield Disk(workspace)
     try:
         yield GPUMonitor()
-    except ImportError:  # nvidia-ml-py is not here
-        if Path("/proc/driver/nvidia").exists():
-            print("tracking: no figures of the GPU: python -m pip install nvidia-ml-py", file=sys.stderr)
     except RuntimeError:  # there is no GPU
         return
