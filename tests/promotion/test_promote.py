@@ -220,7 +220,8 @@ def test_there_is_no_such_version(team: Team, wanted: int | None) -> None:
         team.register(4.3)
     with pytest.raises(UserError) as error:
         team.promote(wanted)
-    assert ("there is no such version; there is:" if wanted else "no version of xtts-finetune is registered yet") in str(error.value)
+    expected = "there is no such version; there is:" if wanted else "no version of xtts-finetune is registered yet"
+    assert expected in str(error.value)
 
 
 def test_a_name_with_line_ends_makes_no_second_entry(team: Team) -> None:
