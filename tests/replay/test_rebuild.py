@@ -16,7 +16,7 @@ from workbench import train
 
 from xtts_finetune.core.errors import Stopped, UserError
 from xtts_finetune.core.files import read_json, sha256_file, write_json
-from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, PhaseName, Workspace, checkpoint_name
+from xtts_finetune.core.layout import DONE, MANIFEST, MODEL_CARD, PHASES, PhaseName, Workspace, checkpoint_name
 from xtts_finetune.export.here import checkpoints
 from xtts_finetune.replay.rebuild import rebuild_lines
 from xtts_finetune.replay.replaying import one_at_a_time
@@ -60,7 +60,9 @@ def phase_of(step: int) -> PhaseName:
 
 
 def rebuilt(at: Workspace, step: int) -> Path:
-    return at.rebuilt(phase_of(step)) / checkpoint_name("step", step)
+    """Where it lies, of whichever run."""
+    places = at.rebuilding.glob(f"{phase_of(step)}.*/{checkpoint_name('step', step)}")
+    return next(places, at.rebuilding / "none")
 
 
 def original(trained: Workspace, step: int) -> Path:
@@ -91,7 +93,7 @@ def test_it_starts_from_the_nearest_state_that_holds(
 
 def test_what_is_there_is_not_made_again(here: Workspace) -> None:
     assert "checkpoints/phase2/step-00000020: it is there" in rebuild(here, 20)
-    assert not here.rebuilt("phase2").exists()
+    assert not here.rebuilding.exists()
 
 
 def test_a_damaged_one_is_made_again_and_known_by_its_digests(trained: Workspace, here: Workspace) -> None:
@@ -104,7 +106,7 @@ def test_a_damaged_one_is_made_again_and_known_by_its_digests(trained: Workspace
 def test_after_clean_best_only_the_reports_and_the_best_tell(trained: Workspace, here: Workspace) -> None:
     for phase in PHASES:
         shutil.rmtree(here.checkpoints(phase))
-    assert "no more is recorded" in rebuild(here, 5)
+    assert "of steps 1 to 7 only 2 are recorded, in reports/ to six digits: these are the same" in rebuild(here, 5)
     assert digests(rebuilt(here, 5)) == digests(original(trained, 5))
     assert "2 steps again from the beginning of phase2" in rebuild(here, STEPS + 2)
     assert digests(rebuilt(here, STEPS + 2)) == digests(original(trained, STEPS + 2))
@@ -143,8 +145,7 @@ def test_a_figure_that_differs_in_its_last_bit(here: Workspace, metric: str) -> 
     change_curve(here, lambda row: {**row, metric: nextafter(row[metric], 9.0)} if metric in row else row, at_step=6)
     with pytest.raises(UserError, match=f"the training does not repeat\n  phase1, step 6\n      {metric} was"):
         rebuild(here, 5)
-    assert not here.rebuilt("phase1").exists()
-    assert not list(here.rebuilt("phase1").parent.iterdir())
+    assert not list(here.rebuilding.iterdir())
 
 
 def test_a_figure_that_does_not_come_again(here: Workspace) -> None:
@@ -210,13 +211,71 @@ def test_one_at_a_time(here: Workspace) -> None:
         rebuild(here, 5)
 
 
+def test_what_was_made_again_is_no_record(here: Workspace) -> None:
+    """Of steps that reports/ knows to six digits no more is known afterwards; of those within an epoch nothing."""
+    shutil.rmtree(here.checkpoints("phase1"))
+    rebuild(here, 6)
+    assert "nothing is recorded of steps 1 to 2" not in rebuild(here, 4)
+    assert "last bit" not in rebuild(here, 5)
+    here.curve("phase1").write_text("<<<<<<< HEAD", encoding="utf-8")
+    assert "nothing is recorded of steps 7 to 10 that could prove it" in rebuild(here, 8)
+
+
+def test_the_last_step_of_a_run_under_way_has_no_witness(
+    trained: Workspace, template: Workspace, tmp_path: Path
+) -> None:
+    at = copied(template, tmp_path / "under way", keep_last=1, save_every_steps=4)
+    with pytest.raises(Stopped):
+        train(at, params_of(at), stop_at=11)
+    state = at.work("phase1") / checkpoint_name("step", 11)
+    flip_byte(state / "model.safetensors")
+    shutil.copytree(original(trained, 10), at.work("phase1") / checkpoint_name("step", 10))
+    (state / MANIFEST).unlink()  # then its digests are not known
+    assert "to the last bit. Nothing was recorded that depends on its last step" in rebuild(at, 11)
+
+
+def test_a_state_of_the_run_before_is_not_passed_off(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made again by older code, of a run of the same parameters that was trained anew since."""
+    keep(here, "phase1", 3)
+    rebuild(here, 5)
+    old = rebuilt(here, 5)
+    done = here.checkpoints("phase1") / DONE
+    content = read_json(done)
+    done.unlink()
+    write_json(done, {**content, "code": "of another time"})
+    assert "made again" in rebuild(here, 5)
+    assert len([*here.rebuilding.glob("phase1.*")]) == 2
+    assert old.is_dir()
+
+
+@pytest.mark.parametrize("damaged", ["manifest.json", "state.json"])
+def test_a_damaged_state_is_passed_over(trained: Workspace, here: Workspace, damaged: str) -> None:
+    keep(here, "phase1", 3, 9)
+    file = here.checkpoints("phase1") / checkpoint_name("step", 9) / damaged
+    file.unlink()
+    file.write_text("{}", encoding="utf-8")
+    rebuild(here, 10)
+    assert digests(rebuilt(here, 10)) == digests(original(trained, 10))
+
+
+def test_the_best_of_another_run_in_models_does_not_count(here: Workspace) -> None:
+    """As after `restore`."""
+    card = here.model("phase1") / MODEL_CARD
+    content = read_json(card)
+    write_json(card, {**content, "sha256": "0" * 64, "eval": {**content["eval"], "mel_ce": 1.0}})
+    keep(here, "phase1", 3)
+    assert "every figure" in rebuild(here, content["step"])
+
+
 # Around it.
 
 
 def test_what_was_made_again_can_be_exported_by_its_step(here: Workspace) -> None:
     keep(here, "phase1", 3)
     rebuild(here, 5)
-    assert [each.folder for each in checkpoints(here, "phase1") if each.step == 5] == [rebuilt(here, 5)]
+    assert [each.folder for each in checkpoints(here, params_of(here), "phase1") if each.step == 5] == [
+        rebuilt(here, 5)
+    ]
 
 
 def test_how_long_it_will_take_is_said(here: Workspace) -> None:

@@ -8,7 +8,7 @@ work/phase1/DELIVERY           what of both is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
-work/rebuilt/phase1/           states that `rebuild` made again
+work/rebuilt/phase1.<key>/     states of the run of that key that `rebuild` made again
 work/pace.json                 seconds a step of each phase took here
 work/rebuilt.lock              held by who trains steps again
 work/workspace.id              tells this workspace's runs from those of other clones on one MLflow server
@@ -204,13 +204,18 @@ class Workspace:
         """Where a run's work lies while another run has its place."""
         return self.root / "work" / f"{phase}.{key}"
 
-    def rebuilt(self, phase: PhaseName) -> Path:
-        """States that were made again."""
-        return self.root / "work" / "rebuilt" / phase
+    @property
+    def rebuilding(self) -> Path:
+        """Where steps are trained again."""
+        return self.root / "work" / "rebuilt"
+
+    def rebuilt(self, phase: PhaseName, key: str) -> Path:
+        """The states of a run that were made again."""
+        return self.rebuilding / f"{phase}.{key}"
 
     @property
     def rebuilt_lock(self) -> Path:
-        return lock_of(self.root / "work" / "rebuilt")
+        return lock_of(self.rebuilding)
 
     @property
     def pace(self) -> Path:

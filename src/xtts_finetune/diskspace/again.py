@@ -4,8 +4,12 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from xtts_finetune.checkpoints.identity import identity_of
+from xtts_finetune.checkpoints.parking import record_of
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace, checkpoint_step
+from xtts_finetune.core.params import load_params
 from xtts_finetune.tracking.pace import in_words, pace_of
 
 LOST = "nothing: nobody names its parameters any more"
@@ -25,6 +29,16 @@ def states_again(workspace: Workspace, phase: PhaseName, going: Iterable[str], s
     furthest = max(step - max([at for at in kept if at <= step], default=first) for step in gone)
     each = "" if len(gone) == 1 else ", or another of them"
     return f"xtts-finetune rebuild --step {max(gone)}{each}{_within(workspace, {phase: furthest}, 'at most ')}"
+
+
+def is_asked_for(workspace: Workspace, phase: PhaseName) -> bool:
+    """Whether the states in checkpoints/ are of the run that params.yaml asks for: no other is trained again here."""
+    record = record_of(workspace.checkpoints(phase))
+    try:
+        identity = identity_of(workspace, load_params(workspace.params), phase)
+    except UserError:  # then nothing is trained here
+        return False
+    return record is not None and identity is not None and identity.has_trajectory_of(record.identity)
 
 
 def phase_again(workspace: Workspace, phase: PhaseName, folder: Path) -> str:

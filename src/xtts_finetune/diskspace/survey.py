@@ -14,7 +14,7 @@ from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.files import leftovers_in
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
-from xtts_finetune.diskspace.again import phase_again, states_again
+from xtts_finetune.diskspace.again import is_asked_for, phase_again, states_again
 from xtts_finetune.diskspace.earlier import EarlierRuns
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
@@ -110,7 +110,7 @@ class _Survey:
         places = [at.root, works[0].parent, *works, at.checkpoints("phase1").parent, at.model("phase1").parent]
         artifacts = at.tracking_db.parent / "artifacts"
         places += [
-            at.rebuilt("phase1").parent,
+            at.rebuilding,
             at.reports,
             at.undelivered,
             at.tracking_db.parent,
@@ -161,21 +161,23 @@ class _Survey:
             why = "models/ keeps the best; more epochs will start this phase afresh"
         if going or objects:
             staying = {path.split("/")[0] for path in self._listing(phase)} - self.going[phase]
-            again = states_again(self.workspace, phase, self.going[phase], staying)
+            own = is_asked_for(self.workspace, phase)
+            again = states_again(self.workspace, phase, self.going[phase], staying) if own else ""
             yield Item(self._shown(going) or f"{out} of the run before", why, going, objects, again=again)
         elif folder.is_dir() and self._claimant(phase):
             yield self._keep([folder], f"named by {self._claimant(phase)} (--history)")
         elif not self._thins and folder.is_dir() and any(folder.iterdir()) and not self.frozen:
             yield self._keep([folder], f"models/{phase} is missing or damaged, or dvc.lock does not name these states")
 
-    def _made_again(self, phase: PhaseName) -> Iterator[Item]:
+    def _made_again(self, phase: PhaseName) -> Iterator[Item | Kept]:
         """The states that `rebuild` has left."""
-        folder = self.workspace.rebuilt(phase)
-        states = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        if states:
-            staying = self._listing(phase).keys()
-            again = states_again(self.workspace, phase, states, {path.split("/")[0] for path in staying})
-            yield self._item([folder], "made again once already", again)
+        place = self.workspace.rebuilding
+        folders = sorted(place.glob(f"{phase}.*"))
+        is_at_work = bool({*place.glob(".*.tmp")} - {*leftovers_in(place)})
+        if folders and is_at_work:
+            yield self._keep(folders, "states are trained again right now, perhaps from these")
+        elif folders:
+            yield self._item(folders, "made again once already, by xtts-finetune rebuild")
 
     def _relisted(self) -> Iterator[tuple[str, Listing]]:
         """The phases' listings without what goes, and without what went when this was killed before."""

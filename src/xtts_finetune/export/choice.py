@@ -62,5 +62,5 @@ def _what_there_is(workspace: Workspace, params: Params) -> Iterator[str]:
         if (workspace.model(phase) / WEIGHTS).is_file():
             yield f"{phase:<15} models/{phase}"
     for phase in PHASES:
-        for checkpoint in checkpoints(workspace, phase):
+        for checkpoint in checkpoints(workspace, params, phase):
             yield f"{f'{phase}@{checkpoint.step}':<15} {place_of(workspace, checkpoint)}"

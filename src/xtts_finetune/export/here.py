@@ -6,7 +6,8 @@ from pathlib import Path
 from xtts_finetune.cards import gathering
 from xtts_finetune.cards.lineage import Lineage
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
-from xtts_finetune.checkpoints.identity import TRAINED_WITH, Record, prepared_here, trained_with
+from xtts_finetune.checkpoints.identity import TRAINED_WITH, Record, identity_of, prepared_here, trained_with
+from xtts_finetune.checkpoints.parking import record_of
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
@@ -64,7 +65,7 @@ def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -
     Raises:
         UserError: it is damaged, or what `prepare` made is not there, or not what it was trained with.
     """
-    checkpoint = next((each for each in checkpoints(workspace, phase) if each.step == step), None)
+    checkpoint = next((each for each in checkpoints(workspace, params, phase) if each.step == step), None)
     if checkpoint is None:
         return None
     title = place_of(workspace, checkpoint)
@@ -83,10 +84,14 @@ def of_step(workspace: Workspace, params: Params, phase: PhaseName, step: int) -
     return _source(workspace, params, origin, weights, beside, lineage)
 
 
-def checkpoints(workspace: Workspace, phase: PhaseName) -> list[Checkpoint]:
+def checkpoints(workspace: Workspace, params: Params, phase: PhaseName) -> list[Checkpoint]:
     """The best weights and the states of a phase, under way or done; of each step one."""
     found: dict[int, Checkpoint] = {}
-    places = (workspace.work(phase), workspace.checkpoints(phase), workspace.rebuilt(phase))
+    places = [workspace.work(phase), workspace.checkpoints(phase)]
+    records = [record for place in places if (record := record_of(place))]
+    asked_for = identity_of(workspace, params, phase)
+    keys = [record.identity.key for record in records] or ([asked_for.key] if asked_for else [])
+    places += [workspace.rebuilt(phase, key) for key in keys]  # of another run they are no step of this one
     for reader in map(CheckpointReader, places):
         for each in (*reader.bests(), *reader.states()):
             found.setdefault(each.step, each)

@@ -98,7 +98,7 @@ def _clean_parked(workspace: Workspace, key: str, yes: bool) -> Iterator[str]:
     parked = find_parked(workspace, key)
     yield f"{parked}: frees {shown(freed_bytes(parked.files))}"
     again = phase_again(workspace, parked.run.phase, parked.run.folder)
-    yield f"makes it again: these settings in params.yaml, then {again}"
+    yield f"makes it again: its settings in params.yaml (seed, base and recordings, too), then {again}"
     yield from ["", f"do it: {parked.command}"]
 
 

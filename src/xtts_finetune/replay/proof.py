@@ -2,15 +2,17 @@
 
 import io
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json, scratch_folder, sha256_file
-from xtts_finetune.core.layout import BASE_INFO, BUNDLE_BASE, FEATURES, PHASES, WEIGHTS, Workspace
+from xtts_finetune.core.files import scratch_folder, sha256_file
+from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_fetch
@@ -30,28 +32,61 @@ _TITLE = "the data does not give what was trained on"
 def proof_lines(workspace: Workspace, params: Params, version: Version, count: int) -> Iterator[str]:
     """Hold what lies here of a version's run against what comes out when it is done again.
 
+    The stretch that ends in the version's weights is always among those that are trained again: by no other are they
+    tied to the training.
+
     Raises:
-        UserError: something does not.
+        UserError: something is not the same, or not enough was recorded to tell.
     """
     with one_at_a_time(workspace):
         phases = PHASES[: PHASES.index(phase_of(version)) + 1]
         found = [recorded(Job(workspace, params, phase)) for phase in phases]
+        refuse_without_record(version, found)
         there = [stretches(each, params.checkpoints.save_every_steps) for each in found]
-        picked = chosen([stretch for mine in there for stretch in mine], count)
-        ways = [joined(set(mine) & set(picked), starts(each)) for each, mine in zip(found, there, strict=True)]
+        last = last_of(found[-1], there[-1])
+        picked = {last, *chosen([each for mine in there for each in mine if each != last], count - 1)}
+        ways = [joined(picked & set(mine), starts(each)) for each, mine in zip(found, there, strict=True)]
         yield _plan(found, ways)
         _refuse_without_room(workspace, params, found)
         yield _prepared_again(workspace, params)
-        proven = set[int]()
         for each, own in zip(found, ways, strict=True):
             for way in own:
-                done = _again(each, way)
-                proven |= {step for step, _ in done.proven}
-                yield _shown(each, done)
+                yield _shown(each, _again(each, way))
         steps = sum(way.last - way.first for own in ways for way in own)
-        share = f"{len(picked)} of {sum(map(len, there))} stretches, {steps} of {found[-1].last_step} steps"
-        yield f"{share}: all as recorded"
-        yield _its_weights(workspace, version, proven)
+        total = sum(each.last_step - each.start_step for each in found)
+        yield f"{len(picked)} of {sum(map(len, there))} stretches, {steps} of {total} steps: all as recorded"
+        yield f"among them step {version.tags.get('step')}, whose weights are those of version {version.version}"
+
+
+def refuse_without_record(version: Version, found: Sequence[Recorded]) -> None:
+    """Raises UserError: of a phase not every step is recorded, its exported best is not this run's, or not the version.
+
+    What `clean --best-only` let go cannot be proven any more.
+    """
+    problems = []
+    for each in found:
+        place, again = str(each.job.workspace.checkpoints(each.job.name)), "dvc checkout, where its commit has them"
+        if not each.are_exact(each.start_step, each.last_step):
+            what = "the figures of its steps are not here: clean --best-only lets them go with the states"
+            problems.append(
+                Problem(place, what, f"bring the states back: {again}, or clean --archive REMOTE --restore")
+            )
+        if each.best is None:
+            model = str(each.job.workspace.model(each.job.name))
+            problems.append(Problem(model, "is not the best of the run in checkpoints/", f"bring it back: {again}"))
+    best = found[-1].best
+    if best and best[2] != trained_weights(version):
+        what = "its card names other weights than the version has"
+        problems.append(Problem(str(found[-1].job.workspace.model(found[-1].job.name)), what, "dvc checkout"))
+    if problems:
+        raise UserError(TITLE, problems)
+
+
+def last_of(found: Recorded, there: Sequence[Stretch]) -> Stretch:
+    """The stretch in which a phase's best is: of one that never improved, its first."""
+    assert found.best
+    step = found.best[0]
+    return next((each for each in there if each.first < step <= each.last), there[0])
 
 
 def starts(found: Recorded) -> list[int]:
@@ -73,7 +108,7 @@ def _plan(found: Iterable[Recorded], ways: Iterable[Iterable[Stretch]]) -> str:
 def _refuse_without_room(workspace: Workspace, params: Params, found: Iterable[Recorded]) -> None:
     """Raises UserError: two states and a best have no room, nor the clips once more."""
     sizes = [size for each in found if (size := measure(workspace, each.job.name, params))]
-    place, state = workspace.rebuilt("phase1"), max(size.state for size in sizes)
+    place, state = workspace.rebuilding, max(size.state for size in sizes)
     prepared = held_bytes(files_below(workspace.prepared))
     terms = [
         Term(place, "states", 2, state),
@@ -104,7 +139,7 @@ def _prepared_again(workspace: Workspace, params: Params) -> str:
     Raises:
         UserError: it is not the same.
     """
-    with scratch_folder(workspace.rebuilt("phase1").with_name("prepared")) as scratch:
+    with scratch_folder(workspace.rebuilding / "prepared") as scratch:
         again = _Elsewhere(workspace.root, scratch)
         with redirect_stdout(io.StringIO()):  # it names a report that goes with the folder
             prepare(again, params)
@@ -118,40 +153,21 @@ def _prepared_again(workspace: Workspace, params: Params) -> str:
 
 
 def _digests(workspace: Workspace) -> dict[str, str]:
-    info = read_json(workspace.prepared / BUNDLE_BASE / BASE_INFO)
-    clips: dict[str, str] = read_json(workspace.prepared / FEATURES)
-    return {**clips, **info.get("files", {}), "the base's weights": info["gpt"]["sha256"]}
+    """Of every file, by its bytes: FEATURES says what they were, not what they are."""
+    files = [file for file in sorted(workspace.prepared.rglob("*")) if file.is_file()]
+    bar = tqdm(files, desc=f"reading {workspace.prepared.name}", unit="file", leave=False)
+    return {file.relative_to(workspace.prepared).as_posix(): sha256_file(file) for file in bar}
 
 
 def _again(found: Recorded, way: Stretch) -> Replayed:
     start = nearest(found, way.first)
     first = start.step if start else found.start_step
-    kept = [step for step in found.digests if first < step <= way.last]
+    kept = [step for step in found.digests if first < step <= way.last or (start is None and step == first)]
     with replayed(found, start, way.last, kept) as done:
         return done
 
 
 def _shown(found: Recorded, done: Replayed) -> str:
-    is_exact = found.are_exact(done.first, done.last)
-    how = "every figure as recorded, to the last bit" if is_exact else "evaluations as in reports/, to six digits"
     kept = {step: [name for at, name in done.proven if at == step] for step, _ in done.proven}
     files = "".join(f"; of step {step} {' and '.join(names)} by SHA-256" for step, names in kept.items())
-    return f"{found.job.name}, steps {Stretch(done.first, done.last)}: {how}{files}"
-
-
-def _its_weights(workspace: Workspace, version: Version, proven: Collection[int]) -> str:
-    """How sure it is that they are the version's.
-
-    Raises:
-        UserError: the exported best is not what its card says.
-    """
-    file = workspace.model(phase_of(version)) / WEIGHTS
-    if sha256_file(file) != trained_weights(version):
-        problem = Problem(str(file), "are not the weights that its card names", "bring them back: dvc checkout --force")
-        raise UserError(TITLE, [problem])
-    step = version.tags.get("step", "")
-    if step in map(str, proven):
-        return f"the weights of version {version.version} are those of step {step}, which was trained again"
-    return (
-        f"the weights of version {version.version}, of step {step}, lie here by their SHA-256; this step was not drawn"
-    )
+    return f"{found.job.name}, steps {Stretch(done.first, done.last)}: every figure as recorded, to the last bit{files}"

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from xtts_finetune.checkpoints.identity import identity_of
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard, fsync_path
-from xtts_finetune.core.layout import PHASES, WEIGHTS, Workspace, checkpoint_name
+from xtts_finetune.core.layout import PHASES, Workspace, checkpoint_name
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_fetch
@@ -27,7 +28,7 @@ def rebuild_lines(workspace: Workspace, step: int) -> Iterator[str]:
     with one_at_a_time(workspace):
         found = _phase_of(workspace, params, step)
         job, start = found.job, nearest(found, step)
-        place = job.workspace.rebuilt(job.name) / checkpoint_name("step", step)
+        place = workspace.rebuilt(job.name, found.record.identity.key) / checkpoint_name("step", step)
         if start is not None and start.step == step:
             yield f"{_shown(workspace, start.folder)}: it is there, and every byte as it was written"
             return
@@ -42,7 +43,7 @@ def rebuild_lines(workspace: Workspace, step: int) -> Iterator[str]:
             discard(place)
             os.rename(done.state.folder, place)
             fsync_path(place.parent)
-        yield f"{_shown(workspace, place)}: {_proof(found, done)}"
+        yield f"{_shown(workspace, place)}: {_proof(found, done, step)}"
         yield f"to export it: xtts-finetune export {job.name}@{step} FOLDER; to let it go: xtts-finetune clean"
 
 
@@ -50,10 +51,10 @@ def _phase_of(workspace: Workspace, params: Params, step: int) -> Recorded:
     """The phase that the step is of: steps count on from phase 1 to phase 2. Where one ends, it is phase 1's.
 
     Raises:
-        UserError: none has come so far, or what lies here is another run's.
+        UserError: none has come so far, or what lies here is another run's, or damaged.
     """
     first, second = (Job(workspace, params, phase) for phase in PHASES)
-    is_beyond = (workspace.model("phase1") / WEIGHTS).is_file() and step > second.start_step
+    is_beyond = identity_of(workspace, params, "phase2") is not None and step > second.start_step
     found = recorded(second if is_beyond else first)
     if step <= found.last_step:
         return found
@@ -68,14 +69,19 @@ def _plan(found: Recorded, start: int, step: int, has_state: bool) -> str:
     return f"{found.job.name}: {steps} steps again from {whence}{how_long}"
 
 
-def _proof(found: Recorded, done: Replayed) -> str:
+def _proof(found: Recorded, done: Replayed, step: int) -> str:
     """What says that the state is the one of then."""
-    files = [name for _, name in done.proven]
+    files = [name for at, name in done.proven if at == step]
     if files:
         return f"made again; {' and '.join(files)} have the SHA-256 that they had then"
-    if done.last > done.first and found.are_exact(done.first, done.last):
-        return f"made again; every figure of steps {done.first + 1} to {done.last} is as recorded, to the last bit"
-    return "made again; its evaluations are as in reports/, to six digits: no more is recorded of these steps"
+    behind = found.known(step, done.last) or "eval/mel_ce" in found.figures.get(step, {})
+    doubt = "" if behind else ". Nothing was recorded that depends on its last step"
+    steps, known = f"steps {done.first + 1} to {done.last}", found.known(done.first, done.last)
+    if found.are_exact(done.first, done.last):
+        return f"made again; every figure of {steps} is as recorded, to the last bit{doubt}"
+    if known:
+        return f"made again; of {steps} only {known} are recorded, in reports/ to six digits: these are the same{doubt}"
+    return f"made again, by these parameters; nothing is recorded of {steps} that could prove it"
 
 
 def _shown(workspace: Workspace, place: Path) -> str:

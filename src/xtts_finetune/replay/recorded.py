@@ -3,7 +3,7 @@
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from xtts_finetune.training.phases import Job
 
 Digests = dict[str, str]  # SHA-256 by file
 Figures = dict[str, float]  # by metric
+_MEL_CE = ("eval/mel_ce", "eval_ema/mel_ce")
 _TENSORS = (WEIGHTS, EMA, OPTIMIZER)
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 _TITLE = "there is nothing to be trained again"
@@ -34,16 +35,18 @@ class Recorded:
         figures: of each step what was measured then.
         rough: the steps of which only evaluations are known, to the six digits of reports/.
         digests: of each step what was kept of its weights, their EMA and the optimiser's state.
+        best: the exported best: its step, which file of that step's state it is, its SHA-256; None: it is not here.
         doubts: why it may not repeat, in words.
     """
 
     job: Job
-    states: list[Checkpoint]
     last_step: int
     record: Record
+    states: list[Checkpoint] = field(default_factory=list)
     figures: dict[int, Figures] = field(default_factory=lambda: defaultdict(dict))
     rough: set[int] = field(default_factory=set)
     digests: dict[int, Digests] = field(default_factory=lambda: defaultdict(dict))
+    best: tuple[int, str, str] | None = None
     doubts: list[str] = field(default_factory=list)
 
     @property
@@ -67,8 +70,16 @@ class Recorded:
         return None
 
     def are_exact(self, first: int, last: int) -> bool:
-        """Whether all figures of the steps after `first` were recorded, to the last bit."""
-        return all(step in self.figures and step not in self.rough for step in range(first + 1, last + 1))
+        """Whether the figures of every step after `first` were recorded, to the last bit."""
+        return all(self._is_exact(step) for step in range(first + 1, last + 1))
+
+    def known(self, first: int, last: int) -> int:
+        """Of how many steps after `first` anything was recorded."""
+        return sum(bool(self.figures.get(step)) for step in range(first + 1, last + 1))
+
+    def _is_exact(self, step: int) -> bool:
+        names = self.figures.get(step, {})
+        return step not in self.rough and any(name.startswith("train/") for name in names)
 
     def remember(self, rows: Iterable[Mapping[str, Any]], are_rough: bool = False) -> None:
         """Rows of the curve of then, the surest last."""
@@ -83,46 +94,54 @@ def recorded(job: Job) -> Recorded:
     Raises:
         UserError: nothing does, or what lies here is another run's.
     """
-    found, others = _found(job)
+    own, others = _states(job)
+    found = _found(job, own)
     if found is None:
         raise UserError(_TITLE, [_nothing(job, others)])
+    # what was made again is no record: it is what the record proved
+    again = CheckpointReader(job.workspace.rebuilt(job.name, found.record.identity.key)).states()
+    by_step = {state.step: state for state in (*again, *own)}
+    found.states = [by_step[step] for step in sorted(by_step)]
     if found.record.newer_code or found.record.code != job.identity.code:
         found.doubts.append("the code that trains has changed since")
-    if any(_processes(state) > 1 for state in found.states):
+    if any(_processes(state) > 1 for state in own):
         found.doubts.append("several processes trained it, whose sums are rounded otherwise")
-    for step, digests in _kept(job):
-        found.digests[step] |= digests
+    for state in own:
+        found.digests[state.step] |= _digests(state)
+    if found.best:
+        step, name, digest = found.best
+        found.digests[step][name] = digest
     return found
 
 
-def _found(job: Job) -> tuple[Recorded | None, list[str]]:
-    """By what says most: DONE, else the exported best and the states; and what others there are, in words."""
-    states, others = _states(job)
+def _found(job: Job, own: list[Checkpoint]) -> Recorded | None:
+    """By what says most: DONE, else the exported best, and the states."""
     at = job.workspace
     for folder in (at.work(job.name), at.checkpoints(job.name)):
         summary = summary_of(folder)
         record = _record(summary) if summary else None
         if summary and record and job.identity.has_trajectory_of(record.identity):
-            found = Recorded(job, states, int(summary["figures"]["last_step"]), record)
+            found = Recorded(job, int(summary["figures"]["last_step"]), record)
             found.remember(parse_rows(summary["curve"]))
-            return found, others
-    found_by_card = _by_card(job, states)
-    if states:
-        newest = states[-1]
-        found = found_by_card or Recorded(job, states, newest.step, Record.from_json(newest.state))
-        found.remember(stored_rows(newest.folder))
-        if newest.folder.parent == at.work(job.name):  # steps that a kill took, too
-            later = [row for row in read_rows(at.running_curve(job.name)) if row["step"] > newest.step]
-            found.remember(later)
-            found.last_step = max([found.last_step, *(row["step"] for row in later)])
-        return found, others
-    return found_by_card, others
+            found.best = _best(job, summary["figures"])
+            return found
+    found_by_card = _by_card(job)
+    newest = next((state for state in reversed(own) if state.damage() is None), None)
+    if newest is None:
+        return found_by_card
+    found = found_by_card or Recorded(job, newest.step, Record.from_json(newest.state))
+    found.remember(stored_rows(newest.folder))
+    if newest.folder.parent == at.work(job.name):  # steps that a kill took, too
+        later = [row for row in read_rows(at.running_curve(job.name)) if row["step"] > newest.step]
+        found.remember(later)
+        found.last_step = max([found.last_step, *(row["step"] for row in later)])
+    return found
 
 
 def _states(job: Job) -> tuple[list[Checkpoint], list[str]]:
-    """Those of this run, the oldest first, of each step one; and how others differ."""
+    """Those that the run has saved, the oldest first, of each step one; and how others that lie here differ."""
     at, found, others = job.workspace, dict[int, Checkpoint](), list[str]()
-    for folder in (at.work(job.name), at.checkpoints(job.name), at.rebuilt(job.name)):
+    for folder in (at.work(job.name), at.checkpoints(job.name)):
         for state in CheckpointReader(folder).states():
             record = _record_of(state)
             if record is None:
@@ -135,45 +154,58 @@ def _states(job: Job) -> tuple[list[Checkpoint], list[str]]:
     return [found[step] for step in sorted(found)], list(dict.fromkeys(others))
 
 
-def _by_card(job: Job, states: list[Checkpoint]) -> Recorded | None:
+def _by_card(job: Job) -> Recorded | None:
     """Of a phase whose states were let go: what its exported best and the reports say; None: not of this run."""
     at = job.workspace
-    card_file, table = at.model(job.name) / MODEL_CARD, at.curve(job.name)
-    if not card_file.is_file():
-        return None
+    table = at.curve(job.name)
     try:
-        card = read_json(card_file)
-        last, step, settings, beside = card["last_step"], card["step"], dict(card["params"]), card[TRAINED_WITH]
+        card = read_json(at.model(job.name) / MODEL_CARD)
+        last, step, settings, beside = int(card["last_step"]), card["step"], dict(card["params"]), card[TRAINED_WITH]
         mel_ce = float(card["eval"]["mel_ce"])
     except _DAMAGED:
         return None
     asked = {"seed": job.params.seed, **job.phase.model_dump()}
     rules = STOPPING_RULES if job.phase.schedule == "constant" else STOPPING_RULES[1:]
-    is_same = all(settings.get(name) == value for name, value in asked.items() if name not in rules)
     here = prepared_here(at)
-    if not is_same or any(here.get(name) != digest for name, digest in beside.items()):
+    if any(settings.get(name) != value for name, value in asked.items() if name not in rules):
         return None
-    found = Recorded(job, states, last, Record(job.identity))
-    rows = list(_table(table.read_text(encoding="utf-8"))) if table.is_file() else []
-    bests = [
-        min(row[name] for name in ("eval/mel_ce", "eval_ema/mel_ce") if name in row)
-        for row in rows
-        if row["step"] == step
-    ]
-    if bests and f"{bests[0]:.6g}" == f"{mel_ce:.6g}":  # else the table is another run's: it comes with git
+    if any(here.get(name) != digest for name, digest in beside.items()):
+        return None
+    found = Recorded(job, last, Record(job.identity))
+    found.best = _best(job, {})
+    rows = _table(table.read_text(encoding="utf-8", errors="replace")) if table.is_file() else []
+    bests = [figure for row in rows if row["step"] == step for name, figure in row.items() if name in _MEL_CE]
+    if bests and f"{min(bests):.6g}" == f"{mel_ce:.6g}":  # else the table is another run's: it comes with git
         found.remember(rows, are_rough=True)
     return found
 
 
-def _table(text: str) -> Iterator[dict[str, Any]]:
-    """Rows of reports/curve_<phase>.csv."""
-    for line in csv.DictReader(text.splitlines()):
-        row: dict[str, Any] = {"step": int(line["step"]), "epoch": int(line["epoch"])}
-        for column, name in COLUMNS.items():
-            value = float(line.get(column) or "nan")
-            if name not in row and not math.isnan(value):
-                row[name] = value
-        yield row
+def _best(job: Job, figures: Mapping[str, Any]) -> tuple[int, str, str] | None:
+    """What models/ has, as `Recorded.best`.
+
+    Args:
+        figures: of DONE, that its card must have: else it is another run's, as after `restore`.
+    """
+    try:
+        card = read_json(job.workspace.model(job.name) / MODEL_CARD)
+        is_its = all(card.get(name) == figure for name, figure in figures.items())
+        found = int(card["step"]), EMA if card["best_weights"] == "ema" else WEIGHTS, str(card["sha256"])
+    except _DAMAGED:
+        return None
+    return found if is_its else None
+
+
+def _table(text: str) -> list[dict[str, Any]]:
+    """Rows of reports/curve_<phase>.csv; none where it is damaged: then it says nothing."""
+    rows = list[dict[str, Any]]()
+    try:
+        for line in csv.DictReader(text.splitlines()):
+            figures = {name: float(line[column]) for column, name in COLUMNS.items() if line.get(column)}
+            known = {name: figure for name, figure in figures.items() if not math.isnan(figure)}
+            rows.append({**known, "step": int(known["step"]), "epoch": int(known["epoch"])})
+    except (ValueError, KeyError, TypeError, csv.Error):
+        return []
+    return rows
 
 
 def _is_same(then: float, now: float, is_rough: bool) -> bool:
@@ -188,27 +220,22 @@ def _measured(row: Mapping[str, Any]) -> Figures:
     return {name: value for name, value in lasting.items() if name not in ("step", "epoch")}
 
 
-def _kept(job: Job) -> Iterator[tuple[int, Digests]]:
-    """The SHA-256 of what is or was kept of steps of this run, by manifests and the exported best's card."""
-    at = job.workspace
-    for folder in (at.work(job.name), at.checkpoints(job.name)):
-        for state in CheckpointReader(folder).states():
-            record = _record_of(state)
-            if record and job.identity.has_trajectory_of(record.identity):
-                yield state.step, {name: state.manifest[name]["sha256"] for name in _TENSORS if name in state.manifest}
+def _digests(state: Checkpoint) -> Digests:
+    """The SHA-256 of what a state was written with; nothing where its manifest is damaged."""
     try:
-        card = read_json(at.model(job.name) / MODEL_CARD)
-        yield int(card["step"]), {EMA if card["best_weights"] == "ema" else WEIGHTS: str(card["sha256"])}
+        listed = state.manifest
+        return {name: str(listed[name]["sha256"]) for name in _TENSORS if name in listed}
     except _DAMAGED:
-        return
+        return {}
 
 
 def _record_of(state: Checkpoint) -> Record | None:
     """Of a state; None where it cannot be read: then it is none to go on from."""
     try:
-        return _record(state.state)
+        content = state.state
     except (OSError, ValueError):
         return None
+    return _record(content) if isinstance(content, dict) else None
 
 
 def _record(content: Mapping[str, Any]) -> Record | None:
@@ -219,7 +246,10 @@ def _record(content: Mapping[str, Any]) -> Record | None:
 
 
 def _processes(state: Checkpoint) -> int:
-    return int(state.state["position"].get("processes", 1))
+    try:
+        return int(state.state["position"].get("processes", 1))
+    except _DAMAGED:
+        return 1
 
 
 def _nothing(job: Job, others: list[str]) -> Problem:

@@ -13,7 +13,7 @@ from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.lock import AGAIN, held_alone
 from xtts_finetune.checkpoints.store import CheckpointStore
 from xtts_finetune.core.errors import DiskFull, Problem, UserError
-from xtts_finetune.core.files import scratch_folder
+from xtts_finetune.core.files import link_tree, scratch_folder
 from xtts_finetune.core.layout import CURVE, Workspace
 from xtts_finetune.model.device import device_in_words, make_deterministic
 from xtts_finetune.replay.recorded import Recorded
@@ -87,10 +87,17 @@ def replayed(recorded: Recorded, start: Checkpoint | None, to: int, wanted: Coll
     """
     make_deterministic()
     job = recorded.job
-    with scratch_folder(job.workspace.rebuilt(job.name)) as scratch:
+    with scratch_folder(job.workspace.rebuilding / job.name) as scratch:
         folder = scratch / job.name
         folder.mkdir()
-        yield opened_within_memory(job.name, lambda: _train(recorded, start, to, set(wanted), folder))
+        begun = _held(start, scratch) if start else None
+        yield opened_within_memory(job.name, lambda: _train(recorded, begun, to, set(wanted), folder))
+
+
+def _held(state: Checkpoint, folder: Path) -> Checkpoint:
+    """A state under a name in `folder`, where no trainer prunes it meanwhile."""
+    link_tree(state.folder, folder / state.folder.name)
+    return Checkpoint(folder / state.folder.name, state.step)
 
 
 def _train(recorded: Recorded, start: Checkpoint | None, to: int, wanted: set[int], folder: Path) -> Replayed:

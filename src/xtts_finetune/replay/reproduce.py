@@ -46,6 +46,8 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
         return
     commit, phase = short_commit(workspace, revision.commit), phase_of(version)
     yield f"its run is named by {revision.who}"
+    if version.tags.get("git_dirty") == "true":
+        yield "it was trained with changes that were not committed then: whether the commit has them, the proof tells"
     yield from ["", "to have it here as it was, without training:", f"  git checkout {commit}", "  dvc checkout"]
     sample = f"{_STRETCHES} random stretches of its training"
     yield from ["", f"to have a proof then, by {sample}, that it comes of that data and those parameters:"]
