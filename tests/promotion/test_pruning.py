@@ -156,6 +156,31 @@ def test_files_in_a_folder_of_somebody_else_are_not_touched(six: Team, tmp_path:
     assert (foreign / "model.safetensors").read_bytes() == b"theirs"
 
 
+def test_files_that_another_version_has_too_are_not_touched(six: Team) -> None:
+    """As MLflow's pages make them: the same files registered once more, or copied to a model of another name."""
+    versions = Versions.of(six.store, MODEL)
+    two, three = (next(each for each in versions.versions if each.version == number) for number in (2, 3))
+    six.store.client.create_model_version(MODEL, versions.address(two))
+    six.store.client.create_registered_model("prod")
+    six.store.client.create_model_version("prod", "models:/xtts-finetune/3", model_id=None)
+    for number in (8, 9):
+        six.register(3.9 - number / 10)
+    said = prune(six, "keep=1")
+    assert "its files are those of xtts-finetune version 7, too" in said
+    assert "its files are those of prod version 1, too" in said
+    assert left(six) == [1, 2, 3, 7, 9]
+    assert all((own(versions, each) / "model.safetensors").is_file() for each in (two, three))
+
+
+def test_where_mlflow_cannot_delete_the_version_stays(six: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before the version is taken from the list."""
+    monkeypatch.setattr(logged_model, "_own_folder", lambda store, model: None)
+    monkeypatch.setattr(type(six.store), "artifact_repository", lambda store, address: None)
+    with pytest.raises(UserError, match="MLflow cannot delete files at file: addresses"):
+        prune(six, "keep=1")
+    assert len(left(six)) == 6
+
+
 @pytest.mark.parametrize("wanted", ["3", "keep=", "keep=-1", "keep=a", "keep=3 "])
 def test_what_is_no_number_is_refused(six: Team, wanted: str) -> None:
     with pytest.raises(UserError, match="--versions keep=3, say"):

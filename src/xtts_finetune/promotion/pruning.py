@@ -18,13 +18,13 @@ from xtts_finetune.checkpoints.retention import Verdict, needed, retain
 from xtts_finetune.core.disk import files_below, freed_bytes, held_bytes
 from xtts_finetune.core.disk import shown as shown_bytes
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.promotion.lineage import named_by
 from xtts_finetune.promotion.standing import Standing, answered
 from xtts_finetune.promotion.wording import log_name
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.logged_model import delete_unnamed, delete_version, logged_models
+from xtts_finetune.tracking.logged_model import delete_unnamed, delete_version, in_use, logged_models
 from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import shown
 
@@ -47,13 +47,15 @@ def prune_lines(workspace: Workspace, wanted: str, yes: bool) -> Iterator[str]:
     params = load_params(workspace.params)
     busy = Problem(log_name(workspace), "a promote or rollback is at work here", AGAIN)
     with held_alone(workspace.promotions_lock, "not now", busy) if yes else nullcontext():
-        standing = Standing.read(workspace, open_store(workspace, params.tracking), params.registry.model_name)
-        plan = _Plan.of(standing, keep)
-        yield from plan.lines()
-        if yes:
-            yield from _deleted(standing, keep, plan)
-        elif plan.going:
-            yield from ["", f"do it: xtts-finetune clean --versions keep={keep} --yes"]
+        store = open_store(workspace, params.tracking)
+        standing = Standing.read(workspace, store, params.registry.model_name)
+        with answered(store, "not all was done", "type it again: it goes on"):
+            plan = _Plan.of(standing, keep)
+            yield from plan.lines()
+            if yes:
+                yield from _deleted(standing, plan)
+            elif plan.going:
+                yield from ["", f"do it: xtts-finetune clean --versions keep={keep} --yes"]
 
 
 def _number(wanted: str) -> int:
@@ -79,7 +81,7 @@ class _Plan:
         addresses = {each.version: standing.versions.address(each) for each in versions}
         models = {number: by_address[address] for number, address in addresses.items() if address in by_address}
         lost = dict.fromkeys(addresses.keys() - models.keys(), "its files are not where this project puts them")
-        rules = map(needed, (*_rules(standing, keep), lost))
+        rules = map(needed, (*_rules(standing, keep), lost, _shared(standing, models)))
         return cls(standing, models, retain([each.version for each in versions], *rules))
 
     @property
@@ -99,8 +101,8 @@ class _Plan:
         yield f"versions: frees {shown_bytes(self.bytes)}" if self.going else "versions: nothing to free"
         for version in self.going:
             yield f"  {'goes':>9}  {shown(version)}, {shown_bytes(_bytes(self.standing, version))}"
-            named = named_by(self.standing.workspace, version) if version.tags.get("phase") else None
-            how = f"named by {named.who}: {named.way_back}" if named else "nothing: no commit names its run"
+            named = named_by(self.standing.workspace, version) if version.tags.get("phase") in PHASES else None
+            how = f"named by {named.who}: {named.way_back}" if named else "nothing here: no commit names its run"
             yield f"  {'':>9}  makes it again: {how}"
         for number, why in self.verdict.keep.items():
             kept = self.standing.left(number)
@@ -118,22 +120,33 @@ def _rules(standing: Standing, keep: int) -> Iterator[dict[int, str]]:
     yield {each.version: f"one of the newest {keep}" for each in versions[:keep]}
 
 
-def _deleted(standing: Standing, keep: int, plan: _Plan) -> Iterator[str]:
+def _shared(standing: Standing, models: "dict[int, LoggedModel]") -> dict[int, str]:
+    """Whose files are another version's, too, of whichever name."""
+    users, name = in_use(standing.store), standing.versions.model_name
+    found = {}
+    for number, model in models.items():
+        ways = (model.artifact_location, f"models:/{model.model_id}", f"models:/{name}/{number}")
+        others = {who for way in ways for who in users.get(way, [])} - {f"{name} version {number}"}
+        if others:
+            found[number] = f"its files are those of {', '.join(sorted(others))}, too"
+    return found
+
+
+def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
     """Delete them, each only if nobody has named it meanwhile.
 
     Raises:
         UserError: MLflow does not do it; what was said to be gone is.
     """
-    store, model_name = standing.store, standing.versions.model_name
-    with answered(store, "not all versions were deleted", "type it again: it goes on"):
-        if left := delete_unnamed(store, model_name, [*map(standing.versions.address, standing.versions.versions)]):
-            yield f"{left} that an earlier clean was killed at: gone"
-        for version in tqdm(plan.going, desc="deleting", unit="version", leave=False):
-            if version.version in _Plan.of(standing.again(), keep).verdict.delete:
-                delete_version(store, version.version, plan.models[version.version])
-                yield f"version {version.version}: gone"
-            else:
-                yield f"version {version.version} was named meanwhile, and stays"
+    store, versions = standing.store, standing.versions
+    for version in tqdm(plan.going, desc="deleting", unit="version", leave=False):
+        if store.client.get_model_version(version.name, str(version.version)).aliases:  # as a promotion begins
+            yield f"version {version.version} was named meanwhile, and stays"
+            continue
+        delete_version(store, version.version, plan.models[version.version])
+        yield f"version {version.version}: gone"
+    if left := delete_unnamed(store, versions.model_name, {*in_use(store)}):
+        yield f"{left} that an earlier clean was killed at: gone"
 
 
 def _folder(standing: Standing, version: Version) -> Path | None:
@@ -147,4 +160,7 @@ def _bytes(standing: Standing, version: Version) -> int:
     folder = _folder(standing, version)
     if folder:
         return held_bytes(files_below(folder))
-    return sum(standing.versions.sizes(version).values())
+    try:
+        return sum(standing.versions.sizes(version).values())
+    except UserError:  # they are gone already
+        return 0

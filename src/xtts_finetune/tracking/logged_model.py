@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard, fsync_path, link_tree, scratch_folder
 from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore
 
@@ -28,6 +30,7 @@ MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
 
 _EXAMPLE = "Welcome back to the show!"  # of what the model takes
 _SERVING_PACKAGES = ("coqui-tts", "mlflow", "pandas", "torch", "transformers")
+_DELETABLE = frozenset({"http", "https", "mlflow-artifacts", "s3", "gs", "r2"})
 _UPLOAD_TIMEOUT = 600  # seconds that a server may take to store one file
 
 
@@ -98,6 +101,19 @@ def logged_models(store: TrackingStore, model_name: str) -> "dict[str, LoggedMod
             return found
 
 
+def in_use(store: TrackingStore) -> dict[str, list[str]]:
+    """Who has files at an address: versions of any registered model, in words; MLflow's pages can make two of one."""
+    users: dict[str, list[str]] = {}
+    token = None
+    while True:
+        page = store.client.search_model_versions("", page_token=token)
+        for item in page:
+            users.setdefault(str(item.source), []).append(f"{item.name} version {item.version}")
+        token = page.token
+        if not token:
+            return users
+
+
 def delete_version(store: TrackingStore, number: int, model: "LoggedModel") -> None:
     """Delete a version and its files: first who names them, so that no version is ever without its files.
 
@@ -105,7 +121,7 @@ def delete_version(store: TrackingStore, number: int, model: "LoggedModel") -> N
 
     Raises:
         MlflowException: the store refuses.
-        UserError: its files lie in a folder of this machine that is not the workspace's own; nothing was deleted.
+        UserError: its files lie where nobody may, or can, delete them; nothing was deleted.
     """
     _files_of(store, model)
     store.client.set_logged_model_tags(model.model_id, {GOING_TAG: str(number)})
@@ -137,8 +153,20 @@ def _delete_model(store: TrackingStore, model: "LoggedModel") -> None:
 
 
 def _files_of(store: TrackingStore, model: "LoggedModel") -> "Path | ArtifactRepository":
-    """Where they lie: a folder of the workspace's own store, or another's keeping."""
-    return _own_folder(store, model) or store.artifact_repository(model.artifact_location)
+    """Where they lie: a folder of the workspace's own store, or another's keeping.
+
+    Raises:
+        UserError: another folder of this machine, or a store of which MLflow cannot delete.
+    """
+    own = _own_folder(store, model)
+    if own:
+        return own
+    repository = store.artifact_repository(model.artifact_location)
+    scheme = urlsplit(model.artifact_location).scheme
+    if scheme in _DELETABLE:
+        return repository
+    what = f"MLflow cannot delete files at {scheme}: addresses"
+    raise UserError("no version was deleted", [Problem(model.artifact_location, what, "delete them there, by hand")])
 
 
 def _own_folder(store: TrackingStore, model: "LoggedModel") -> Path | None:
