@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout
+from damage import replace_flipped
 
 from xtts_finetune.core.files import sha256_file
 
@@ -70,10 +71,10 @@ def test_all_of_it_again_here(committed: Checkout) -> None:
     for phase, steps in ("phase1", "1 to 6"), ("phase2", "7 to 9"):
         assert f"{phase}, steps {steps}: every figure as recorded, to the last bit" in said
     assert "9 of 9 stretches, 9 of 9 steps: all as recorded" in said
-    assert "are those of step 9, which was trained again" in said
+    assert "among them step 9, whose weights are those of version 1" in said
     assert "up to date" in committed.run("dvc", "status").stdout
     new = {name for name in set(committed.files(".")) - set(before) if "__pycache__" not in name}
-    assert new <= {"work/rebuilt.lock"}
+    assert new <= {"work/rebuilt.lock", "work/rebuilt"}
 
 
 @pytest.mark.slow
@@ -86,6 +87,15 @@ def test_weights_of_other_data_are_not_proven(committed: Checkout) -> None:
         file.unlink()
         file.write_bytes(bytes_)
     assert "the data does not give what was trained on" in reproduce(committed, "1", "--check", "1", code=2)
+
+
+@pytest.mark.slow
+def test_prepared_clips_that_were_exchanged_behind_its_back(committed: Checkout) -> None:
+    """Its own list of digests still says what they were."""
+    replace_flipped(next((committed.root / "prepared").glob("train.audio*")), at=4000)
+    refused = reproduce(committed, "1", "--check", "1", code=2)
+    assert "the data does not give what was trained on" in refused
+    assert "1 of 16 files differ" in refused
 
 
 @pytest.mark.slow

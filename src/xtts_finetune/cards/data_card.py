@@ -79,22 +79,22 @@ def _said(consent: Consent | None) -> str:
 def _recordings(workspace: Workspace, recordings: Sequence[Path]) -> Iterator["mlcroissant.FileObject"]:
     for file in tqdm((workspace.data / METADATA, *recordings), desc="describing recordings", unit="file"):
         suffix = PurePath(file.name).suffix.lower()
-        yield _file(workspace, file, _SOUND.get(suffix, "text/csv"), sha256_file(file))
+        place = file.relative_to(workspace.root.absolute()).as_posix()
+        yield _file(place, file, _SOUND.get(suffix, "text/csv"), sha256_file(file))
 
 
 def _features(workspace: Workspace, features: Mapping[str, str]) -> Iterator["mlcroissant.FileObject"]:
     for split in SPLITS:
         for suffix, (kind, what) in _KINDS.items():
             file = workspace.prepared / f"{split}{suffix}"
-            yield _file(workspace, file, kind, features[file.name], f"{split}: {what}")
+            yield _file(f"prepared/{file.name}", file, kind, features[file.name], f"{split}: {what}")
 
 
-def _file(
-    workspace: Workspace, file: Path, kind: str, sha256: str, what: str | None = None
-) -> "mlcroissant.FileObject":
+def _file(place: str, file: Path, kind: str, sha256: str, what: str | None = None) -> "mlcroissant.FileObject":
+    """A file by its place in the checkout."""
     import mlcroissant as mlc
 
-    place = quote(file.relative_to(workspace.root.absolute()).as_posix())  # an id is part of an address
+    place = quote(place)  # an id is part of an address
     return mlc.FileObject(
         id=place,
         name=place,
