@@ -113,7 +113,7 @@ class Checkout:
         for name in (".dvc/cache/runs", "checkpoints", "models", "work", "mlruns"):
             shutil.rmtree(self.root / name, ignore_errors=True)
         for file in (self.root / "reports").iterdir():
-            if not file.name.startswith("dataset."):
+            if not file.name.startswith(("dataset.", "croissant.")):
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
 
     def leftovers(self) -> list[str]:

@@ -96,6 +96,7 @@ def test_the_version_has_a_card_of_its_own(finished: Checkout) -> None:
     assert "> \\--- Not to be used in adverts." in card.text
 
 
+@pytest.mark.slow  # MLflow loads the model
 def test_what_the_card_says_to_type_speaks(finished: Checkout) -> None:
     code = ModelCard.load(bundle_of(finished) / CARD).text.split("```python\n")[1].split("```")[0]
     place = finished.root / "spoken.wav"

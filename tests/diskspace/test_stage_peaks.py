@@ -42,6 +42,12 @@ def needed(workspace: Workspace, stage: str, params: Params | None = None) -> di
     return {demand.disk: demand.needed for demand in peak(Budget(workspace, params or starter(), Cache(workspace)))}
 
 
+def samples_bytes(params: Params) -> float:
+    """Every model says each sentence and what a recording says, which lies beside them."""
+    said = 3 * (len(params.evaluate.sentences) + 1) * params.evaluate.max_seconds
+    return (said + params.prepare.max_seconds) * 48_000
+
+
 def test_prepare_keeps_sound_as_16_bit_mono(configured: Workspace) -> None:
     """Of what it will accept: not the broken one, nor one that is longer than max_seconds."""
     record(configured, a=1.0, b=3.0, long=60.0)
@@ -58,9 +64,7 @@ def test_prepare_is_copied_into_a_cache_without_links(configured: Workspace, oth
 
 def test_evaluate_copies_weights_only_where_links_are_impossible(configured: Workspace, other_disk: SmallDisk) -> None:
     export(configured)
-    settings = starter().evaluate
-    samples = 3 * len(settings.sentences) * settings.max_seconds * 48_000
-    assert list(needed(configured, "evaluate").values()) == [SMALL_THINGS + samples]
+    assert list(needed(configured, "evaluate").values()) == [SMALL_THINGS + samples_bytes(starter())]
     (configured.root / "mlruns").symlink_to(other_disk.root)
     assert needed(configured, "evaluate")[other_disk.root] == WEIGHTS
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from exporting import EVALUATION, KEY, export
+from exporting import export
+from making.evaluation import EVALUATION, KEY
 from safetensors.torch import load_file
 
 from xtts_finetune.core.files import link_or_copy, sha256_file, write_json

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from damage import replace_flipped
-from exporting import EVALUATION, KEY, export, refused
+from exporting import export, refused
+from making.evaluation import EVALUATION, KEY
 from making.prepared import list_features
 from safetensors.torch import load_file
 

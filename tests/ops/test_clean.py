@@ -57,8 +57,9 @@ def _everything(checkout: Checkout) -> dict[str, int]:
 
 def test_help_says_what_stays_and_what_each_option_keeps(finished: Checkout) -> None:
     said = " ".join(clean(finished, "--help").split())
-    assert "registered models, the recordings and what a live trainer holds always stay" in said
-    for option in ("--intermediates", "--best-only", "--archive REMOTE", "--restore", "--yes", "--force"):
+    assert "The best of every phase, the recordings and what a live trainer holds always stay." in said
+    assert "So do registered models, but for --versions" in said
+    for option in ("--intermediates", "--best-only", "--archive REMOTE", "--restore", "--versions", "--yes", "--force"):
         assert option in said
 
 

@@ -12,6 +12,7 @@ from xtts_finetune.core.files import sha256_file
 GOING = {"phase1": 4, "phase2": 8}  # states of the steps, that --intermediates lets go
 
 
+@pytest.mark.slow
 def test_what_clean_lets_go_comes_back_as_it_says(copied: Checkout) -> None:
     before = {phase: digests(copied.root / "checkpoints" / phase / name(step)) for phase, step in GOING.items()}
     said = copied.run("xtts-finetune", "clean", "--intermediates", "--yes").stdout
@@ -45,6 +46,7 @@ def test_stopped_half_way_nothing_is_left(copied: Checkout) -> None:
     assert not (copied.root / "work" / "rebuilt" / "phase1").exists()
 
 
+@pytest.mark.slow  # starts three processes
 def test_help_and_mistakes(finished: Checkout) -> None:
     told = " ".join(finished.run("xtts-finetune", "rebuild", "--help").stdout.split())
     assert "bit by bit the same" in told

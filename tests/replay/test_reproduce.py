@@ -10,6 +10,7 @@ from damage import replace_flipped
 
 from xtts_finetune.core.files import sha256_file
 
+pytestmark = pytest.mark.slow  # starts processes
 WEIGHTS = Path("models", "phase2", "model.safetensors")
 
 
@@ -62,7 +63,6 @@ def test_other_parameters_than_then(committed: Checkout) -> None:
     assert "checkpoints/phase1/ is another run's: train_phase1.lr 0.001 → 0.002" in refused
 
 
-@pytest.mark.slow
 def test_all_of_it_again_here(committed: Checkout) -> None:
     """As many stretches as there are: the proof is whole."""
     before = committed.files(".")
@@ -77,7 +77,6 @@ def test_all_of_it_again_here(committed: Checkout) -> None:
     assert new <= {"work/rebuilt.lock", "work/rebuilt"}
 
 
-@pytest.mark.slow
 def test_weights_of_other_data_are_not_proven(committed: Checkout) -> None:
     """Two recordings have each other's place: what `prepare` makes of them tells."""
     lines = (committed.root / "data" / "metadata.csv").read_text(encoding="utf-8").splitlines()
@@ -89,7 +88,6 @@ def test_weights_of_other_data_are_not_proven(committed: Checkout) -> None:
     assert "the data does not give what was trained on" in reproduce(committed, "1", "--check", "1", code=2)
 
 
-@pytest.mark.slow
 def test_prepared_clips_that_were_exchanged_behind_its_back(committed: Checkout) -> None:
     """Its own list of digests still says what they were."""
     replace_flipped(next((committed.root / "prepared").glob("train.audio*")), at=4000)
@@ -98,7 +96,6 @@ def test_prepared_clips_that_were_exchanged_behind_its_back(committed: Checkout)
     assert "1 of 16 files differ" in refused
 
 
-@pytest.mark.slow
 def test_in_a_folder_beside_it_as_the_commands_say(committed: Checkout) -> None:
     said = reproduce(committed, "1")
     lines = [line.strip() for line in said[said.index("to train all of it again") :].splitlines()]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from making.evaluation import EVALUATION, KEY
 from making.params import LORA, make_params
 from making.prepared import TEXT
 from making.recordings import noise
@@ -27,6 +28,7 @@ from xtts_finetune.model.device import pick_device
 from xtts_finetune.speech.speaker import Speaker, _TopP, load_speaker
 from xtts_finetune.stages.bundle import bundle_of
 from xtts_finetune.stages.evaluate import Evaluation, _examine, _measure
+from xtts_finetune.stages.recording import CLIP, recorded_clip
 
 SETTINGS = EvaluateParams(sentences=[TEXT], temperature=0.75, top_p=0.85, repetition_penalty=5.0, max_seconds=1.0)
 
@@ -110,7 +112,7 @@ def test_a_registered_model_speaks_anywhere(
     sound, rate = Speaker(base.gpt(weights), base, reference, SETTINGS).speak(TEXT, "en")
     (tmp_path / "elsewhere").mkdir()
     with bundle_of(workspace, params, "phase1") as bundle:
-        bundle.fill(tmp_path / "elsewhere")
+        bundle.fill(tmp_path / "elsewhere", EVALUATION, KEY)
     registered = tmp_path / "elsewhere" / "model.safetensors"
     assert registered.samefile(weights) == (not changes)
     card = json.loads((tmp_path / "elsewhere" / "model.json").read_text())
@@ -136,7 +138,7 @@ def test_a_bundle_outlives_the_cache_that_its_files_were_links_into(
         file.symlink_to(tmp_path / "cache" / str(number))
     (tmp_path / "kept").mkdir()
     with bundle_of(workspace, params.model_copy(update={"evaluate": SETTINGS}), "phase1") as bundle:
-        bundle.fill(tmp_path / "kept")
+        bundle.fill(tmp_path / "kept", EVALUATION, KEY)
     shutil.rmtree(tmp_path / "cache")
     load_speaker(tmp_path / "kept").speak(TEXT, "en")
 
@@ -146,10 +148,12 @@ def test_a_sentence_that_cannot_be_spoken_is_named(workspace: Workspace, referen
     shutil.copyfile(reference, workspace.prepared / REFERENCE)
     params = make_params()
     settings = SETTINGS.model_copy(update={"sentences": [TEXT, "a ☂"]})
+    job = Evaluation(workspace, params.model_copy(update={"evaluate": settings}))
+    recorded = recorded_clip(workspace, settings.max_seconds)
     with pytest.raises(
         UserError, match=r"params\.yaml: evaluate\.sentences\.1\n +the vocabulary lacks '☂'.*\n.*vocabulary\.extend"
     ):
-        _examine(Evaluation(workspace, params.model_copy(update={"evaluate": settings})), "base", tmp_path / "samples")
+        _examine(job, "base", tmp_path / "samples", recorded)
 
 
 def test_a_model_is_opened_once_to_be_measured_and_heard(
@@ -159,8 +163,12 @@ def test_a_model_is_opened_once_to_be_measured_and_heard(
     shutil.copyfile(reference, workspace.prepared / REFERENCE)
     job = Evaluation(workspace, make_params().model_copy(update={"evaluate": SETTINGS}))
     figures = _measure(job, "base", job.base.gpt().to(pick_device()))
-    sound, rate = speaker(job.base, reference).speak(TEXT, "en")
-    soundfile.write(tmp_path / "alone.wav", sound, rate, subtype="PCM_16")
+    recorded = recorded_clip(workspace, SETTINGS.max_seconds)
+    said = {"1.wav": (TEXT, "en"), CLIP: (recorded.entry.text, recorded.entry.language)}
+    (tmp_path / "alone").mkdir()
+    for name, words in said.items():
+        sound, rate = speaker(job.base, reference).speak(*words)
+        soundfile.write(tmp_path / "alone" / name, sound, rate, subtype="PCM_16")
     opened: list[Path | None] = []
     real = Base.gpt
 
@@ -169,8 +177,9 @@ def test_a_model_is_opened_once_to_be_measured_and_heard(
         return real(base, weights)
 
     monkeypatch.setattr(Base, "gpt", spy)
-    assert _examine(job, "base", tmp_path / "samples") == figures
-    assert (tmp_path / "samples" / "1.wav").read_bytes() == (tmp_path / "alone.wav").read_bytes()
+    assert _examine(job, "base", tmp_path / "samples", recorded) == figures
+    for name in said:
+        assert (tmp_path / "samples" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
     assert opened == [None]
 
 

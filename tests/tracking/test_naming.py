@@ -4,13 +4,13 @@ from pathlib import Path
 
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.delivery import RUN_KEY
+from xtts_finetune.tracking.keyed_runs import key_tags
 from xtts_finetune.tracking.naming import name_runs
 
 
 def test_runs_that_the_store_knows_get_their_ids(store: TrackingStore, tmp_path: Path) -> None:
     key, hostile = "0123456789abcdef", "x' OR tags.run_key != '"
-    run = store.client.create_run(store.experiment_id, tags={RUN_KEY: key})
+    run = store.client.create_run(store.experiment_id, tags=key_tags(store, key))
     lineage = tmp_path / "lineage.json"
     keys = {"phase1": {"key": key}, "phase2": {"key": "fedcba9876543210"}, "evaluate": {"key": hostile}, "other": None}
     write_json(lineage, {"format": 1, "runs": keys})

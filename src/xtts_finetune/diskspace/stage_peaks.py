@@ -44,8 +44,10 @@ def evaluate_peak(budget: Budget) -> list[Demand]:
 def _evaluate_terms(budget: Budget) -> Iterator[Term]:
     workspace, evaluation = budget.workspace, budget.params.evaluate
     models, artifacts = [workspace.model(phase) for phase in PHASES], workspace.tracking_db.parent
-    speech = round((len(evaluation.sentences) + 1) * evaluation.max_seconds * SAMPLE_BYTES)  # and a recording
+    speech = round((len(evaluation.sentences) + 1) * evaluation.max_seconds * SAMPLE_BYTES)  # + what the recording says
+    recording = round(budget.params.prepare.max_seconds * SAMPLE_BYTES)  # no clip is longer
     yield Term(workspace.reports, "samples of three models", len(models) + 1, speech)
+    yield Term(workspace.reports, "the recording beside them", 1, recording)
     yield Term(workspace.root, "figures, databases", 1, SMALL_THINGS)
     weights = max(map(size_of, (model / WEIGHTS for model in models)))
     whole, beside = budget.whole_weights, beside_weights(workspace, budget.params.base)

@@ -44,17 +44,17 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
     if revision is None:
         yield from _unnamed(version)
         return
-    commit, phase = short_commit(workspace, revision.commit), phase_of(version)
+    short, phase = short_commit(workspace, revision.commit), phase_of(version)
     yield f"its run is named by {revision.who}"
     if version.tags.get("git_dirty") == "true":
         yield "it was trained with changes that were not committed then: whether the commit has them, the proof tells"
-    yield from ["", "to have it here as it was, without training:", f"  git checkout {commit}", "  dvc checkout"]
+    yield from ["", "to have it here as it was, without training:", f"  git checkout {short}", "  dvc checkout"]
     sample = f"{_STRETCHES} random stretches of its training"
     yield from ["", f"to have a proof then, by {sample}, that it comes of that data and those parameters:"]
     yield f"  xtts-finetune reproduce {version.version} --check {_STRETCHES}"
     yield from ["", "to train all of it again, in a folder beside this one:"]
-    yield f"  git worktree add --detach ../again {commit}"
-    yield f"  dvc get . data --rev {commit} --out ../again/data"
+    yield f"  git worktree add --detach ../again {short}"
+    yield f"  dvc get . data --rev {short} --out ../again/data"
     if (base := version.tags.get("base", "mini")) != "mini":
         yield f"  put the base {quoted(base)} there, as it is here: docs/bases.md"
     yield "  cd ../again"
@@ -76,6 +76,6 @@ def _elsewhere(workspace: Workspace, version: Version, revision: Revision | None
     if revision is None:
         remedy = f"bring its run back first, from a remote: dvc fetch; see: xtts-finetune reproduce {version.version}"
     else:
-        commit = short_commit(workspace, revision.commit)
-        remedy = f"bring its run back first: git checkout {commit} && dvc checkout"
+        short = short_commit(workspace, revision.commit)
+        remedy = f"bring its run back first: git checkout {short} && dvc checkout"
     return UserError(TITLE, [Problem(place, "has another model, or none", remedy)])
