@@ -91,6 +91,17 @@ def test_a_line_of_work_is_the_experiment_the_branch_or_the_folder(
     assert line_of_work(tmp_path) == "softer"
 
 
+def test_what_git_says_in_another_encoding_stops_nothing(tmp_path: Path) -> None:
+    repository(tmp_path)
+    with (tmp_path / ".git" / "config").open("ab") as config:
+        config.write(b"[user]\n\tname = Ren\xe9\n")  # Latin-1
+    (tmp_path / "params.yaml").write_bytes(b"seed: 42 # d\xe9part\n")
+    subprocess.run(["git", "-c", "user.email=a@b", "commit", "-am", "x"], cwd=tmp_path, check=True, capture_output=True)
+    assert source_tags(tmp_path, "phase1")["mlflow.user"] == "Ren\N{REPLACEMENT CHARACTER}"
+    (tmp_path / "params.yaml").write_text("seed: 7\n")
+    assert changed_params(tmp_path, "seed") == ["seed 7"]
+
+
 def test_what_differs_from_the_last_commit_is_told(tmp_path: Path) -> None:
     repository(tmp_path)
     assert changed_params(tmp_path, "seed", "train_phase1") == []

@@ -100,10 +100,10 @@ def _user() -> str:
 def _git(root: Path, *arguments: str) -> str | None:
     """What git prints; None without git or outside a repository."""
     try:
-        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout.decode("utf-8", "replace").strip()  # names and files may be in any encoding
 
 
 def _version(package: str) -> str:
