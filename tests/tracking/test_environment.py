@@ -80,6 +80,27 @@ def test_the_source_is_named_without_secrets(tmp_path: Path, url: str, shown: st
     assert "secret" not in str(tags)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:to[secret@h/x",
+        "https://u:pa/secret@h/x",
+        "https://u:pa#secret@h/x",
+        "https://u:pa?secret@h/x",
+        "u:pa/secret@h:p",
+        "u:pa@secret@h:p",
+        "git@u:secret@h:p",
+        "codecommit::https://u:secret@h/x",
+    ],
+)
+def test_an_address_that_may_hide_a_secret_is_not_told(tmp_path: Path, url: str) -> None:
+    repository(tmp_path)
+    subprocess.run(["git", "remote", "add", "origin", url], cwd=tmp_path, check=True)
+    tags = source_tags(tmp_path, "phase1")
+    assert tags["mlflow.source.name"] == tmp_path.name
+    assert "mlflow.source.git.repoURL" not in tags
+
+
 def test_a_line_of_work_is_the_experiment_the_branch_or_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
