@@ -2,6 +2,7 @@
 
 import datetime
 import html.parser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from markdown_it import MarkdownIt
 from xtts_finetune.cards.consent import Consent
 from xtts_finetune.cards.lineage import Base, Data, Figures, Lineage, Model, Run
 from xtts_finetune.cards.model_card import model_card
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import read_json, write_json
 
 MODEL = Model(phase="phase2", step=335, best_weights="raw", sha256=64 * "a")
 CONSENT: dict[str, Any] = {
@@ -60,6 +63,26 @@ def lineage(**changes: Any) -> Lineage:
 
 def card(told: Lineage, name: str = "anna", has_data_card: bool = False) -> str:
     return model_card(told, name, "models/phase2", "## Speak\n", has_data_card)
+
+
+@pytest.mark.parametrize("clips", [None, 0])
+def test_intervals_of_nobody_knows_how_many_clips(clips: int | None) -> None:
+    sure = Figures(mel_ce=4.046, text_ce=3.538, mel_ce_interval=(3.9, 4.2), clips=clips)
+    page = card(lineage(figures={"phase2": sure}))
+    assert "4.046 (3.900 to 4.200)" in page
+    assert "bootstrap" not in page
+
+
+@pytest.mark.parametrize(("field", "name"), [("clips", "train"), ("clips", "read"), ("hours", "eval")])
+def test_a_partial_lineage_is_refused_with_what_it_lacks(tmp_path: Path, field: str, name: str) -> None:
+    file = tmp_path / "lineage.json"
+    lineage().write(file)
+    assert Lineage.read(file, MODEL.sha256) == lineage()
+    content = read_json(file)
+    del content["data"][field][name]
+    write_json(file, content)
+    with pytest.raises(UserError, match=rf"data\.{field} .*lacks {name}"):
+        Lineage.read(file, MODEL.sha256)
 
 
 class Tags(html.parser.HTMLParser):

@@ -71,6 +71,11 @@ def test_csv(tmp_path: Path) -> None:
     assert end == "1,1,6.9,6.5,6.25,3.75,3.5,3.25,5e-06"
 
 
+def test_steps_of_a_csv_are_whole_numbers(tmp_path: Path) -> None:
+    write_csv([{"step": 1_234_567, "epoch": 1_000_000, "eval/mel_ce": 6.5}], tmp_path / "curve.csv")
+    assert (tmp_path / "curve.csv").read_text().splitlines()[1].startswith("1234567,1000000,nan,6.5,")
+
+
 def test_a_state_carries_what_is_the_runs_own(tmp_path: Path) -> None:
     curve = Curve(tmp_path / "curve.jsonl")
     curve.append({"step": 1, "epoch": 0, "train/loss": 6.5, "train/tokens_per_second": 99.0})

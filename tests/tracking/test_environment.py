@@ -80,6 +80,27 @@ def test_the_source_is_named_without_secrets(tmp_path: Path, url: str, shown: st
     assert "secret" not in str(tags)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:to[secret@h/x",
+        "https://u:pa/secret@h/x",
+        "https://u:pa#secret@h/x",
+        "https://u:pa?secret@h/x",
+        "u:pa/secret@h:p",
+        "u:pa@secret@h:p",
+        "git@u:secret@h:p",
+        "codecommit::https://u:secret@h/x",
+    ],
+)
+def test_an_address_that_may_hide_a_secret_is_not_told(tmp_path: Path, url: str) -> None:
+    repository(tmp_path)
+    subprocess.run(["git", "remote", "add", "origin", url], cwd=tmp_path, check=True)
+    tags = source_tags(tmp_path, "phase1")
+    assert tags["mlflow.source.name"] == tmp_path.name
+    assert "mlflow.source.git.repoURL" not in tags
+
+
 def test_a_line_of_work_is_the_experiment_the_branch_or_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +110,17 @@ def test_a_line_of_work_is_the_experiment_the_branch_or_the_folder(
     assert line_of_work(tmp_path) == "night-voice"
     monkeypatch.setenv("DVC_EXP_NAME", "softer")
     assert line_of_work(tmp_path) == "softer"
+
+
+def test_what_git_says_in_another_encoding_stops_nothing(tmp_path: Path) -> None:
+    repository(tmp_path)
+    with (tmp_path / ".git" / "config").open("ab") as config:
+        config.write(b"[user]\n\tname = Ren\xe9\n")  # Latin-1
+    (tmp_path / "params.yaml").write_bytes(b"seed: 42 # d\xe9part\n")
+    subprocess.run(["git", "-c", "user.email=a@b", "commit", "-am", "x"], cwd=tmp_path, check=True, capture_output=True)
+    assert source_tags(tmp_path, "phase1")["mlflow.user"] == "Ren\N{REPLACEMENT CHARACTER}"
+    (tmp_path / "params.yaml").write_text("seed: 7\n")
+    assert changed_params(tmp_path, "seed") == ["seed 7"]
 
 
 def test_what_differs_from_the_last_commit_is_told(tmp_path: Path) -> None:

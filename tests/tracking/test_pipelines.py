@@ -53,6 +53,17 @@ def children(store: TrackingStore, parent: Any) -> dict[str, Any]:
     return {run.info.run_name: run for run in runs}
 
 
+def test_names_are_no_longer_than_a_database_takes(store: TrackingStore, workspace: Workspace) -> None:
+    """SQLite would take them, PostgreSQL and MySQL refuse."""
+    long = replace(OURS, name="x" * 400)
+    for key in (ONE, TWO):
+        with begin(store, workspace.root / "work" / key, key, pipeline=long, phase="y" * 400).tracker:
+            pass
+    [parent] = pipelines(store)
+    assert parent.info.run_name == "x" * 249 + "…"
+    assert children(store, parent).keys() == {"y" * 249 + "…", "y" * 240 + "… · 222222"}
+
+
 def test_a_pipeline_is_one_row_that_says_what_its_children_came_to(
     store: TrackingStore, workspace: Workspace, model: Path
 ) -> None:

@@ -61,6 +61,15 @@ def test_a_version_says_what_it_is(store: TrackingStore, run_id: str, model: Pat
     assert '"voice"' in model_entity.tags["mlflow.modelVersions"]
 
 
+def test_a_page_is_no_longer_than_a_database_takes(store: TrackingStore, run_id: str, model: Path) -> None:
+    """SQLite would take it, PostgreSQL refuses."""
+    tags = {"phase": "phase2", "step": "420"}
+    register_best(store, run_id, "voice", model, SERVING_CODE, "f00d", tags, METRICS, page="<its evaluation>" * 312)
+    description = store.client.get_model_version("voice", "1").description
+    assert len(description) == 5000
+    assert description.startswith("#/experiments/")
+
+
 def test_the_registry_adds_no_bytes(store: TrackingStore, run_id: str, model: Path) -> None:
     register(store, run_id, model)
     folder = artifact_folder(store, versions(store, "voice")[0])

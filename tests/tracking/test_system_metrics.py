@@ -73,7 +73,7 @@ def test_samples_go_to_mlflow_beside_the_curve(
 def test_a_real_machine_has_processor_memory_and_the_disk_of_the_workspace(
     store: TrackingStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
     folder = workspace.work("phase1")
     training = begin(store, folder)
     with training.tracker as tracker:
@@ -157,6 +157,44 @@ def test_a_monitor_that_fails_ends_nothing(
         assert rising.sampled.acquire(timeout=60)
     assert capsys.readouterr().err.count("no more figures of the machine") == 1
     assert rising.value == 1  # it is not asked again
+
+
+@pytest.mark.parametrize(
+    ("typed", "seconds"),
+    [("abc", 10), ("nan", 10), ("inf", 10), ("0", 1), ("-3", 1), ("0.01", 1), ("2.5", 2.5), ("", 10)],
+)
+def test_an_interval_that_is_none_ends_nothing(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str,
+    seconds: float,
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", typed)
+    intervals = list[float]()
+    monkeypatch.setattr(system_metrics, "SystemMetrics", lambda *arguments: intervals.append(arguments[-1]))
+    monitored(workspace, workspace.work("phase1"), lambda: 0)
+    assert intervals == [seconds]
+    said = "SAMPLING_INTERVAL is no number of seconds" in capsys.readouterr().err
+    assert said == (typed not in ("2.5", ""))
+
+
+@pytest.mark.parametrize("failure", [ImportError("no pynvml"), OSError("Unknown Error"), RuntimeError("no GPU")])
+def test_a_driver_that_fails_at_once_costs_its_own_figures(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: Exception
+) -> None:
+    def broken() -> None:
+        raise failure
+
+    monkeypatch.setattr("mlflow.system_metrics.metrics.gpu_monitor.GPUMonitor", broken)
+    folder = workspace.work("phase1")
+    folder.mkdir(parents=True)
+    workspace.undelivered.parent.mkdir(parents=True, exist_ok=True)
+    machine = monitored(workspace, folder, lambda: 0)
+    machine.sample()
+    [row] = read_rows(folder / "system.jsonl")
+    assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= row.keys()
+    assert capsys.readouterr().err.count("no figures of GPUs") == (not isinstance(failure, RuntimeError))
 
 
 def test_a_full_disk_costs_no_sample(tmp_path: Path, seconds: Callable[[], int]) -> None:

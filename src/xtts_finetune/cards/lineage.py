@@ -5,9 +5,9 @@ fields of later versions, which are kept.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from xtts_finetune.cards.consent import Consent
 from xtts_finetune.core.errors import Problem, UserError
@@ -19,6 +19,15 @@ Interval = tuple[float, float]
 
 class Written(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+
+def _having(*names: str) -> AfterValidator:
+    def check(counts: dict[str, Any]) -> dict[str, Any]:
+        if missing := [name for name in names if name not in counts]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        return counts
+
+    return AfterValidator(check)
 
 
 class Model(Written):
@@ -69,8 +78,8 @@ class Stage(Written):
 class Data(Written):
     """The recordings, in numbers."""
 
-    clips: dict[str, int]  # read, accepted, rejected, train, eval
-    hours: dict[str, float]  # train, eval
+    clips: Annotated[dict[str, int], _having("read", "rejected", "train", "eval")]  # and accepted
+    hours: Annotated[dict[str, float], _having("train", "eval")]
     languages: dict[str, int]  # clips of each
     speakers: int
     rejected_by_kind: dict[str, int]

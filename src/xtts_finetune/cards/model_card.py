@@ -118,10 +118,10 @@ def _figures(lineage: Lineage) -> str:
     if not rows:
         return f"## How good it is\n\nIts losses on the recordings kept for evaluation are {_UNKNOWN}.\n"
     table = ["| model | eval Mel CE | eval Text CE | (× 0.01) |", "|---|---|---|---|", *rows]
-    clips = {each.clips for each in lineage.figures.values() if each.mel_ce_interval}
+    clips = [each.clips for each in lineage.figures.values() if each.mel_ce_interval and each.clips]
     sure = ""
     if clips:
-        sure = f", in brackets where it lies with 95 % confidence (bootstrap over the {max(filter(None, clips))} clips)"
+        sure = f", in brackets where it lies with 95 % confidence (bootstrap over the {max(clips)} clips)"
     told = f"Cross-entropies in nats per token on the recordings kept for evaluation{sure}; lower is better.\n"
     return "\n".join(["## How good it is\n", *table, "", told])
 

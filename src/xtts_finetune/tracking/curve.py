@@ -29,6 +29,7 @@ COLUMNS = {
     "eval_ema_text_ce": "eval_ema/text_ce",
     "lr": "lr",
 }
+_WHOLE = ("step", "epoch")  # counts: 1000000, where a figure is 1e+06
 SEGMENT = 1000  # steps, whose rows are one file of a state
 _OF_THE_MACHINE = (
     "time",
@@ -102,7 +103,8 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
     writer.writeheader()
     for row in rows:
         if "eval/mel_ce" in row:
-            writer.writerow({column: f"{row.get(name, math.nan):.6g}" for column, name in COLUMNS.items()})
+            figures = {column: f"{row.get(name, math.nan):.6g}" for column, name in COLUMNS.items()}
+            writer.writerow(figures | {name: row[name] for name in _WHOLE if name in row})
     write_text(path, text.getvalue())
 
 

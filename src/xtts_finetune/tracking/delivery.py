@@ -13,7 +13,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.experiment import furnish
-from xtts_finetune.tracking.keyed_runs import key_tags, runs_of
+from xtts_finetune.tracking.keyed_runs import NAME_CHARACTERS, cut, key_tags, runs_of
 from xtts_finetune.tracking.notes import NOTE, is_ours
 from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, logged, running_outboxes
 from xtts_finetune.tracking.pipelines import PARENT, follow, parent_of
@@ -160,11 +160,13 @@ def _create(store: TrackingStore, record: TrackedRun, parent: str | None) -> "Ru
 
 def _name(store: TrackingStore, record: TrackedRun, parent: str | None) -> str:
     """The record's, with the beginning of its key where another run beside it has the same."""
+    name = cut(record.name)
     if parent is None:
-        return record.name
+        return name
     beside = store.client.search_runs([store.experiment_id], f"tags.`{PARENT}` = '{parent}'")
-    is_taken = any(run.info.run_name == record.name for run in beside)
-    return f"{record.name} · {record.key[:6]}" if is_taken else record.name
+    is_taken = any(run.info.run_name == name for run in beside)
+    key = f" · {record.key[:6]}"
+    return cut(record.name, NAME_CHARACTERS - len(key)) + key if is_taken else name
 
 
 def _tags(record: TrackedRun, parent: str | None, run: "Run") -> dict[str, str]:

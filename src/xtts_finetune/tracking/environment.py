@@ -4,6 +4,7 @@ import getpass
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,10 @@ from urllib.parse import urlsplit
 _WRITTEN = ("dvc.lock", "reports")  # by the pipeline itself; DVC deletes a stage's git-tracked outs before it runs it
 # As `dvc exp run` tells a stage: the experiment's name, and the commit that it began from.
 _EXPERIMENT, _BASELINE = "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"
+# Of addresses without ://, as git reads them: a path, git@github.com:voices/anna, and that with a password.
+_PATH = ("/", "./", "../", "~")
+_PLAIN_USER = re.compile(r"[\w.-]+@[\w.-]+:[^@]*\Z")
+_SCP = re.compile(r"[^@/]*@(?P<place>[^@/:]+:[^@]*)")
 _SHOWN = 3  # changed parameters in a name
 
 
@@ -45,12 +50,21 @@ def source_tags(root: Path, stage: str) -> dict[str, str]:
 
 
 def without_credentials(url: str) -> str:
-    """The address of a git repository without what may be a secret in it: user, password, query."""
+    """The address of a git repository without what may be a secret in it: user, password, query; "": it can't be told.
+
+    A password may have any character in it, and end what is read as the host before its time.
+    """
     if "://" in url:
-        parts = urlsplit(url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    before, _, after = url.partition("@")  # git@github.com:voices/anna; a path has none before its first slash
-    return after if after and ":" in before and "/" not in before else url
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return ""
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return "" if "@" in shown + parts.query + parts.fragment else shown
+    if "@" not in url or url.startswith(_PATH) or _PLAIN_USER.match(url):
+        return url
+    found = _SCP.fullmatch(url)
+    return found["place"] if found else ""
 
 
 def line_of_work(root: Path) -> str:
@@ -100,10 +114,10 @@ def _user() -> str:
 def _git(root: Path, *arguments: str) -> str | None:
     """What git prints; None without git or outside a repository."""
     try:
-        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout.decode("utf-8", "replace").strip()  # names and files may be in any encoding
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_KEY = "run_key"  # the tag that names a run's unit of work
+NAME_CHARACTERS = 250  # of a run
 WORKSPACE = "workspace"  # and the one that names whose: clones that share a server may do the same work
+
+
+def cut(text: str, characters: int = NAME_CHARACTERS) -> str:
+    """So much of a text as a column of MLflow's databases takes: SQLite takes more, PostgreSQL does not."""
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
 def key_tags(store: TrackingStore, key: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from xtts_finetune.core.layout import PHASES
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.keyed_runs import key_tags, runs_of
+from xtts_finetune.tracking.keyed_runs import cut, key_tags, runs_of
 from xtts_finetune.tracking.notes import NOTE, is_ours, pipeline_note
 from xtts_finetune.tracking.outbox import BEST, RUNNING, TrackedRun, now
 
@@ -45,7 +45,7 @@ def parent_of(store: TrackingStore, record: TrackedRun) -> str | None:
         runs = runs_of(store, pipeline.key)
         if not runs:
             tags = {**pipeline.tags, **key_tags(store, pipeline.key), "phase": PIPELINE}
-            runs = [store.client.create_run(store.experiment_id, record.created, tags, pipeline.name)]
+            runs = [store.client.create_run(store.experiment_id, record.created, tags, cut(pipeline.name))]
         parent, *doubles = runs
         for double in doubles:
             for child in _children(store, double.info.run_id):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xtts_finetune.tracking.connection import TrackingStore
+from xtts_finetune.tracking.keyed_runs import cut
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, log_model, whole_model
 from xtts_finetune.tracking.notes import NOTE, NUMBER, RUN_PAGE
 
@@ -21,6 +22,7 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
 EVAL_TAG = "eval_sha256"  # of the eval split as it was measured on: audio, codes and tokens
 
+_PAGE_CHARACTERS = 5000  # of a version's page, as MLflow's databases take it
 _VERSIONS = "mlflow.modelVersions"  # the tag by which MLflow's page of a model knows that it is registered
 _WHAT_IT_IS = (
     "Voices fine-tuned by this project, the best phase of each evaluation: give it text, it answers with sound. "
@@ -153,7 +155,7 @@ def _create_version(
         model.artifact_location,  # models:/<id> would be looked up in mlflow's global store, not in this one
         run_id=run_id,
         tags=tags | {name.replace("/", "_"): str(value) for name, value in metrics.items()},
-        description=page or _description(tags, metrics),
+        description=cut(page or _description(tags, metrics), _PAGE_CHARACTERS),
         model_id=model.model_id,
     )
     return int(created.version)
@@ -168,7 +170,7 @@ def _complete(store: TrackingStore, model_name: str, number: int) -> None:
     version = client.get_model_version(model_name, str(number))
     page = version.description or ""
     of_run = f"#/experiments/{store.experiment_id}/runs/{version.run_id}/artifacts"
-    complete = page.replace(NUMBER, str(number)).replace(RUN_PAGE, of_run)
+    complete = cut(page.replace(NUMBER, str(number)).replace(RUN_PAGE, of_run), _PAGE_CHARACTERS)
     if complete != page:
         client.update_model_version(model_name, str(number), complete)
     model = whole_model(store, version.run_id or "", model_name, version.tags.get(WEIGHTS_TAG, ""))

@@ -5,6 +5,7 @@ points. psutil and mlflow are imported only inside functions.
 """
 
 import json
+import math
 import os
 import sys
 import threading
@@ -22,6 +23,8 @@ from xtts_finetune.tracking.curve import Row, append_whole, read_rows
 PREFIX = "system/"  # by which MLflow's pages know them
 MOST = 2000  # samples that are kept: then every other one goes, and they are taken half as often
 _SECONDS = 10.0  # between samples, as MLflow's own; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL says otherwise
+_LEAST = 1.0  # a sample costs some milliseconds
+_GPUS = "GPUs"
 _INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 
 
@@ -73,7 +76,7 @@ class SystemMetrics:
             while not self._is_over.wait(self._seconds):
                 self.sample()
         except Exception as error:  # noqa: BLE001 - no driver or library may end a training
-            print(f"tracking: no more figures of the machine: {error}", file=sys.stderr)
+            _say(f"no more figures of the machine: {error}")
 
     def sample(self) -> None:
         """Take one, and keep it."""
@@ -130,17 +133,47 @@ class Disk:
 
 def monitored(workspace: Workspace, folder: Path, began: Callable[[], int]) -> SystemMetrics:
     """Of this machine, for the phase in `folder`."""
-    seconds = os.environ.get(_INTERVAL, "")
-    return SystemMetrics(folder, _monitors(workspace), began, float(seconds) if seconds else _SECONDS)
+    return SystemMetrics(folder, _monitors(workspace), began, _interval())
+
+
+def _interval() -> float:
+    text = os.environ.get(_INTERVAL, "")
+    try:
+        seconds = float(text) if text else _SECONDS
+    except ValueError:
+        seconds = math.nan
+    if _LEAST <= seconds < threading.TIMEOUT_MAX:
+        return seconds
+    used = _LEAST if seconds < _LEAST else _SECONDS
+    _say(f"a sample every {used:g} s, for {_INTERVAL} is no number of seconds from {_LEAST:g} on: {text!r}")
+    return used
 
 
 def _monitors(workspace: Workspace) -> Iterator[Any]:
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    """Those that can be had: a driver or a library of whatever kind costs its own figures at most."""
+    for what, make in _makers(workspace):
+        try:
+            yield make()
+        except Exception as error:  # noqa: BLE001 - no driver or library may end a training
+            if what != _GPUS or not isinstance(error, RuntimeError):  # by which MLflow says that there is no GPU
+                _say(f"no figures of {what}: {error}")
 
-    yield CPUMonitor()
-    yield Disk(workspace)
-    try:
-        yield GPUMonitor()
-    except RuntimeError:  # there is no GPU
-        return
+
+def _makers(workspace: Workspace) -> Iterator[tuple[str, Callable[[], Any]]]:
+    def processor() -> Any:
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+
+        return CPUMonitor()
+
+    def gpus() -> Any:
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        return GPUMonitor()
+
+    yield "processor and memory", processor
+    yield "the disk", lambda: Disk(workspace)
+    yield _GPUS, gpus
+
+
+def _say(what: str) -> None:
+    print(f"tracking: {what}", file=sys.stderr)
