@@ -213,8 +213,9 @@ def promote(
     of its audio, codes and tokens); else both are measured now, on the eval split in prepared/.
 
     Then both say `sentences` transcripts of the eval split, and are compared by nine measures of speech and by alarms
-    (docs/speech-measures.md); with 0 neither is heard. What cannot be measured does not pass. A table shows every rule;
-    where one does not pass nothing is changed: exit code 2. Nor where another became champion meanwhile.
+    (docs/speech-measures.md); with 0 neither is heard. What cannot be measured does not pass; only where
+    the base's weights are not on this machine is its rule left out, and that said. A table shows every rule; where one
+    does not pass nothing is changed: exit code 2. Nor where another became champion meanwhile.
 
     Every move of the champion is written down in registry/promotions.jsonl (commit it) and in MLflow, as a tag of the
     version: see `xtts-finetune history`. `xtts-finetune rollback` takes one back.

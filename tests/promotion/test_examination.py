@@ -10,11 +10,11 @@ import pytest
 from making.params import ParamsFile
 from promoting import MODEL, Team, change_params
 
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import write_json
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
-from xtts_finetune.measures.measured import Measurer, Recording
+from xtts_finetune.measures.measured import Measurer, Measures, Recording
 from xtts_finetune.promotion import examination, hearing
 from xtts_finetune.promotion.figures import NotMeasured
 from xtts_finetune.tracking.registry import DATA_TAG, Version
@@ -102,6 +102,40 @@ def test_what_may_have_been_trained_on_is_said(team: Team, opened: list[int]) ->
     said = team.promote()
     assert "version 1 may have been trained on some of the eval split in prepared/" in said
     assert "version 2 may" not in said
+
+
+class Mouth:
+    """Says anything, or cannot spell it."""
+
+    def __init__(self, can_spell: bool) -> None:
+        self.can_spell = can_spell
+
+    def speak(self, text: str, language: str) -> tuple[Any, int]:
+        if not self.can_spell:
+            raise ValueError("it cannot spell q")
+        return np.zeros(2205, np.float32), 22_050
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_base_that_is_there_and_cannot_be_measured_does_not_pass(
+    team: Team, opened: list[int], monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    def load(folder: Path, is_tuned: bool) -> Mouth:
+        if not (is_tuned or is_there):
+            raise UserError("no base", [Problem("base: model.pth", "is not there", "fetch it")])
+        return Mouth(can_spell=is_tuned)
+
+    nothing = Measures()
+    monkeypatch.setattr(hearing, "load_speaker", load)
+    monkeypatch.setattr(Measurer, "measure", lambda self, *said: nothing)
+    monkeypatch.setattr(examination, "rules_of", lambda comparison: [])
+    monkeypatch.setattr(examination, "compare", lambda ours, theirs: None)
+    prepare(team, [("en", "a")] * 8, [("en", "a")])
+    if is_there:
+        with pytest.raises(UserError, match=r"does not pass: voice similarity \(base\)\n"):
+            team.promote()
+    else:
+        assert "the base was not heard: base: model.pth is not there" in team.promote()
 
 
 def test_the_voice_is_of_one_speaker(team: Team, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

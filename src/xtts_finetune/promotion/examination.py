@@ -13,9 +13,9 @@ from xtts_finetune.dvcio.outs import data_digest
 from xtts_finetune.measures.measured import Measures
 from xtts_finetune.measures.paired import compare
 from xtts_finetune.promotion.bundles import bundle
-from xtts_finetune.promotion.figures import Figures, NotMeasured, as_evaluated, measure, reasons
+from xtts_finetune.promotion.figures import Figures, NotMeasured, NotThere, as_evaluated, measure, reasons
 from xtts_finetune.promotion.gate import loss_rules, not_measured
-from xtts_finetune.promotion.hearing import Hearing, rule_of_base, rules_of
+from xtts_finetune.promotion.hearing import OF_BASE, Hearing, rule_of_base, rules_of
 from xtts_finetune.tracking.promotions import Rule
 from xtts_finetune.tracking.registry import DATA_TAG, Version
 from xtts_finetune.tracking.versions import Versions
@@ -47,7 +47,7 @@ class _Seen:
 def examine(
     workspace: Workspace, params: Params, registry: Versions, candidate: Version, champion: Version
 ) -> Examination:
-    """Apply all rules of params.yaml; what cannot be measured does not pass.
+    """Apply all rules of params.yaml; what cannot be measured does not pass, but for a base that is not here.
 
     Raises:
         UserError: by these parameters nothing could pass.
@@ -67,11 +67,13 @@ def examine(
         rules += (
             [not_measured("speech", str(speech))] if isinstance(speech, NotMeasured) else rules_of(compare(*speech))
         )
-        if isinstance(base, NotMeasured):
-            doubts.append(f"the base was not heard: {base}")
-        else:
+        if not isinstance(base, NotMeasured):
             beside_base = rules_of(compare(*base))
             rules.append(rule_of_base(beside_base))
+        elif isinstance(base, NotThere) or isinstance(seen[0].speech, NotMeasured):  # of which a rule has failed
+            doubts.append(f"the base was not heard: {base}")
+        else:
+            rules.append(not_measured(OF_BASE, str(base)))
     how = "as evaluated, on the same eval split" if evaluated else "both measured now, on the eval split in prepared/"
     return Examination(rules, how, beside_base, doubts)
 

@@ -28,6 +28,10 @@ class NotMeasured(Exception):
     """Why versions cannot be held against each other by a rule."""
 
 
+class NotThere(NotMeasured):
+    """What would be measured does not lie on this machine."""
+
+
 def reasons(error: UserError) -> str:
     """What stands in the way, in a line."""
     return "; ".join(f"{each.where} {each.what}" for each in error.problems)

@@ -16,7 +16,7 @@ from xtts_finetune.data.audio import dequantise
 from xtts_finetune.data.features import Entry, FeatureReader
 from xtts_finetune.measures.measured import Measure, Measurer, Measures, Recording
 from xtts_finetune.measures.paired import LEAST_PAIRS, Comparison, Verdict
-from xtts_finetune.promotion.figures import NotMeasured, reasons
+from xtts_finetune.promotion.figures import NotMeasured, NotThere, reasons
 from xtts_finetune.promotion.gate import not_measured
 from xtts_finetune.speech.speaker import load_speaker
 from xtts_finetune.tracking.promotions import Rule
@@ -35,6 +35,7 @@ _NAMES: dict[Measure, str] = {
     "pitch_range": "pitch range, st",
     "repeat": "repetition",
 }
+OF_BASE = f"{_NAMES['similarity']} (base)"
 _ALARMS = "alarms"
 
 
@@ -72,9 +73,15 @@ class Hearing:
 
         Raises:
             NotMeasured: its vocabulary cannot spell one.
+            NotThere: the base's own weights are not here.
             UserError: the recogniser, or a file, cannot be used.
         """
-        speaker = load_speaker(folder, is_tuned)
+        try:
+            speaker = load_speaker(folder, is_tuned)
+        except UserError as error:
+            if is_tuned:
+                raise
+            raise NotThere(reasons(error)) from None
         measures = []
         for entry in tqdm(self.entries, desc=f"{name} speaks", unit="sentence", leave=False):
             try:
@@ -130,7 +137,7 @@ def rule_of_base(beside_base: Sequence[Rule]) -> Rule:
     """
     own = _NAMES["similarity"]
     rule = next(rule for rule in beside_base if rule.name == own)
-    return rule.model_copy(update={"name": f"{own} (base)", "demand": f"{rule.demand}, than the base's"})
+    return rule.model_copy(update={"name": OF_BASE, "demand": f"{rule.demand}, than the base's"})
 
 
 def _rule(verdict: Verdict) -> Rule:
