@@ -48,7 +48,7 @@ class Versions:
         what, remedy = f"there is no such version; there is:{self.listed}", "choose one of them"
         if not self.versions:
             what, remedy = (
-                "no version is registered yet",
+                f"no version of {self.model_name} is registered yet",
                 "dvc repro: its last stage, evaluate, registers the best model",
             )
         raise UserError(title, [Problem(f"{self.model_name}: {wanted}", what, remedy)])
