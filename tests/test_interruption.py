@@ -54,6 +54,7 @@ def assert_as_if_never_stopped(checkout: Checkout, finished: Checkout) -> None:
     assert checkout.leftovers() == []
 
 
+@pytest.mark.slow
 def test_killed_like_in_a_power_cut_it_resumes(untrained: Checkout, finished: Checkout) -> None:
     process = train_to_step_2(untrained, "dvc", "repro", "train_phase1")
     os.killpg(process.pid, signal.SIGKILL)  # dvc, its shell and the trainer

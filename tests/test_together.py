@@ -178,6 +178,7 @@ def port() -> int:
     return number
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(before: Before, alone: Small, tmp_path: Path) -> None:
     """The last batch of an epoch has a single clip: one of the processes has nothing to do there."""
     small = machine(before, tmp_path / "small", processes=2)

@@ -57,6 +57,7 @@ def test_of_prepared_clips(workspace: Workspace) -> None:
     assert max(map(len, said.splitlines())) <= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "why"),
     [("base", "is of another base"), ("recordings", "was made of other recordings than data.dvc names")],
@@ -84,6 +85,7 @@ LORA_OF_XTTS = {
 ALL, ADAPTERS = 441_018_563, 7_864_320  # numbers that are trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "trained", "whole"),
     [({}, ALL, 0), ({"optim": "adamw8bit", "ema": 0.99}, ALL, 0), (LORA_OF_XTTS, ADAPTERS, ALL)],
