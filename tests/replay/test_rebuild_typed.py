@@ -19,16 +19,16 @@ def test_what_clean_lets_go_comes_back_as_it_says(copied: Checkout) -> None:
     told = re.findall(r"makes it again: .*xtts-finetune rebuild --step (\d+) \(at most (\d+) s\)", said)
     assert [int(step) for step, _ in told] == list(GOING.values())
     for phase, step in GOING.items():
-        assert (
-            f"work/rebuilt/{phase}/{name(step)}" in copied.run("xtts-finetune", "rebuild", "--step", str(step)).stdout
-        )
-        assert digests(copied.root / "work" / "rebuilt" / phase / name(step)) == before[phase]
+        said = copied.run("xtts-finetune", "rebuild", "--step", str(step)).stdout
+        [place] = (copied.root / "work" / "rebuilt").glob(f"{phase}.*/{name(step)}")
+        assert place.relative_to(copied.root).as_posix() in said
+        assert digests(place) == before[phase]
     assert "up to date" in copied.run("dvc", "status").stdout
     assert copied.leftovers() == []
 
     said = copied.run("xtts-finetune", "clean", "--intermediates", "--yes").stdout
-    assert "work/rebuilt/phase2: made again once already" in said
-    assert not (copied.root / "work" / "rebuilt" / "phase2").exists()
+    assert re.search(r"work/rebuilt/phase2\.[0-9a-f]{16}: made again once already", said)
+    assert not list((copied.root / "work" / "rebuilt").iterdir())
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_stopped_half_way_nothing_is_left(copied: Checkout) -> None:
     process.communicate()
     assert process.returncode == 130
     assert copied.leftovers() == []
-    assert not (copied.root / "work" / "rebuilt" / "phase1").exists()
+    assert not list((copied.root / "work" / "rebuilt").iterdir())
 
 
 @pytest.mark.slow  # starts three processes
