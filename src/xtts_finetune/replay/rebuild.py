@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from xtts_finetune.checkpoints.identity import identity_of
 from xtts_finetune.core.errors import Problem, UserError
@@ -12,6 +11,7 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_fetch
 from xtts_finetune.diskspace.sizes import measure
+from xtts_finetune.dvcio.outs import out_path
 from xtts_finetune.replay.recorded import Recorded, recorded
 from xtts_finetune.replay.replaying import Replayed, nearest, one_at_a_time, replayed
 from xtts_finetune.tracking.pace import in_words, pace_of
@@ -30,7 +30,7 @@ def rebuild_lines(workspace: Workspace, step: int) -> Iterator[str]:
         job, start = found.job, nearest(found, step)
         place = workspace.rebuilt(job.name, found.record.identity.key) / checkpoint_name("step", step)
         if start is not None and start.step == step:
-            yield f"{_shown(workspace, start.folder)}: it is there, and every byte as it was written"
+            yield f"{out_path(workspace, start.folder)}: it is there, and every byte as it was written"
             return
         sizes = measure(workspace, job.name, params)
         assert sizes, "prepare has run"
@@ -43,7 +43,7 @@ def rebuild_lines(workspace: Workspace, step: int) -> Iterator[str]:
             discard(place)
             os.rename(done.state.folder, place)
             fsync_path(place.parent)
-        yield f"{_shown(workspace, place)}: {_proof(found, done, step)}"
+        yield f"{out_path(workspace, place)}: {_proof(found, done, step)}"
         yield f"to export it: xtts-finetune export {job.name}@{step} FOLDER; to let it go: xtts-finetune clean"
 
 
@@ -82,7 +82,3 @@ def _proof(found: Recorded, done: Replayed, step: int) -> str:
     if known:
         return f"made again; of {steps} only {known} are recorded, in reports/ to six digits: these are the same{doubt}"
     return f"made again, by these parameters; nothing is recorded of {steps} that could prove it"
-
-
-def _shown(workspace: Workspace, place: Path) -> str:
-    return place.relative_to(workspace.root).as_posix()
