@@ -10,6 +10,7 @@ from promoting import MODEL, Team
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.promotion import examination, moving
 from xtts_finetune.promotion.examination import Examination
+from xtts_finetune.tracking import environment
 from xtts_finetune.tracking.promotions import Log
 
 
@@ -92,9 +93,9 @@ def test_nobody_has_a_name(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_git(*_: object, **__: object) -> None:
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(moving, "getuser", nameless)
+    monkeypatch.setattr(environment, "getuser", nameless)
     monkeypatch.setattr(moving.subprocess, "run", no_git)
-    monkeypatch.setattr(moving.os, "getuid", lambda: 4242)
+    monkeypatch.setattr(environment.os, "getuid", lambda: 4242)
     team.promote(2)
     assert team.entries[0].who == "user 4242"
     team.history(verify=True)

@@ -4,15 +4,14 @@ The alias moves first, then the file is written, then MLflow gets its copy. What
 the next command, which writes it down as moved by other means, and gives MLflow what it lacks.
 """
 
-import os
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
-from getpass import getuser
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
+from xtts_finetune.tracking.environment import user
 from xtts_finetune.tracking.promotions import Action, Entry, Rule
 from xtts_finetune.tracking.registry import Version, move_champion
 
@@ -108,7 +107,7 @@ def _entry(
 def _who(workspace: Workspace) -> str:
     """As git commits here; else the user's name."""
     name, email = (_git_config(workspace, f"user.{field}") for field in ("name", "email"))
-    return f"{name} <{email}>" if name and email else name or email or _user()
+    return f"{name} <{email}>" if name and email else name or email or user()
 
 
 def _git_config(workspace: Workspace, key: str) -> str:
@@ -118,10 +117,3 @@ def _git_config(workspace: Workspace, key: str) -> str:
     except OSError:  # there is no git
         return ""
     return done.stdout.decode("utf-8", "replace").strip()
-
-
-def _user() -> str:
-    try:
-        return getuser()
-    except (KeyError, OSError):  # in a container the user may have no name
-        return f"user {os.getuid()}"

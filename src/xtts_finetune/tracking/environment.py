@@ -1,12 +1,12 @@
 """The code and software that a run used, and who started it where."""
 
-import getpass
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,7 +40,7 @@ def source_tags(root: Path, stage: str) -> dict[str, str]:
     url = without_credentials(_git(root, "config", "--get", "remote.origin.url") or "")
     branch = _git(root, "branch", "--show-current")
     return {
-        "mlflow.user": _git(root, "config", "--get", "user.name") or _user(),
+        "mlflow.user": _git(root, "config", "--get", "user.name") or user(),
         "mlflow.source.type": "PROJECT",
         "mlflow.source.name": url or root.resolve().name,
         "mlflow.project.entryPoint": stage,
@@ -104,9 +104,10 @@ def _flat(params: Any, sections: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
             yield section, values
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this, as the system calls them."""
     try:
-        return getpass.getuser()
+        return getuser()
     except (KeyError, OSError):  # in a container the user may have no name
         return f"user {os.getuid()}"
 
