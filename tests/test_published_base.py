@@ -64,7 +64,8 @@ def test_the_registered_has_all_it_needs_to_speak(checkout: Checkout) -> None:
     names = {name.rpartition("artifacts/model/")[2] for name in checkout.files("mlruns") if "artifacts/model/" in name}
     base = {"base.json", "config.json", "mel_stats.safetensors", "vocab.json", "vocoder.safetensors"}
     own = {"model.safetensors", "model.json", "reference.wav", "speak.json"}
-    assert names == own | {f"base/{name}" for name in base}
+    cards = {"README.md", "lineage.json", "croissant.json"}
+    assert names == own | cards | {f"base/{name}" for name in base}
 
 
 def test_a_changed_base_is_not_trained_from(checkout: Checkout) -> None:
