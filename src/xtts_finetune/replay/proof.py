@@ -41,11 +41,11 @@ def proof_lines(workspace: Workspace, params: Params, version: Version, count: i
     with one_at_a_time(workspace):
         phases = PHASES[: PHASES.index(phase_of(version)) + 1]
         found = [recorded(Job(workspace, params, phase)) for phase in phases]
-        refuse_without_record(version, found)
+        _refuse_without_record(version, found)
         there = [stretches(each, params.checkpoints.save_every_steps) for each in found]
-        last = last_of(found[-1], there[-1])
+        last = _last_of(found[-1], there[-1])
         picked = {last, *chosen([each for mine in there for each in mine if each != last], count - 1)}
-        ways = [joined(picked & set(mine), starts(each)) for each, mine in zip(found, there, strict=True)]
+        ways = [joined(picked & set(mine), _starts(each)) for each, mine in zip(found, there, strict=True)]
         yield _plan(found, ways)
         _refuse_without_room(workspace, params, found)
         yield _prepared_again(workspace, params)
@@ -58,7 +58,7 @@ def proof_lines(workspace: Workspace, params: Params, version: Version, count: i
         yield f"among them step {version.tags.get('step')}, whose weights are those of version {version.version}"
 
 
-def refuse_without_record(version: Version, found: Sequence[Recorded]) -> None:
+def _refuse_without_record(version: Version, found: Sequence[Recorded]) -> None:
     """Raises UserError: of a phase not every step is recorded, its exported best is not this run's, or not the version.
 
     What `clean --best-only` let go cannot be proven any more.
@@ -82,14 +82,14 @@ def refuse_without_record(version: Version, found: Sequence[Recorded]) -> None:
         raise UserError(TITLE, problems)
 
 
-def last_of(found: Recorded, there: Sequence[Stretch]) -> Stretch:
+def _last_of(found: Recorded, there: Sequence[Stretch]) -> Stretch:
     """The stretch in which a phase's best is: of one that never improved, its first."""
     assert found.best
     step = found.best[0]
     return next((each for each in there if each.first < step <= each.last), there[0])
 
 
-def starts(found: Recorded) -> list[int]:
+def _starts(found: Recorded) -> list[int]:
     """The steps that can be trained on from, as far as their states' names tell."""
     return [found.start_step, *(state.step for state in found.states)]
 

@@ -8,7 +8,6 @@ from xtts_finetune.core.layout import WEIGHTS, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.dvcio.history import Revision, short_commit
 from xtts_finetune.promotion.lineage import TITLE, lies_here, named_by, phase_of, trained_weights
-from xtts_finetune.replay.proof import proof_lines
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import Versions, shown
@@ -35,6 +34,8 @@ def reproduce_lines(workspace: Workspace, wanted: str, check: int | None) -> Ite
     if check is None:
         yield from _commands(workspace, version, revision)
     elif lies_here(workspace, version):
+        from xtts_finetune.replay.proof import proof_lines  # loads torch
+
         yield from proof_lines(workspace, params, version, check)
     else:
         raise _elsewhere(workspace, version, revision)
