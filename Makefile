@@ -7,6 +7,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export UV_PYTHON_DOWNLOADS := never
 export OMP_WAIT_POLICY ?= PASSIVE
+# some images set it: each process would then compile all of torch's and Coqui's modules anew, for 20 s
+unexport PYTHONDONTWRITEBYTECODE
 
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
 INSTALLED := .venv/.installed
