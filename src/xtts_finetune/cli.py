@@ -371,16 +371,19 @@ def plan(
     then the largest batch, accumulated to as many clips a step as before. Hours follow from a rate: the one you state,
     or, without --vram, the one that was measured in this checkout in a run from the same weights.
     """
+    from xtts_finetune.core.params import load_params
+    from xtts_finetune.planning.vram import parsed_size
     from xtts_finetune.stages.process import begin_process
 
     begin_process()
-    from xtts_finetune.planning.command import Request, parsed_size, plan_lines
-
     try:
         size = None if vram is None else parsed_size(vram)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--vram") from None
-    for line in plan_lines(Workspace.here(), Request(params, size, tokens_per_second)):
+    wanted = load_params(params)  # what is wrong is told before torch and TTS load
+    from xtts_finetune.planning.command import Request, plan_lines
+
+    for line in plan_lines(Workspace.here(), Request(wanted, size, tokens_per_second)):
         typer.echo(as_typed(line))
 
 

@@ -46,7 +46,7 @@ def mel_ce(checkout: Checkout) -> float:
 
 
 def assert_nothing_to_train(checkout: Checkout) -> None:
-    """All is there, but for what the registry has of it: evaluate looks that up, which takes as long as all the rest."""
+    """All is there but what the registry has of it: evaluate looks that up, and takes as long as all the rest."""
     assert "Running stage" not in checkout.repro("train_phase2")
     assert checkout.leftovers() == []
 

@@ -14,11 +14,11 @@ from making.project import PROJECT
 from workbench import train
 
 from xtts_finetune.core.layout import PHASES, Workspace
-from xtts_finetune.core.params import Params
+from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.budget import SMALL_THINGS
 from xtts_finetune.planning.command import Request, less_lines, plan_lines
-from xtts_finetune.planning.device import parsed_size
 from xtts_finetune.planning.longest import Clips, longest_batch
+from xtts_finetune.planning.vram import parsed_size
 
 GIB = 1 << 30
 
@@ -29,12 +29,12 @@ def write(workspace: Workspace, params: Params) -> None:
 
 
 def plan(workspace: Workspace, vram: int | None = 8 * GIB, rate: float | None = None) -> str:
-    return "\n".join(plan_lines(workspace, Request(workspace.params, vram, rate)))
+    return "\n".join(plan_lines(workspace, Request(load_params(workspace.params), vram, rate)))
 
 
 def own_part(workspace: Workspace, rate: float | None = None, vram: int | None = 8 * GIB) -> str:
     """What comes before the table, which takes longer."""
-    lines = plan_lines(workspace, Request(workspace.params, vram, rate))
+    lines = plan_lines(workspace, Request(load_params(workspace.params), vram, rate))
     return "\n".join(takewhile(lambda line: not line.startswith("GiB needed"), lines))
 
 
@@ -187,7 +187,7 @@ def test_a_card_of_a_size_is_not_the_one_that_is_here(workspace: Workspace, monk
     params = make_params()
     write(workspace, params)
     train(workspace, params)
-    lines = plan_lines(workspace, Request(workspace.params, 8 * GIB, None))
+    lines = plan_lines(workspace, Request(load_params(workspace.params), 8 * GIB, None))
     with monkeypatch.context() as patched:  # until something is traced, which would ask CUDA
         patched.setattr("torch.cuda.is_available", lambda: True)
         assert "" in islice(lines, 4)

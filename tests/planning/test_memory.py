@@ -112,8 +112,9 @@ def train(phase: PhaseParams, device: str = "cpu", base: str = "mini", most_toke
 )
 def test_a_step_holds_what_was_traced(changes: dict[str, Any]) -> None:
     phase = phase_of(changes)
-    told = traced(phase).step  # first: the profiler loses count where bitsandbytes is imported under it
-    real = allocated(lambda: train(phase))
+    most_tokens = 100 if phase.precision == "bf16" else None  # many processors have no bf16: whole clips take a minute
+    told = traced(phase, most_tokens=most_tokens).step  # first: else the profiler loses count at bitsandbytes' import
+    real = allocated(lambda: train(phase, most_tokens=most_tokens))
     print(f"\ntraced {told:,} of {real:,} bytes: {told / real:.3f}")
     assert told == pytest.approx(real, rel=0.1)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.disk import shown
@@ -15,7 +14,6 @@ from xtts_finetune.diskspace.budget import Budget
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.planning.choices import Choices
 from xtts_finetune.planning.device import SPARE, Device
-from xtts_finetune.planning.device import parsed_size as parsed_size
 from xtts_finetune.planning.duration import duration_of, measured_rate
 from xtts_finetune.planning.memory import Memory
 from xtts_finetune.planning.offer import Offer, offered
@@ -34,12 +32,11 @@ class Request:
     """What is asked.
 
     Attributes:
-        params: the file of the parameters.
         vram: bytes of a GPU that need not be here; None: of what is here.
         tokens_per_second: how fast steps are; None: as measured, if they were.
     """
 
-    params: Path
+    params: Params
     vram: int | None
     tokens_per_second: float | None
 
@@ -48,9 +45,9 @@ def plan_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     """The plan of both phases, for a reader.
 
     Raises:
-        UserError: params.yaml, the base's files, DVC's or what `prepare` left cannot be used.
+        UserError: the base's files, DVC's or what `prepare` left cannot be used.
     """
-    params = load_params(request.params)
+    params = request.params
     subject = Subject.of(workspace, params, request.vram)
     yield from _subject_lines(subject)
     pasted, rate = params, _rate(subject, request)
@@ -70,7 +67,7 @@ def less_lines(workspace: Workspace, name: PhaseName) -> Iterator[str]:
     """Of a phase that did not fit: the ways that need less than it does, as `plan_lines` shows them.
 
     Raises:
-        UserError: as `plan_lines`.
+        UserError: as `plan_lines`; or params.yaml cannot be used.
     """
     params = load_params(workspace.params)
     choices = Subject.of(workspace, params, None).choices(name)

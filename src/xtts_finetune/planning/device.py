@@ -1,6 +1,5 @@
 """What is to hold a training: a GPU, here or not, or this machine's processor."""
 
-import re
 from dataclasses import dataclass
 
 import psutil
@@ -12,7 +11,6 @@ from xtts_finetune.planning.memory import Memory
 # on a CPU, Python and all that is imported (0.8 GiB on Linux).
 CONTEXT = {True: 512 << 20, False: 1 << 30}
 SPARE = 0.1  # of the tensors at the peak: as far as the trace may be off, and what torch's allocator leaves in pieces
-_UNITS = {"": 30, "g": 30, "gb": 30, "gib": 30, "m": 20, "mb": 20, "mib": 20}
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,6 @@ class Device:
 
     def fits(self, memory: Memory) -> bool:
         return self.needed(memory) <= self.bytes
-
-
-def parsed_size(text: str) -> int:
-    """Bytes of a size as cards have it on their boxes: 8GiB, 8GB and 8 are all 8 × 1024³.
-
-    Raises:
-        ValueError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if not match or match[2] not in _UNITS or not float(match[1]):
-        raise ValueError(f"{text!r} is no size of a memory, as 8GiB is one")
-    return int(float(match[1]) * 2 ** _UNITS[match[2]])
 
 
 def device_of(vram: int | None) -> Device:
