@@ -34,8 +34,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("deterministic")]  # MLf
 
 
 @pytest.fixture
-def registered(workspace: Workspace, tmp_path: Path) -> Workspace:
+def registered(workspace: Workspace, empty_database: Path, tmp_path: Path) -> Workspace:
     """Version 1 is what lies in models/phase1 as well."""
+    workspace.tracking_db.parent.mkdir()
+    shutil.copy(empty_database, workspace.tracking_db)
     params = load_params(workspace.params)
     bundle = tmp_path / "bundle"
     bundle.mkdir()

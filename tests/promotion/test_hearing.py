@@ -17,6 +17,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.data.audio import Samples, load_audio
 from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
+from xtts_finetune.measures.measured import Measurer, Measures
 from xtts_finetune.promotion import examination, hearing
 from xtts_finetune.tracking.registry import Version
 
@@ -52,8 +53,27 @@ def recordings() -> dict[str, Samples]:
     return {text: load_audio(wavs / f"{name}.ogg").samples for name, _, text in lines}
 
 
+@pytest.fixture(scope="module")
+def measured_once() -> Iterator[None]:
+    """Of a sound that is heard again the measures are known: these tests hear few, many times."""
+    known: dict[tuple[bytes, int, str], Measures] = {}
+    measure = Measurer.measure
+
+    def measure_once(self: Measurer, samples: Samples, rate: int, text: str) -> Measures:
+        sound = samples.tobytes(), rate, text
+        if sound not in known:
+            known[sound] = measure(self, samples, rate, text)
+        return known[sound]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Measurer, "measure", measure_once)
+        yield
+
+
 @pytest.fixture
-def speaking(team: Team, recordings: dict[str, Samples], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def speaking(
+    team: Team, recordings: dict[str, Samples], measured_once: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
     """Half of the recordings are prepared to train on, half to evaluate; versions are to speak as they are told."""
     items = list(recordings.items())
     team.workspace.prepared.mkdir()
