@@ -50,7 +50,7 @@ def on_it(params: ParamsFile) -> None:
     be_quick(params)
     params["base"] = f"../{FOLDER}"
     for phase in ("train_phase1", "train_phase2"):  # 8 bits: a state is half as large, and written in half the time
-        params[phase] |= {"epochs": 1, "batch_size": 2, "lr": 1e-5, "precision": "bf16", "optim": "adamw8bit"}
+        params[phase] |= {"epochs": 1, "batch_size": 2, "lr": 1e-5, "optim": "adamw8bit"}
     params["checkpoints"] = {"save_every_steps": 2, "keep_last": 1}
 
 
@@ -72,7 +72,7 @@ def memory_watched() -> Iterator[Peak]:
     peak, over = Peak(), threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.5):
+        while not over.wait(2):  # counting the pages of gigabytes takes a processor a while
             peak.look()
 
     thread = threading.Thread(target=watch)
