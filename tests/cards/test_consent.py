@@ -77,7 +77,10 @@ def test_every_mistake_is_named_at_once(workspace: Workspace) -> None:
         (RIGHT.replace("Anna Muster", '"Anna\\nMuster"'), "has more than one line"),
         (RIGHT.replace("Anna Muster", '"Anna\\e[2J"'), "has characters that cannot be shown"),
         (RIGHT.replace("Anna Muster", 301 * "A"), "at most 300 characters"),
-        (RIGHT.replace("2026-11-29", "2026-02-31"), "day is out of range"),
+        (
+            RIGHT.replace("2026-11-29", "2026-02-31"),
+            "consent.yaml: date = '2026-02-31'\n      Input should be a valid date",
+        ),
         (RIGHT.replace("2026-11-29", "2026-11-29T10:00:00"), "date"),
     ],
 )

@@ -142,6 +142,13 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     }
 
 
+def test_mini_is_not_said_to_load_in_coqui() -> None:
+    told = metadata(card(lineage(base=Base(name="mini"))))
+    assert "library_name" not in told
+    assert "xtts" not in told["tags"]
+    assert metadata(card(lineage(base=Base(name="xtts_v2"))))["library_name"] == "coqui"
+
+
 def test_the_licence_is_that_of_the_base() -> None:
     published = Base(name="xtts_v2", sha256=64 * "b", licence="Coqui Public Model License 1.0.0")
     page = card(lineage(base=published))

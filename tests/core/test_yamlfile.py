@@ -1,5 +1,6 @@
 """YAML files as DVC reads them, and what is said of those that it cannot."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,15 @@ def test_the_marks_of_a_merge_are_named(file: Path) -> None:
     assert f"git checkout --ours '{file}'" in problem.remedy
 
 
+def test_a_date_that_no_calendar_has_is_left_as_text(file: Path) -> None:
+    file.write_text("a: 2026-02-31\nb: 2026-02-28\n", encoding="utf-8")
+    assert read_yaml(file, "") == {"a": "2026-02-31", "b": datetime.date(2026, 2, 28)}
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        *("a: [", "a: b: c", "\ta: 1", "a: 1\na: 2", "a: *b", "a: =", "a: 2026-02-31", "\0", "a: \udcff"),
+        *("a: [", "a: b: c", "\ta: 1", "a: 1\na: 2", "a: *b", "a: =", "\0", "a: \udcff"),
         *('a: !!int ""', "a: !!bool maybe", "a: !!float x", f"a: {'[' * 3000}", f"a: {'[' * 3000}{']' * 3000}"),
     ],
     ids=lambda content: repr(content[:20]),

@@ -73,7 +73,7 @@ def test_a_tag_that_mlflow_did_not_take_is_brought_later(team: Team, monkeypatch
     with pytest.raises(UserError, match="is not there"):
         team.history(verify=True)
     assert "is the champion already" in team.promote(2)  # as the message says
-    assert "1 entries: each is as it was written" in team.history(verify=True)
+    assert "1 entry: it is as it was written" in team.history(verify=True)
 
 
 def test_mlflow_is_gone_when_the_alias_is_to_move(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,3 +137,12 @@ def test_a_number_is_no_alias(team: Team) -> None:
     team.store.client.set_registered_model_alias(MODEL, "2", "4")
     assert "version 2" in team.promote(2)
     assert team.champion == 2
+
+
+def test_what_was_moved_by_other_means_is_said_to_be_written_down(team: Team) -> None:
+    team.store.client.set_registered_model_alias(MODEL, "champion", "2")
+    said = team.promote(2)
+    assert "is the champion already" in said
+    assert "found: champion version 1 → version 2" in said
+    assert "written down in registry/promotions.jsonl: commit it" in said
+    assert "written down" not in team.promote(2)

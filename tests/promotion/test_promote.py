@@ -231,3 +231,8 @@ def test_a_name_with_line_ends_makes_no_second_entry(team: Team) -> None:
     assert len(team.entries) == 1
     assert len(team.workspace.promotions.read_text().splitlines()) == 1
     assert "\n" not in team.history()
+
+
+def test_nothing_to_go_back_to_where_nothing_is_registered(team: Team) -> None:
+    with pytest.raises(UserError, match=r"nothing to go back to\n.*\n.*no version of .* is registered yet"):
+        team.rollback()

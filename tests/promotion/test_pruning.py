@@ -10,6 +10,8 @@ from promoting import MODEL, Team
 
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import write_json
+from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
 from xtts_finetune.promotion import pruning
 from xtts_finetune.promotion.pruning import prune_lines
 from xtts_finetune.tracking import logged_model
@@ -194,3 +196,18 @@ def test_a_damaged_log_says_nothing_of_who_was_champion(six: Team) -> None:
     with pytest.raises(UserError, match="the promotion log cannot be used"):
         prune(six, "keep=1")
     assert len(left(six)) == 6
+
+
+def test_status_does_not_go_on_to_name_what_is_gone(six: Team) -> None:
+    """The workspace's last evaluation registered it; somebody moved the alias by hand since."""
+    receipt = {"name": MODEL, "version": 6, "aliases": ["candidate"], "champion": 1, "model_sha256": "f" * 64}
+    six.workspace.reports.mkdir(exist_ok=True)
+    write_json(six.workspace.registration, receipt)
+    six.store.client.set_registered_model_alias(MODEL, "candidate", "5")
+    prune(six, "keep=0", yes=False)
+    assert "deleted" not in whose_version(six.workspace)
+    assert is_to_be_promoted(six.workspace)
+    prune(six, "keep=0")
+    assert left(six) == [1, 5]
+    assert whose_version(six.workspace) == f"nothing any more: {MODEL} version 6 was deleted"
+    assert not is_to_be_promoted(six.workspace)

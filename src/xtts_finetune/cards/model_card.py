@@ -74,13 +74,13 @@ def as_code(text: str) -> str:
 def _metadata(lineage: Lineage, name: str) -> str:
     from huggingface_hub import ModelCardData
 
-    is_published, results = lineage.base.licence is not None, _results(lineage)
+    is_published, results, is_mini = lineage.base.licence is not None, _results(lineage), lineage.base.name == MINI
     card = ModelCardData(
         language=sorted(map(_in_a_line, lineage.data.languages)) if lineage.data else lineage.language,
         base_model=REPOSITORY if is_published else None,
-        library_name="coqui",
+        library_name=None if is_mini else "coqui",
         pipeline_tag="text-to-speech",
-        tags=["xtts", "voice", "fine-tuned"],
+        tags=["voice"] if is_mini else ["xtts", "voice", "fine-tuned"],
         model_name=_in_a_line(name) if results else None,
         eval_results=results or None,
         license="other" if is_published else None,

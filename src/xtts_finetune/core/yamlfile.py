@@ -4,11 +4,25 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
+
+
+class _Constructor(SafeConstructor):
+    """A date that no calendar has is left as text: whoever wanted a date names the field."""
+
+    def construct_yaml_timestamp(self, node: Any, values: Any = None) -> Any:
+        try:
+            return super().construct_yaml_timestamp(node, values)
+        except ValueError:
+            return node.value
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", _Constructor.construct_yaml_timestamp)
 
 
 def read_yaml(path: Path, title: str) -> Any:
@@ -26,13 +40,15 @@ def read_yaml(path: Path, title: str) -> Any:
         raise UserError(title, [Problem(str(path), "is a folder", remedy)])
     content = path.read_bytes()
     try:
-        return YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _Constructor
+        return yaml.load(content.decode("utf-8"))
     except MarkedYAMLError as error:
         raise UserError(title, [_merge(path, content) or _mistake(path, error)]) from None
     except (UnicodeDecodeError, ReaderError) as error:  # the latter: control characters
         what = f"is not UTF-8 text: {str(error).splitlines()[0]}"
         raise UserError(title, [Problem(path.name, what, "save it as UTF-8")]) from None
-    except ValueError as error:  # a date such as 2026-02-31
+    except ValueError as error:  # of `!!int five`
         raise UserError(title, [Problem(path.name, str(error), "correct it")]) from None
     except (KeyError, IndexError, RecursionError) as error:  # of `!!bool maybe`, `!!int ""`, a thousand brackets
         what = f"has what the parser cannot make a value of: {str(error)[:100]}"

@@ -150,17 +150,28 @@ def rename_outs(workspace: Workspace, entries: dict[str, dict[str, Any]]) -> Non
 
     `dvc commit` would also record the parameters as they stand now, and writes dvc.lock in place, where a full disk
     cuts it short.
+
+    Raises:
+        UserError: DVC is writing to it.
     """
-    from dvc.lock import make_lock
+    from dvc.lock import LockError, make_lock
     from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
     path, own = workspace.dvc_lock, workspace.root / ".dvc" / "tmp"
-    with make_lock(str(own / "lock"), tmp_dir=str(own), friendly=True):
+    held = make_lock(str(own / "lock"), tmp_dir=str(own), friendly=True)
+    try:
+        held.lock()
+    except LockError:
+        busy = Problem(str(own / "lock"), "another command of DVC has it", "wait for it, then type this again")
+        raise UserError("not now: DVC is at work here", [busy]) from None
+    try:
         content = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
         for stage in content["stages"].values():
             for out in stage.get("outs", []):
                 out.update(entries.get(out["path"], {}))
         write_text(path, dumps_yaml(content))
+    finally:
+        held.unlock()
 
 
 def uncached_outs(workspace: Workspace) -> set[str]:

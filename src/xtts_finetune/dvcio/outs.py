@@ -1,6 +1,7 @@
 """What dvc.lock says of the workspace."""
 
 import filecmp
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from xtts_finetune.core.files import (
     read_json,
 )
 from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, PhaseName, Workspace
-from xtts_finetune.dvcio.cache import Cache, named_dependencies, named_outs
+from xtts_finetune.dvcio.cache import Cache, named_dependencies, named_entries, named_outs, rename_outs
 
 
 def out_path(workspace: Workspace, place: Path) -> str:
@@ -31,6 +32,16 @@ def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
     cache = Cache(workspace)
     listing = cache.listing(named_outs(workspace).get(out, ""))
     return {name: cache.path(oid) for name, oid in listing.items()}
+
+
+def name_as_it_is(workspace: Workspace, file: Path) -> None:
+    """Have dvc.lock name an out that is not cached as it is now: to `dvc repro` it would be one that was edited."""
+    name = out_path(workspace, file)
+    entry = named_entries(workspace).get(name)
+    if entry and file.exists():
+        content = file.read_bytes()
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        rename_outs(workspace, {name: {**entry, "md5": md5, "size": len(content)}})
 
 
 def is_committed(workspace: Workspace, phase: PhaseName) -> bool:

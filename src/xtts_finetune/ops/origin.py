@@ -11,7 +11,7 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
 from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.promotions import Log
-from xtts_finetune.tracking.registry import CHAMPION
+from xtts_finetune.tracking.registry import CHAMPION, DELETED
 
 OURS = "of this workspace's run"
 
@@ -97,6 +97,8 @@ def whose_version(workspace: Workspace) -> str:
     if registration.get("pending"):
         return "not yet: it waits for MLflow (xtts-finetune sync)"
     version = f"{registration['name']} version {registration['version']}"
+    if registration.get(DELETED):
+        return f"nothing any more: {version} was deleted"
     trained = registration.get(TRAINED)  # of a model that was put together
     here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
     if digest is not None and not here:
@@ -109,7 +111,8 @@ def whose_version(workspace: Workspace) -> str:
 def is_to_be_promoted(workspace: Workspace) -> bool:
     """Whether what is registered is not the champion, as far as this checkout knows."""
     registration = read_json(workspace.registration) if workspace.registration.exists() else {"pending": True}
-    return not registration.get("pending") and CHAMPION not in _aliases_now(workspace, registration)
+    is_there = not registration.get("pending") and not registration.get(DELETED)
+    return is_there and CHAMPION not in _aliases_now(workspace, registration)
 
 
 def _aliases_now(workspace: Workspace, registration: dict[str, Any]) -> list[str]:

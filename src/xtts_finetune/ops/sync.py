@@ -1,6 +1,5 @@
 """`xtts-finetune sync`: bring to MLflow what it has not got yet."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams, load_params
-from xtts_finetune.dvcio.cache import named_entries, rename_outs
+from xtts_finetune.dvcio.outs import name_as_it_is
 from xtts_finetune.tracking.backlog import bring, deliver_backlog
 from xtts_finetune.tracking.connection import TrackingStore, open_store, reason
 from xtts_finetune.tracking.delivery import Waiting, damaged, waiting
@@ -51,7 +50,7 @@ def _bring_all(workspace: Workspace, tracking: TrackingParams) -> Iterator[str]:
             failures.append(error)
     try:
         for registered in deliver_backlog(workspace, lambda: store):
-            _let_dvc_know(workspace)
+            name_as_it_is(workspace, workspace.registration)
             yield str(registered)
     except Exception as error:  # noqa: BLE001 - raised below
         failures.append(error)
@@ -87,16 +86,6 @@ def _bring(folder: Path, store: TrackingStore) -> None:
         return
     if not outbox.is_delivered:
         bring(outbox, lambda: store)
-
-
-def _let_dvc_know(workspace: Workspace) -> None:
-    """Have dvc.lock name registration.json as it is now: to `dvc repro` it would be a reason to evaluate again."""
-    name = workspace.registration.relative_to(workspace.root).as_posix()
-    entry = named_entries(workspace).get(name)
-    if entry and workspace.registration.exists():
-        content = workspace.registration.read_bytes()
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        rename_outs(workspace, {name: {**entry, "md5": md5, "size": len(content)}})
 
 
 def _line(run: Waiting) -> str:

@@ -14,10 +14,11 @@ from xtts_finetune.promotion.verification import verify
 from xtts_finetune.promotion.wording import log_name, told
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.promotions import Entry, Log, Rule
-from xtts_finetune.tracking.registry import CANDIDATE, Version
+from xtts_finetune.tracking.registry import CANDIDATE, CHAMPION, Version
 from xtts_finetune.tracking.versions import shown
 
 _TITLE = "nothing was promoted"
+_NOTHING_BEFORE = "nothing to go back to"
 _LONGEST_WHY = 2000  # characters: it goes into a tag of MLflow's, too
 
 
@@ -45,8 +46,11 @@ def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
         standing = _standing(workspace, params)
         version = standing.version(request.version or CANDIDATE)
         if standing.champion and standing.champion.version == version.version:
-            caught_up(standing)
             yield f"{shown(version)}: is the champion already"
+            if standing.unwritten:
+                yield from _done(workspace, caught_up(standing).log.entries[-1])
+            else:
+                caught_up(standing)
             return
         rules = yield from _examined(standing, params, version)
         failed = [rule.name for rule in rules if not rule.passed]
@@ -65,6 +69,8 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
     _refuse_long(why)
     with _alone(workspace):
         standing = _standing(workspace, load_params(workspace.params))
+        if not standing.versions.versions:
+            standing.versions.find(CHAMPION, _NOTHING_BEFORE)
         if found := standing.unwritten:
             yield found
         line, champion = standing.line, standing.champion
@@ -79,7 +85,7 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
             yield f"version {number}, champion before, was deleted"
         what = "the log knows no champion before this one" + (" that was not deleted" if line else "")
         remedy = "xtts-finetune promote VERSION makes another version champion"
-        raise UserError("nothing to go back to", [Problem(log_name(workspace), what, remedy)])
+        raise UserError(_NOTHING_BEFORE, [Problem(log_name(workspace), what, remedy)])
 
 
 def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
@@ -110,7 +116,8 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
         yield f"not written down: {found}; the next promote or rollback does so"
     if verified:
         verify(standing)
-        yield f"{len(standing.log.entries)} entries: each is as it was written, here and in MLflow"
+        count = len(standing.log.entries)
+        yield f"{count} {'entry: it' if count == 1 else 'entries: each'} is as it was written, here and in MLflow"
 
 
 def _standing(workspace: Workspace, params: Params) -> Standing:
@@ -139,6 +146,8 @@ def _examined(standing: Standing, params: Params, version: Version) -> Generator
     if champion.version == version.version:
         return []
     yield f"{version.name} version {version.version} against the champion, version {champion.version}"
+    if params.promotion.sentences:
+        yield f"heard by {params.promotion.sentences} sentences of each, and of the base: some minutes"
     found = examine(standing.workspace, params, standing.versions, version, champion)
     yield f"figures: {found.how}"
     yield from table(found.rules)

@@ -18,14 +18,16 @@ from xtts_finetune.checkpoints.retention import Verdict, needed, retain
 from xtts_finetune.core.disk import files_below, freed_bytes, held_bytes
 from xtts_finetune.core.disk import shown as shown_bytes
 from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import load_params
+from xtts_finetune.dvcio.outs import name_as_it_is
 from xtts_finetune.promotion.lineage import named_by
 from xtts_finetune.promotion.standing import Standing, answered
 from xtts_finetune.promotion.wording import log_name
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.logged_model import delete_unnamed, delete_version, in_use, logged_models
-from xtts_finetune.tracking.registry import Version
+from xtts_finetune.tracking.registry import DELETED, Version
 from xtts_finetune.tracking.versions import shown
 
 if TYPE_CHECKING:
@@ -143,10 +145,24 @@ def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
         if store.client.get_model_version(version.name, str(version.version)).aliases:  # as a promotion begins
             yield f"version {version.version} was named meanwhile, and stays"
             continue
+        _note(standing, version)
         delete_version(store, version.version, plan.models[version.version])
         yield f"version {version.version}: gone"
     if left := delete_unnamed(store, versions.model_name, {*in_use(store)}):
         yield f"{left} that an earlier clean was killed at: gone"
+
+
+def _note(standing: Standing, version: Version) -> None:
+    """Have `status` know that what this workspace has registered last goes: before it does, as DVC may be at work here.
+
+    Raises:
+        UserError: it is; nothing was changed.
+    """
+    workspace = standing.workspace
+    receipt = read_json(workspace.registration) if workspace.registration.exists() else {}
+    if (receipt.get("name"), receipt.get("version")) == (version.name, version.version):
+        write_json(workspace.registration, {**receipt, DELETED: True})
+        name_as_it_is(workspace, workspace.registration)
 
 
 def _folder(standing: Standing, version: Version) -> Path | None:

@@ -44,7 +44,9 @@ def rebuild_lines(workspace: Workspace, step: int) -> Iterator[str]:
             os.rename(done.state.folder, place)
             fsync_path(place.parent)
         yield f"{out_path(workspace, place)}: {_proof(found, done, step)}"
-        yield f"to export it: xtts-finetune export {job.name}@{step} FOLDER; to let it go: xtts-finetune clean"
+        if params.base != "mini":
+            yield f"to export it: xtts-finetune export {job.name}@{step} FOLDER"
+        yield "to let it go: xtts-finetune clean"
 
 
 def _phase_of(workspace: Workspace, params: Params, step: int) -> Recorded:

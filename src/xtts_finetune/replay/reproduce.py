@@ -49,7 +49,8 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
     yield f"its run is named by {revision.who}"
     if version.tags.get("git_dirty") == "true":
         yield "it was trained with changes that were not committed then: whether the commit has them, the proof tells"
-    yield from ["", "to have it here as it was, without training:", f"  git checkout {short}", "  dvc checkout"]
+    yield from ["", "to have it here as it was, without training:"]
+    yield from (f"  {command}" for command in revision.way_back.split(" && "))
     sample = f"{_STRETCHES} random stretches of its training"
     yield from ["", f"to have a proof then, by {sample}, that it comes of that data and those parameters:"]
     yield f"  xtts-finetune reproduce {version.version} --check {_STRETCHES}"
@@ -77,6 +78,5 @@ def _elsewhere(workspace: Workspace, version: Version, revision: Revision | None
     if revision is None:
         remedy = f"bring its run back first, from a remote: dvc fetch; see: xtts-finetune reproduce {version.version}"
     else:
-        short = short_commit(workspace, revision.commit)
-        remedy = f"bring its run back first: git checkout {short} && dvc checkout"
+        remedy = f"bring its run back first: {revision.way_back}"
     return UserError(TITLE, [Problem(place, "has another model, or none", remedy)])
