@@ -29,14 +29,14 @@ class Team:
     def store(self) -> TrackingStore:
         return open_store(self.workspace, load_params(self.workspace.params).tracking)
 
-    def register(self, mel_ce: float, text_ce: float = 3.0, split: str | None = "a") -> int:
-        """A version with these figures, on the eval split of that name."""
+    def register(self, mel_ce: float, text_ce: float = 3.0, split: str | None = "a", run_id: str | None = None) -> int:
+        """A version with these figures, on the eval split of that name; of a run of its own, or of this one."""
         model = self.workspace.root / "exported"
         model.mkdir(exist_ok=True)
         weights = model / "model.safetensors"
         weights.unlink(missing_ok=True)  # what is written to is another version's, too
         weights.write_bytes(b"weights" * 20_000)
-        run = self.store.client.create_run(self.store.experiment_id).info.run_id
+        run = run_id or self.store.client.create_run(self.store.experiment_id).info.run_id
         tags = {"phase": "phase2", "step": "9"} | ({EVAL_TAG: split} if split else {})
         figures = {"eval/mel_ce": mel_ce, "eval/text_ce": text_ce}
         digest = hashlib.sha256(f"{mel_ce} {text_ce} {split}".encode()).hexdigest()

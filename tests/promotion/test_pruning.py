@@ -120,16 +120,19 @@ def own(versions: Versions, version: Any) -> Path:
 
 def test_weights_that_are_registered_again_while_they_go(six: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is evaluated again whose version a killed clean was at: it gets files of its own."""
+    run_id = six.store.client.get_model_version(MODEL, "2").run_id
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(logged_model, "discard", raising)
+        patch.setattr(logged_model, "discard", half_way)
         prune(six, "keep=4")
     assert left(six) == [1, 3, 4, 5, 6]
-    assert six.register(4.4) == 7  # the figures, and so the weights, of version 2
+    assert six.register(4.4, run_id=run_id) == 7  # the figures, and so the weights, of version 2
     prune(six, "keep=5")
     assert (left(six), folders(six)) == ([1, 3, 4, 5, 6, 7], 6)
 
 
-def raising(*_: object) -> None:
+def half_way(folder: Path) -> None:
+    [weights] = folder.rglob("model.safetensors")
+    weights.unlink()
     raise Killed
 
 
