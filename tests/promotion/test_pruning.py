@@ -130,6 +130,22 @@ def test_weights_that_are_registered_again_while_they_go(six: Team, monkeypatch:
     assert (left(six), folders(six)) == ([1, 3, 4, 5, 6, 7], 6)
 
 
+def test_a_version_that_is_wanted_again_after_a_kill_keeps_its_files(
+    six: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill came when it was marked as going, and still named."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(type(six.store.client), "delete_model_version", killed)
+        prune(six, "keep=4")
+    six.promote(2)
+    prune(six, "keep=4")
+    assert (left(six), folders(six)) == ([1, 2, 3, 4, 5, 6], 6)
+
+
 def half_way(folder: Path) -> None:
     [weights] = folder.rglob("model.safetensors")
     weights.unlink()
