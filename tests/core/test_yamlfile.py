@@ -54,15 +54,27 @@ def test_the_marks_of_a_merge_are_named(file: Path) -> None:
     assert f"git checkout --ours '{file}'" in problem.remedy
 
 
-def test_a_date_that_no_calendar_has_is_left_as_text(file: Path) -> None:
-    file.write_text("a: 2026-02-31\nb: 2026-02-28\n", encoding="utf-8")
-    assert read_yaml(file, "") == {"a": "2026-02-31", "b": datetime.date(2026, 2, 28)}
+def test_a_date_that_no_calendar_has_is_left_as_text_to_who_asks(file: Path) -> None:
+    late = "9999-12-31T23:59:59.9999999Z"
+    file.write_text(f"a: 2026-02-31\nb: 2026-02-28\nc: {late}\n", encoding="utf-8")
+    assert read_yaml(file, "", any_date=True) == {"a": "2026-02-31", "b": datetime.date(2026, 2, 28), "c": late}
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        *("a: [", "a: b: c", "\ta: 1", "a: 1\na: 2", "a: *b", "a: =", "\0", "a: \udcff"),
+        *(
+            "a: [",
+            "a: b: c",
+            "\ta: 1",
+            "a: 1\na: 2",
+            "a: *b",
+            "a: =",
+            "a: 2026-02-31",
+            "a: 9999-12-31T23:59:59.9999999Z",
+            "\0",
+            "a: \udcff",
+        ),
         *('a: !!int ""', "a: !!bool maybe", "a: !!float x", f"a: {'[' * 3000}", f"a: {'[' * 3000}{']' * 3000}"),
     ],
     ids=lambda content: repr(content[:20]),

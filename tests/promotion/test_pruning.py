@@ -1,17 +1,22 @@
 """`xtts-finetune clean --versions keep=N`: whose files go, whose stay, and a kill at every step."""
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dvc.lock
 import pytest
+import yaml
 from promoting import MODEL, Team
 
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import write_json
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
 from xtts_finetune.promotion import pruning
 from xtts_finetune.promotion.pruning import prune_lines
@@ -218,16 +223,68 @@ def test_a_damaged_log_says_nothing_of_who_was_champion(six: Team) -> None:
     assert len(left(six)) == 6
 
 
-def test_status_does_not_go_on_to_name_what_is_gone(six: Team) -> None:
-    """The workspace's last evaluation registered it; somebody moved the alias by hand since."""
-    receipt = {"name": MODEL, "version": 6, "aliases": ["candidate"], "champion": 1, "model_sha256": "f" * 64}
-    six.workspace.reports.mkdir(exist_ok=True)
-    write_json(six.workspace.registration, receipt)
+@pytest.fixture
+def noted(six: Team) -> Team:
+    """Version 6 is what the workspace's last evaluation registered; somebody moved its alias by hand since."""
+    workspace = six.workspace
+    [weights] = [each.tags["model_sha256"] for each in Versions.of(six.store, MODEL).versions if each.version == 6]
+    receipt = {"name": MODEL, "version": 6, "aliases": ["candidate"], "champion": 1, "model_sha256": weights}
+    workspace.reports.mkdir(exist_ok=True)
+    write_json(workspace.registration, receipt)
+    out = {"path": "reports/registration.json", "md5": md5(workspace), "size": 1}
+    workspace.dvc_lock.write_text(yaml.safe_dump({"stages": {"evaluate": {"outs": [out]}}}), encoding="utf-8")
+    (workspace.root / ".dvc" / "tmp").mkdir(parents=True)
     six.store.client.set_registered_model_alias(MODEL, "candidate", "5")
-    prune(six, "keep=0", yes=False)
-    assert "deleted" not in whose_version(six.workspace)
-    assert is_to_be_promoted(six.workspace)
-    prune(six, "keep=0")
-    assert left(six) == [1, 5]
-    assert whose_version(six.workspace) == f"nothing any more: {MODEL} version 6 was deleted"
-    assert not is_to_be_promoted(six.workspace)
+    return six
+
+
+def md5(workspace: Workspace) -> str:
+    return hashlib.md5(workspace.registration.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def named(workspace: Workspace) -> str:
+    """The MD5 of the receipt in dvc.lock."""
+    [out] = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))["stages"]["evaluate"]["outs"]
+    return str(out["md5"])
+
+
+def test_status_does_not_go_on_to_name_what_is_gone(noted: Team) -> None:
+    prune(noted, "keep=0", yes=False)
+    assert "deleted" not in whose_version(noted.workspace)
+    assert is_to_be_promoted(noted.workspace)
+    assert "dvc.lock knows of it: commit it" in prune(noted, "keep=0")
+    assert left(noted) == [1, 5]
+    assert whose_version(noted.workspace).startswith(f"nothing any more: {MODEL} version 6 was deleted")
+    assert not is_to_be_promoted(noted.workspace)
+    assert named(noted.workspace) == md5(noted.workspace), "dvc repro has nothing to do"
+
+
+def test_while_dvc_is_at_work_it_is_said_that_dvc_does_not_know(noted: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvc.lock, "DEFAULT_TIMEOUT", 0.1)
+    held = dvc.lock.make_lock(str(noted.workspace.root / ".dvc" / "tmp" / "lock"))
+    held.lock()
+    said = prune(noted, "keep=0")
+    held.unlock()
+    assert "dvc.lock does not know of it" in said
+    assert left(noted) == [1, 5]
+    assert "was deleted" in whose_version(noted.workspace)
+
+
+@pytest.mark.parametrize("what", ["of another registry", "damaged"])
+def test_a_receipt_that_is_not_of_it_stays(noted: Team, what: str) -> None:
+    receipt = noted.workspace.registration
+    text = receipt.read_text(encoding="utf-8")
+    changed = json.dumps({**json.loads(text), "model_sha256": 64 * "f"}) if what == "of another registry" else text[:9]
+    receipt.write_text(changed, encoding="utf-8")
+    prune(noted, "keep=0")
+    assert left(noted) == [1, 5]
+    assert receipt.read_text(encoding="utf-8") == changed
+
+
+def test_of_another_run_dvc_has_to_look_itself(noted: Team) -> None:
+    """As after `git stash`: dvc.lock names another receipt, and evaluate has to run."""
+    lock = noted.workspace.dvc_lock
+    lock.write_text(lock.read_text(encoding="utf-8").replace(md5(noted.workspace), 32 * "a"), encoding="utf-8")
+    prune(noted, "keep=0")
+    assert "was deleted" in whose_version(noted.workspace)
+    assert named(noted.workspace) == 32 * "a"

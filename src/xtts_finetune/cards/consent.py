@@ -51,7 +51,7 @@ def read_consent(workspace: Workspace) -> Consent | None:
     if not path.exists():
         return None
     title = f"{path.parent.name}/{path.name} cannot be used"
-    content = read_yaml(path, title)
+    content = read_yaml(path, title, any_date=True)
     try:
         return Consent.model_validate({} if content is None else content)
     except ValidationError as error:

@@ -12,24 +12,23 @@ from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 
 
-class _Constructor(SafeConstructor):
-    """A date that no calendar has is left as text: whoever wanted a date names the field."""
-
+class _WithAnyDate(SafeConstructor):
     def construct_yaml_timestamp(self, node: Any, values: Any = None) -> Any:
         try:
             return super().construct_yaml_timestamp(node, values)
-        except ValueError:
+        except (ValueError, OverflowError):
             return node.value
 
 
-_Constructor.add_constructor("tag:yaml.org,2002:timestamp", _Constructor.construct_yaml_timestamp)
+_WithAnyDate.add_constructor("tag:yaml.org,2002:timestamp", _WithAnyDate.construct_yaml_timestamp)
 
 
-def read_yaml(path: Path, title: str) -> Any:
+def read_yaml(path: Path, title: str, any_date: bool = False) -> Any:
     """What a YAML file says; a repeated key is a mistake.
 
     Args:
         title: of the error.
+        any_date: a date that no calendar has is left as text, for who wants a date to name the field. DVC refuses one.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -41,14 +40,15 @@ def read_yaml(path: Path, title: str) -> Any:
     content = path.read_bytes()
     try:
         yaml = YAML(typ="safe", pure=True)
-        yaml.Constructor = _Constructor
+        if any_date:
+            yaml.Constructor = _WithAnyDate
         return yaml.load(content.decode("utf-8"))
     except MarkedYAMLError as error:
         raise UserError(title, [_merge(path, content) or _mistake(path, error)]) from None
     except (UnicodeDecodeError, ReaderError) as error:  # the latter: control characters
         what = f"is not UTF-8 text: {str(error).splitlines()[0]}"
         raise UserError(title, [Problem(path.name, what, "save it as UTF-8")]) from None
-    except ValueError as error:  # of `!!int five`
+    except (ValueError, OverflowError) as error:  # a date such as 2026-02-31
         raise UserError(title, [Problem(path.name, str(error), "correct it")]) from None
     except (KeyError, IndexError, RecursionError) as error:  # of `!!bool maybe`, `!!int ""`, a thousand brackets
         what = f"has what the parser cannot make a value of: {str(error)[:100]}"

@@ -111,10 +111,15 @@ def _listed(names: list[str]) -> str:
 
 def _refs(root: Path) -> Iterator[_Ref]:
     """HEAD (of every worktree), branches, tags, experiments, every stash."""
+    own, place = _git(root, "rev-parse", "--show-toplevel").strip(), ""
     for line in _git(root, "worktree", "list", "--porcelain").splitlines():
-        kind, _, commit = line.partition(" ")
-        if kind == "HEAD" and commit.strip("0"):  # only zeros: there is no commit yet
-            yield _Ref(commit, "HEAD", "git stash && dvc checkout")
+        kind, _, text = line.partition(" ")
+        place = text if kind == "worktree" else place
+        if kind == "HEAD" and text.strip("0"):  # only zeros: there is no commit yet
+            if place == own:
+                yield _Ref(text, "HEAD", "git stash && dvc checkout")
+            else:
+                yield _Ref(text, f"HEAD of {place}", f"git checkout {text[:9]} && dvc checkout")
     for line in _git(root, "for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)").splitlines():
         name, *types = line.split()
         if "commit" in types and not name.startswith((*_OWN_REFS, "refs/stash")):

@@ -34,14 +34,26 @@ def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
     return {name: cache.path(oid) for name, oid in listing.items()}
 
 
+def is_named_as_it_is(workspace: Workspace, file: Path) -> bool:
+    """Whether dvc.lock names an out that is not cached as it lies here."""
+    entry = named_entries(workspace).get(out_path(workspace, file))
+    return entry is not None and file.exists() and entry["md5"] == _md5(file)
+
+
 def name_as_it_is(workspace: Workspace, file: Path) -> None:
-    """Have dvc.lock name an out that is not cached as it is now: to `dvc repro` it would be one that was edited."""
+    """Have dvc.lock name an out that is not cached as it is now: to `dvc repro` it would be one that was edited.
+
+    Raises:
+        UserError: DVC is writing to dvc.lock.
+    """
     name = out_path(workspace, file)
     entry = named_entries(workspace).get(name)
     if entry and file.exists():
-        content = file.read_bytes()
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        rename_outs(workspace, {name: {**entry, "md5": md5, "size": len(content)}})
+        rename_outs(workspace, {name: {**entry, "md5": _md5(file), "size": file.stat().st_size}})
+
+
+def _md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def is_committed(workspace: Workspace, phase: PhaseName) -> bool:

@@ -98,7 +98,7 @@ def whose_version(workspace: Workspace) -> str:
         return "not yet: it waits for MLflow (xtts-finetune sync)"
     version = f"{registration['name']} version {registration['version']}"
     if registration.get(DELETED):
-        return f"nothing any more: {version} was deleted"
+        return f"nothing any more: {version} was deleted (dvc repro -s -f evaluate registers its weights again)"
     trained = registration.get(TRAINED)  # of a model that was put together
     here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
     if digest is not None and not here:

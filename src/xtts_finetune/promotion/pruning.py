@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -21,9 +21,9 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import load_params
-from xtts_finetune.dvcio.outs import name_as_it_is
+from xtts_finetune.dvcio.outs import is_named_as_it_is, name_as_it_is
 from xtts_finetune.promotion.lineage import named_by
-from xtts_finetune.promotion.standing import Standing, answered
+from xtts_finetune.promotion.standing import Standing, answered, weights_of
 from xtts_finetune.promotion.wording import log_name
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.logged_model import delete_unnamed, delete_version, in_use, logged_models
@@ -145,24 +145,39 @@ def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
         if store.client.get_model_version(version.name, str(version.version)).aliases:  # as a promotion begins
             yield f"version {version.version} was named meanwhile, and stays"
             continue
-        _note(standing, version)
         delete_version(store, version.version, plan.models[version.version])
         yield f"version {version.version}: gone"
+        yield from _noted(standing, version)
     if left := delete_unnamed(store, versions.model_name, {*in_use(store)}):
         yield f"{left} that an earlier clean was killed at: gone"
 
 
-def _note(standing: Standing, version: Version) -> None:
-    """Have `status` know that what this workspace has registered last goes: before it does, as DVC may be at work here.
-
-    Raises:
-        UserError: it is; nothing was changed.
-    """
+def _noted(standing: Standing, version: Version) -> Iterator[str]:
+    """Have `status`, and DVC, know that what this workspace registered last is gone."""
     workspace = standing.workspace
-    receipt = read_json(workspace.registration) if workspace.registration.exists() else {}
-    if (receipt.get("name"), receipt.get("version")) == (version.name, version.version):
-        write_json(workspace.registration, {**receipt, DELETED: True})
-        name_as_it_is(workspace, workspace.registration)
+    file, receipt = workspace.registration, _receipt(workspace)
+    is_it = (receipt.get("name"), receipt.get("version")) == (version.name, version.version)
+    if not is_it or receipt.get("model_sha256") != weights_of(version):  # else of another registry, as before a server
+        return
+    was_named = is_named_as_it_is(workspace, file)
+    write_json(file, {**receipt, DELETED: True})
+    if not was_named:  # dvc.lock is of another run: evaluate runs again anyway
+        return
+    try:
+        name_as_it_is(workspace, file)
+    except UserError as error:
+        yield f"dvc.lock does not know of it ({error.problems[0].what}): the next dvc repro registers its weights again"
+    else:
+        yield "dvc.lock knows of it: commit it"
+
+
+def _receipt(workspace: Workspace) -> dict[str, Any]:
+    """What evaluate has left of the version; nothing where it is not there, or damaged."""
+    try:
+        content = read_json(workspace.registration)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _folder(standing: Standing, version: Version) -> Path | None:
