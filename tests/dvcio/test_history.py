@@ -50,6 +50,24 @@ def test_every_commit_names_its_run(repository: Checkout) -> None:
     assert list(by_letter)[-1] == "a"
 
 
+def test_worktrees_do_each_by_a_way_of_its_own(repository: Checkout) -> None:
+    """`git stash` here would not bring back what another worktree is at."""
+    for letter in "abc":
+        commit(repository, letter, letter)
+    places = {}
+    for letter, commits in ("a", "HEAD~2"), ("b", "HEAD~1"):
+        places[letter] = (repository.root.parent / f"at {letter}").as_posix()
+        repository.run("git", "worktree", "add", "--quiet", "--detach", places[letter], commits)
+    by_letter = named(repository)
+    assert by_letter["c"].way_back == "git stash && dvc checkout"
+    for letter, place in places.items():
+        revision = by_letter[letter]
+        assert (revision.who, revision.is_tip) == (f"HEAD of {place}", True)
+        assert revision.way_back == f"git checkout {revision.commit[:9]} && dvc checkout"
+    [elsewhere] = [each for each in revisions(Workspace(Path(places["a"]))) if each.who == "HEAD"]
+    assert elsewhere.outs == by_letter["a"].outs
+
+
 def test_stashes_the_index_and_experiments_do(repository: Checkout) -> None:
     commit(repository, "a", "First")
     for letter in "bc":
