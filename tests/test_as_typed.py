@@ -29,7 +29,6 @@ NOT_HERE = {
     "python ": "measures, with files that are not in the repository, for minutes",
     "make ui": "serves until it is stopped: tests/tracking/test_server.py",
     ".venv/bin/xtts-finetune base fetch --accept-licence": "needs the network: tests/ops/test_base.py",
-    ".venv/bin/xtts-finetune plan --vram 8GiB --params": "takes a minute: tests/planning/test_presets.py",
     ".venv/bin/xtts-finetune rebuild --step": "has a step of the starter run: tests/replay/test_rebuild_typed.py",
     ".venv/bin/xtts-finetune reproduce champion --check": "takes half a minute: tests/replay/test_reproduce.py",
 }

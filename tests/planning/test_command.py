@@ -247,8 +247,14 @@ def test_what_is_no_size(text: str) -> None:
         parsed_size(text)
 
 
+@pytest.mark.slow
+def test_as_it_is_typed(fresh: Checkout) -> None:
+    said = fresh.run("xtts-finetune", "plan", "--vram", "8GiB")
+    assert "mini: as prepare will build it" in said.stdout
+    assert "recommended: full, fp32, adamw, no checkpointing, batches of 4" in said.stdout
+
+
 def test_slips_as_they_are_typed(fresh: Checkout) -> None:
-    """What it says otherwise, typed: tests/test_as_typed.py."""
     wrong = fresh.run("xtts-finetune", "plan", "--vram", "eight", code=2)
     assert "'eight' is no size of a memory, as 8GiB is one" in wrong.stderr
     missing = fresh.run("xtts-finetune", "plan", "--params", "none.yaml", code=2)

@@ -47,10 +47,10 @@ def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
         version = standing.version(request.version or CANDIDATE)
         if standing.champion and standing.champion.version == version.version:
             yield f"{shown(version)}: is the champion already"
-            if standing.unwritten:
-                yield from _done(workspace, caught_up(standing).log.entries[-1])
-            else:
-                caught_up(standing)
+            was_unwritten = bool(standing.unwritten)
+            log = caught_up(standing).log
+            if was_unwritten:
+                yield from _done(workspace, log.entries[-1])
             return
         rules = yield from _examined(standing, params, version)
         failed = [rule.name for rule in rules if not rule.passed]
@@ -70,7 +70,7 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
     with _alone(workspace):
         standing = _standing(workspace, load_params(workspace.params))
         if not standing.versions.versions:
-            standing.versions.find(CHAMPION, _NOTHING_BEFORE)
+            standing.versions.find(CHAMPION, _NOTHING_BEFORE)  # raises: it says what is to be done first
         if found := standing.unwritten:
             yield found
         line, champion = standing.line, standing.champion

@@ -1,10 +1,7 @@
 """Which run a registered version is of, as far as git and DVC name it, and whether it lies here."""
 
-from pathlib import Path
-from typing import Any
-
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json
+from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.history import Revision, revisions
@@ -41,7 +38,7 @@ def named_by(workspace: Workspace, version: Version) -> Revision | None:
     cache, model = Cache(workspace), out_path(workspace, workspace.model(phase_of(version)))
     for revision in revisions(workspace):
         listing = cache.listing(revision.outs.get(model, ""))
-        card = _card(cache.path(listing[MODEL_CARD])) if MODEL_CARD in listing else {}
+        card = read_json_object(cache.path(listing[MODEL_CARD])) if MODEL_CARD in listing else {}
         if revision.commit and card.get("sha256") == trained_weights(version):
             return revision
     return None
@@ -49,14 +46,5 @@ def named_by(workspace: Workspace, version: Version) -> Revision | None:
 
 def lies_here(workspace: Workspace, version: Version) -> bool:
     """Whether models/ has its run, by what its card says of its weights."""
-    card = _card(workspace.model(phase_of(version)) / MODEL_CARD)
+    card = read_json_object(workspace.model(phase_of(version)) / MODEL_CARD)
     return bool(card) and card.get("sha256") == trained_weights(version)
-
-
-def _card(file: Path) -> dict[str, Any]:
-    """Nothing where it is not there, or damaged: then it says nothing of its weights."""
-    try:
-        content: dict[str, Any] = read_json(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -18,7 +18,7 @@ from xtts_finetune.checkpoints.retention import Verdict, needed, retain
 from xtts_finetune.core.disk import files_below, freed_bytes, held_bytes
 from xtts_finetune.core.disk import shown as shown_bytes
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json, write_json
+from xtts_finetune.core.files import read_json_object, write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.dvcio.outs import is_named_as_it_is, name_as_it_is
@@ -155,7 +155,7 @@ def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
 def _noted(standing: Standing, version: Version) -> Iterator[str]:
     """Have `status`, and DVC, know that what this workspace registered last is gone."""
     workspace = standing.workspace
-    file, receipt = workspace.registration, _receipt(workspace)
+    file, receipt = workspace.registration, read_json_object(workspace.registration)
     is_it = (receipt.get("name"), receipt.get("version")) == (version.name, version.version)
     if not is_it or receipt.get("model_sha256") != weights_of(version):  # else of another registry, as before a server
         return
@@ -169,15 +169,6 @@ def _noted(standing: Standing, version: Version) -> Iterator[str]:
         yield f"dvc.lock does not know of it ({error.problems[0].what}): the next dvc repro registers its weights again"
     else:
         yield "dvc.lock knows of it: commit it"
-
-
-def _receipt(workspace: Workspace) -> dict[str, Any]:
-    """What evaluate has left of the version; nothing where it is not there, or damaged."""
-    try:
-        content = read_json(workspace.registration)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _folder(standing: Standing, version: Version) -> Path | None:
