@@ -119,7 +119,8 @@ def _refs(root: Path) -> Iterator[_Ref]:
             if place == own:
                 yield _Ref(text, "HEAD", "git stash && dvc checkout")
             else:
-                yield _Ref(text, f"HEAD of {place}", f"git checkout {text[:9]} && dvc checkout")
+                short = text[:9]
+                yield _Ref(text, f"HEAD of {place}", f"git checkout {short} && dvc checkout")
     for line in _git(root, "for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)").splitlines():
         name, *types = line.split()
         if "commit" in types and not name.startswith((*_OWN_REFS, "refs/stash")):
