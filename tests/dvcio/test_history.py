@@ -68,6 +68,33 @@ def test_worktrees_do_each_by_a_way_of_its_own(repository: Checkout) -> None:
     assert elsewhere.outs == by_letter["a"].outs
 
 
+def test_head_is_ones_own_where_another_worktree_is_at_the_same_commit(repository: Checkout) -> None:
+    """A checkout of the commit that one is at would leave an edited dvc.lock as it is."""
+    commit(repository, "a", "First")
+    beside = repository.root.parent / "beside"
+    repository.run("git", "worktree", "add", "--quiet", "--detach", str(beside), "HEAD")
+    for root in repository.root, beside:
+        [found] = revisions(Workspace(root))
+        assert found.who.startswith("HEAD")
+        assert found.way_back == "git stash && dvc checkout"
+
+
+@pytest.mark.parametrize("how", ["submodule", "moved"])
+def test_head_is_known_where_git_keeps_its_folder_elsewhere(repository: Checkout, how: str) -> None:
+    commit(repository, "a", "First")
+    place = repository.root.parent / how
+    if how == "submodule":
+        repository.run("git", "init", "--quiet", str(place))
+        add = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository.root), "voice")
+        repository.run("git", "-C", str(place), *add)
+        place /= "voice"
+    else:
+        repository.run("git", "worktree", "add", "--quiet", "--detach", str(place), "HEAD")
+        place = place.rename(repository.root.parent / "moved by hand")
+    [found] = revisions(Workspace(place))
+    assert (found.who.partition(",")[0], found.way_back) == ("HEAD", "git stash && dvc checkout")
+
+
 def test_stashes_the_index_and_experiments_do(repository: Checkout) -> None:
     commit(repository, "a", "First")
     for letter in "bc":

@@ -111,16 +111,15 @@ def _listed(names: list[str]) -> str:
 
 def _refs(root: Path) -> Iterator[_Ref]:
     """HEAD (of every worktree), branches, tags, experiments, every stash."""
-    own, place = _git(root, "rev-parse", "--show-toplevel").strip(), ""
+    own, place = _git(root, "rev-parse", "--revs-only", "HEAD").strip(), ""  # "": there is no commit yet
+    if own:
+        yield _Ref(own, "HEAD", "git stash && dvc checkout")
     for line in _git(root, "worktree", "list", "--porcelain").splitlines():
         kind, _, text = line.partition(" ")
         place = text if kind == "worktree" else place
-        if kind == "HEAD" and text.strip("0"):  # only zeros: there is no commit yet
-            if place == own:
-                yield _Ref(text, "HEAD", "git stash && dvc checkout")
-            else:
-                short = text[:9]
-                yield _Ref(text, f"HEAD of {place}", f"git checkout {short} && dvc checkout")
+        if kind == "HEAD" and text != own and text.strip("0"):
+            short = text[:9]
+            yield _Ref(text, f"HEAD of {place}", f"git checkout {short} && dvc checkout")
     for line in _git(root, "for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)").splitlines():
         name, *types = line.split()
         if "commit" in types and not name.startswith((*_OWN_REFS, "refs/stash")):
