@@ -1,6 +1,5 @@
 """`xtts-finetune clean --versions keep=N`: whose files go, whose stay, and a kill at every step."""
 
-import hashlib
 import json
 import os
 import re
@@ -8,15 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dvc.lock
 import pytest
-import yaml
 from promoting import MODEL, Team
 
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import write_json
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
 from xtts_finetune.promotion import pruning
 from xtts_finetune.promotion.pruning import prune_lines
@@ -226,65 +222,66 @@ def test_a_damaged_log_says_nothing_of_who_was_champion(six: Team) -> None:
 @pytest.fixture
 def noted(six: Team) -> Team:
     """Version 6 is what the workspace's last evaluation registered; somebody moved its alias by hand since."""
-    workspace = six.workspace
     [weights] = [each.tags["model_sha256"] for each in Versions.of(six.store, MODEL).versions if each.version == 6]
     receipt = {"name": MODEL, "version": 6, "aliases": ["candidate"], "champion": 1, "model_sha256": weights}
-    workspace.reports.mkdir(exist_ok=True)
-    write_json(workspace.registration, receipt)
-    out = {"path": "reports/registration.json", "md5": md5(workspace), "size": 1}
-    workspace.dvc_lock.write_text(yaml.safe_dump({"stages": {"evaluate": {"outs": [out]}}}), encoding="utf-8")
-    (workspace.root / ".dvc" / "tmp").mkdir(parents=True)
+    six.workspace.reports.mkdir(exist_ok=True)
+    write_json(six.workspace.registration, receipt)
     six.store.client.set_registered_model_alias(MODEL, "candidate", "5")
     return six
 
 
-def md5(workspace: Workspace) -> str:
-    return hashlib.md5(workspace.registration.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def named(workspace: Workspace) -> str:
-    """The MD5 of the receipt in dvc.lock."""
-    [out] = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))["stages"]["evaluate"]["outs"]
-    return str(out["md5"])
-
-
 def test_status_does_not_go_on_to_name_what_is_gone(noted: Team) -> None:
+    receipt = noted.workspace.registration.read_bytes()
     prune(noted, "keep=0", yes=False)
     assert "deleted" not in whose_version(noted.workspace)
     assert is_to_be_promoted(noted.workspace)
-    assert "dvc.lock knows of it: commit it" in prune(noted, "keep=0")
+    prune(noted, "keep=0")
     assert left(noted) == [1, 5]
     assert whose_version(noted.workspace).startswith(f"nothing any more: {MODEL} version 6 was deleted")
     assert not is_to_be_promoted(noted.workspace)
-    assert named(noted.workspace) == md5(noted.workspace), "dvc repro has nothing to do"
+    assert noted.workspace.registration.read_bytes() == receipt, "dvc repro evaluates, and registers, it once more"
 
 
-def test_while_dvc_is_at_work_it_is_said_that_dvc_does_not_know(noted: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvc.lock, "DEFAULT_TIMEOUT", 0.1)
-    held = dvc.lock.make_lock(str(noted.workspace.root / ".dvc" / "tmp" / "lock"))
-    held.lock()
-    said = prune(noted, "keep=0")
-    held.unlock()
-    assert "dvc.lock does not know of it" in said
+@pytest.mark.parametrize("is_here", [True, False])
+def test_how_it_is_registered_again_is_said_where_it_can_be(noted: Team, is_here: bool) -> None:
+    weights = read_json(noted.workspace.registration)["model_sha256"]
+    noted.workspace.model("phase2").mkdir(parents=True)
+    write_json(noted.workspace.model("phase2") / "model.json", {"sha256": weights if is_here else 64 * "f"})
+    prune(noted, "keep=0")
+    assert ("dvc repro -s -f evaluate" in whose_version(noted.workspace)) is is_here
+    assert ("its weights are not in models/" in whose_version(noted.workspace)) is not is_here
+
+
+@pytest.mark.parametrize("step", ["delete_model_version", "delete_logged_model"])
+def test_killed_while_it_deletes_what_status_names(noted: Team, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """The next clean knows it by what the killed one has left."""
+    client = type(noted.store.client)
+    done: Callable[..., Any] = getattr(client, step)
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        if "6" in map(str, arguments) or step == "delete_logged_model":
+            if step == "delete_model_version":
+                done(*arguments, **named)
+            raise Killed
+        done(*arguments, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(client, step, killed)
+        prune(noted, "keep=0")
+    prune(noted, "keep=0")
     assert left(noted) == [1, 5]
     assert "was deleted" in whose_version(noted.workspace)
 
 
-@pytest.mark.parametrize("what", ["of another registry", "damaged"])
-def test_a_receipt_that_is_not_of_it_stays(noted: Team, what: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["of another registry", "[]", "{", "[" * 100_000], ids=["other", "list", "cut", "deep"]
+)
+def test_a_receipt_that_is_not_of_it_stays(noted: Team, text: str) -> None:
     receipt = noted.workspace.registration
-    text = receipt.read_text(encoding="utf-8")
-    changed = json.dumps({**json.loads(text), "model_sha256": 64 * "f"}) if what == "of another registry" else text[:9]
-    receipt.write_text(changed, encoding="utf-8")
+    if text == "of another registry":
+        text = json.dumps({**read_json(receipt), "model_sha256": 64 * "f"})
+    receipt.write_text(text, encoding="utf-8")
     prune(noted, "keep=0")
     assert left(noted) == [1, 5]
-    assert receipt.read_text(encoding="utf-8") == changed
-
-
-def test_of_another_run_dvc_has_to_look_itself(noted: Team) -> None:
-    """As after `git stash`: dvc.lock names another receipt, and evaluate has to run."""
-    lock = noted.workspace.dvc_lock
-    lock.write_text(lock.read_text(encoding="utf-8").replace(md5(noted.workspace), 32 * "a"), encoding="utf-8")
-    prune(noted, "keep=0")
-    assert "was deleted" in whose_version(noted.workspace)
-    assert named(noted.workspace) == 32 * "a"
+    assert receipt.read_text(encoding="utf-8") == text
+    assert not noted.workspace.deletion.exists()

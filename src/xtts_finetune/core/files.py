@@ -199,7 +199,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """What a JSON file says; nothing where it is not there, damaged, or no object."""
     try:
         content = read_json(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

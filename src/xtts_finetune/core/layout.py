@@ -10,6 +10,7 @@ work/undelivered/<key>/        a run that ended before MLflow had all of it: DEL
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/rebuilt/phase1.<key>/     states of the run of that key that `rebuild` made again
 work/pace.json                 seconds a step of each phase took here
+work/deleted.json              that the version which the last evaluation registered was deleted
 work/rebuilt.lock              held by who trains steps again
 work/workspace.id              tells this workspace's runs from those of other clones on one MLflow server
 work/digests.json              SHA-256 of large files outside, so that they are read once
@@ -221,6 +222,11 @@ class Workspace:
     def pace(self) -> Path:
         """How fast the phases trained on this machine."""
         return self.root / "work" / "pace.json"
+
+    @property
+    def deletion(self) -> Path:
+        """Of the version in `registration`, that `clean` deleted it; the receipt itself is an out of DVC's."""
+        return self.root / "work" / "deleted.json"
 
     @property
     def digests(self) -> Path:

@@ -34,12 +34,6 @@ def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
     return {name: cache.path(oid) for name, oid in listing.items()}
 
 
-def is_named_as_it_is(workspace: Workspace, file: Path) -> bool:
-    """Whether dvc.lock names an out that is not cached as it lies here."""
-    entry = named_entries(workspace).get(out_path(workspace, file))
-    return entry is not None and file.exists() and entry["md5"] == _md5(file)
-
-
 def name_as_it_is(workspace: Workspace, file: Path) -> None:
     """Have dvc.lock name an out that is not cached as it is now: to `dvc repro` it would be one that was edited.
 
@@ -49,11 +43,8 @@ def name_as_it_is(workspace: Workspace, file: Path) -> None:
     name = out_path(workspace, file)
     entry = named_entries(workspace).get(name)
     if entry and file.exists():
-        rename_outs(workspace, {name: {**entry, "md5": _md5(file), "size": file.stat().st_size}})
-
-
-def _md5(file: Path) -> str:
-    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+        digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+        rename_outs(workspace, {name: {**entry, "md5": digest, "size": file.stat().st_size}})
 
 
 def is_committed(workspace: Workspace, phase: PhaseName) -> bool:

@@ -5,13 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import read_json
+from xtts_finetune.core.files import read_json, read_json_object
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
 from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.promotions import Log
-from xtts_finetune.tracking.registry import CHAMPION, DELETED
+from xtts_finetune.tracking.registry import CHAMPION
 
 OURS = "of this workspace's run"
 
@@ -97,10 +97,11 @@ def whose_version(workspace: Workspace) -> str:
     if registration.get("pending"):
         return "not yet: it waits for MLflow (xtts-finetune sync)"
     version = f"{registration['name']} version {registration['version']}"
-    if registration.get(DELETED):
-        return f"nothing any more: {version} was deleted (dvc repro -s -f evaluate registers its weights again)"
     trained = registration.get(TRAINED)  # of a model that was put together
     here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
+    if _is_deleted(workspace, registration):
+        again = "dvc repro -s -f evaluate registers its weights again" if here else "its weights are not in models/"
+        return f"nothing any more: {version} was deleted ({again})"
     if digest is not None and not here:
         return f"{version} is of another run: those weights are not in models/"
     what = "the whole network of" if trained else "the weights of"
@@ -111,8 +112,14 @@ def whose_version(workspace: Workspace) -> str:
 def is_to_be_promoted(workspace: Workspace) -> bool:
     """Whether what is registered is not the champion, as far as this checkout knows."""
     registration = read_json(workspace.registration) if workspace.registration.exists() else {"pending": True}
-    is_there = not registration.get("pending") and not registration.get(DELETED)
+    is_there = not registration.get("pending") and not _is_deleted(workspace, registration)
     return is_there and CHAMPION not in _aliases_now(workspace, registration)
+
+
+def _is_deleted(workspace: Workspace, registration: dict[str, Any]) -> bool:
+    """Whether `clean --versions` of this checkout deleted what is registered."""
+    deleted = read_json_object(workspace.deletion)
+    return bool(deleted) and deleted.items() <= registration.items()
 
 
 def _aliases_now(workspace: Workspace, registration: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,12 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json_object, write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import load_params
-from xtts_finetune.dvcio.outs import is_named_as_it_is, name_as_it_is
 from xtts_finetune.promotion.lineage import named_by
-from xtts_finetune.promotion.standing import Standing, answered, weights_of
+from xtts_finetune.promotion.standing import Standing, answered
 from xtts_finetune.promotion.wording import log_name
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.logged_model import delete_unnamed, delete_version, in_use, logged_models
-from xtts_finetune.tracking.registry import DELETED, Version
+from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import shown
 
 if TYPE_CHECKING:
@@ -141,34 +141,27 @@ def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
         UserError: MLflow does not do it; what was said to be gone is.
     """
     store, versions = standing.store, standing.versions
+    told = partial(_note, standing)
     for version in tqdm(plan.going, desc="deleting", unit="version", leave=False):
         if store.client.get_model_version(version.name, str(version.version)).aliases:  # as a promotion begins
             yield f"version {version.version} was named meanwhile, and stays"
             continue
-        delete_version(store, version.version, plan.models[version.version])
+        delete_version(store, version.version, plan.models[version.version], told)
         yield f"version {version.version}: gone"
-        yield from _noted(standing, version)
-    if left := delete_unnamed(store, versions.model_name, {*in_use(store)}):
+    if left := delete_unnamed(store, versions.model_name, {*in_use(store)}, told):
         yield f"{left} that an earlier clean was killed at: gone"
 
 
-def _noted(standing: Standing, version: Version) -> Iterator[str]:
-    """Have `status`, and DVC, know that what this workspace registered last is gone."""
-    workspace = standing.workspace
-    file, receipt = workspace.registration, read_json_object(workspace.registration)
-    is_it = (receipt.get("name"), receipt.get("version")) == (version.name, version.version)
-    if not is_it or receipt.get("model_sha256") != weights_of(version):  # else of another registry, as before a server
-        return
-    was_named = is_named_as_it_is(workspace, file)
-    write_json(file, {**receipt, DELETED: True})
-    if not was_named:  # dvc.lock is of another run: evaluate runs again anyway
-        return
-    try:
-        name_as_it_is(workspace, file)
-    except UserError as error:
-        yield f"dvc.lock does not know of it ({error.problems[0].what}): the next dvc repro registers its weights again"
-    else:
-        yield "dvc.lock knows of it: commit it"
+def _note(standing: Standing, number: int, weights: str) -> None:
+    """Have `status` know that what this workspace's last evaluation registered is gone.
+
+    Not in the receipt, which is evaluate's out: here, or in a clone that gets this one's dvc.lock, DVC would run
+    evaluate again, and that would register the weights again.
+    """
+    version = {"name": standing.versions.model_name, "version": number, "model_sha256": weights}
+    receipt = read_json_object(standing.workspace.registration)
+    if version.items() <= receipt.items():  # else of another run, or of another registry, as before a server
+        write_json(standing.workspace.deletion, version)
 
 
 def _folder(standing: Standing, version: Version) -> Path | None:

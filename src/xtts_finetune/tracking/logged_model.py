@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ GOING_TAG = "going"  # on a logged model whose version is being deleted: its fil
 LANGUAGE_TAG = "language"  # that it was heard in
 PARAM = "param."  # begins the tags with what the model was trained with
 MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
+
+Told = Callable[[int, str], None]  # of a version: its number, and the SHA-256 of its weights
 
 _EXAMPLE = "Welcome back to the show!"  # of what the model takes
 _SERVING_PACKAGES = ("coqui-tts", "mlflow", "pandas", "torch", "transformers")
@@ -114,10 +116,13 @@ def in_use(store: TrackingStore) -> dict[str, list[str]]:
             return users
 
 
-def delete_version(store: TrackingStore, number: int, model: "LoggedModel") -> None:
+def delete_version(store: TrackingStore, number: int, model: "LoggedModel", told: Told) -> None:
     """Delete a version and its files: first who names them, so that no version is ever without its files.
 
-    Killed between the two, `delete_unnamed` goes on.
+    Killed before its end, `delete_unnamed` goes on.
+
+    Args:
+        told: is called once it is gone, before nothing is left that tells so.
 
     Raises:
         MlflowException: the store refuses.
@@ -126,29 +131,31 @@ def delete_version(store: TrackingStore, number: int, model: "LoggedModel") -> N
     _files_of(store, model)
     store.client.set_logged_model_tags(model.model_id, {GOING_TAG: str(number)})
     store.client.delete_model_version(model.name, str(number))
-    _delete_model(store, model)
+    _delete_model(store, model, number, told)
 
 
-def delete_unnamed(store: TrackingStore, model_name: str, named: Collection[str]) -> int:
+def delete_unnamed(store: TrackingStore, model_name: str, named: Collection[str], told: Told) -> int:
     """Delete what a kill has left of versions that were being deleted; how many there were.
 
     Args:
         named: the addresses of the versions that are left.
+        told: as of `delete_version`.
     """
     models = logged_models(store, model_name)
     left = [model for address, model in models.items() if GOING_TAG in model.tags and address not in named]
     for model in left:
-        _delete_model(store, model)
+        _delete_model(store, model, int(model.tags[GOING_TAG]), told)
     return len(left)
 
 
-def _delete_model(store: TrackingStore, model: "LoggedModel") -> None:
+def _delete_model(store: TrackingStore, model: "LoggedModel", number: int, told: Told) -> None:
     files = _files_of(store, model)
     if isinstance(files, Path):
         if files.parent.exists():
             discard(files.parent)
     else:
         files.delete_artifacts()  # MLflow's own deletion of a model leaves them
+    told(number, model.tags.get(WEIGHTS_TAG, ""))
     store.client.delete_logged_model(model.model_id)
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-DELETED = "deleted"  # in reports/registration.json: the version is gone
 DATA_TAG, DATA_DESCRIPTION_TAG = "data_md5", "data"
 EVAL_TAG = "eval_sha256"  # of the eval split as it was measured on: audio, codes and tokens
 
