@@ -50,8 +50,8 @@ def _bring_all(workspace: Workspace, tracking: TrackingParams) -> Iterator[str]:
             failures.append(error)
     try:
         for registered in deliver_backlog(workspace, lambda: store):
-            name_as_it_is(workspace, workspace.registration)
             yield str(registered)
+            yield from _known_to_dvc(workspace)
     except Exception as error:  # noqa: BLE001 - raised below
         failures.append(error)
     still = {run.key for run in waiting(workspace)}  # a live trainer's own
@@ -59,6 +59,14 @@ def _bring_all(workspace: Workspace, tracking: TrackingParams) -> Iterator[str]:
     if failures:
         first = failures[0]
         raise first if isinstance(first, UserError) else _refused(tracking, first)
+
+
+def _known_to_dvc(workspace: Workspace) -> Iterator[str]:
+    """Have dvc.lock name the receipt as it is now; a line where that cannot be."""
+    try:
+        name_as_it_is(workspace, workspace.registration)
+    except UserError as error:
+        yield f"dvc.lock does not know of it ({error.problems[0].what}): the next dvc repro evaluates once more"
 
 
 def _require_what_is_pending(workspace: Workspace) -> None:
