@@ -241,7 +241,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parsed_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["eight", "", "-8GiB", "8TiB", "0", "8GiB free"])
+@pytest.mark.parametrize("text", ["eight", "", "-8GiB", "8TiB", "0", "0.0000000001", "8" * 400, "8GiB free"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is no size of a memory"):
         parsed_size(text)

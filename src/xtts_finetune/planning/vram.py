@@ -11,7 +11,8 @@ def parsed_size(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if not match or match[2] not in _UNITS or not float(match[1]):
+    match = re.fullmatch(r"(\d{1,7}(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    size = int(float(match[1]) * 2 ** _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    if not size:
         raise ValueError(f"{text!r} is no size of a memory, as 8GiB is one")
-    return int(float(match[1]) * 2 ** _UNITS[match[2]])
+    return size
