@@ -123,7 +123,7 @@ def test_a_step_waits_for_nothing(
     mini_gpt: GPT, conditioning_mel: TorchMelSpectrogram, changes: dict[str, Any]
 ) -> None:
     freeze(mini_gpt, make_params(**changes).train_phase1.trained, 0.1, 1)
-    calls = step_calls(mini_gpt, conditioning_mel, 3, **changes)
+    calls = step_calls(mini_gpt, conditioning_mel, 1, **changes)
     assert calls.keys() & REFUSED == set()
     assert calls.keys() & WAITING == set()
 
