@@ -220,7 +220,7 @@ def test_there_is_no_such_version(team: Team, wanted: int | None) -> None:
         team.register(4.3)
     with pytest.raises(UserError) as error:
         team.promote(wanted)
-    expected = "there is no such version; there is:" if wanted else "no version of xtts-finetune is registered yet"
+    expected = "there is no such version; there is:" if wanted else "no version of xtts-finetune is registered"
     assert expected in str(error.value)
 
 
@@ -234,5 +234,5 @@ def test_a_name_with_line_ends_makes_no_second_entry(team: Team) -> None:
 
 
 def test_nothing_to_go_back_to_where_nothing_is_registered(team: Team) -> None:
-    with pytest.raises(UserError, match=r"nothing to go back to\n.*\n.*no version of .* is registered yet"):
+    with pytest.raises(UserError, match=r"nothing to go back to\n.*\n.*no version of .* is registered"):
         team.rollback()

@@ -76,6 +76,6 @@ def test_what_another_store_says_it_has_is_not(two: Workspace, tmp_path: Path) -
 
 def test_where_nothing_is_registered_it_says_what_registers(store: TrackingStore, workspace: Workspace) -> None:
     shutil.copy(PROJECT / "params.yaml", workspace.params)
-    with pytest.raises(UserError, match="no version of xtts-finetune is registered yet") as refused:
+    with pytest.raises(UserError, match="no version of xtts-finetune is registered") as refused:
         list(restore_text(workspace, "champion"))
     assert "choose one" not in str(refused.value)

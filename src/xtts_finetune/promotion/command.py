@@ -147,7 +147,7 @@ def _examined(standing: Standing, params: Params, version: Version) -> Generator
         return []
     yield f"{version.name} version {version.version} against the champion, version {champion.version}"
     if params.promotion.sentences:
-        yield f"heard by {params.promotion.sentences} sentences of each, and of the base: some minutes"
+        yield f"up to {params.promotion.sentences} sentences of each are heard, and of the base: some minutes"
     found = examine(standing.workspace, params, standing.versions, version, champion)
     yield f"figures: {found.how}"
     yield from table(found.rules)

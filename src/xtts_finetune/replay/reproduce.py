@@ -13,7 +13,6 @@ from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import Versions, shown
 
 _STRETCHES = 4  # of a proof, as it is offered
-_PUTS_AWAY = "    # puts away what is edited here; git stash pop brings it back"
 
 
 def reproduce_lines(workspace: Workspace, wanted: str, check: int | None) -> Iterator[str]:
@@ -51,8 +50,10 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
     if version.tags.get("git_dirty") == "true":
         yield "it was trained with changes that were not committed then: whether the commit has them, the proof tells"
     yield from ["", "to have it here as it was, without training:"]
-    for command in revision.way_back.split(" && "):
-        yield f"  {command}{_PUTS_AWAY if command == 'git stash' else ''}"
+    commands = revision.way_back.split(" && ")
+    yield from (f"  {command}" for command in commands)
+    if "git stash" in commands:
+        yield "what is edited here is put away by git stash; where it saved anything, git stash pop brings that back"
     sample = f"{_STRETCHES} random stretches of its training"
     yield from ["", f"to have a proof then, by {sample}, that it comes of that data and those parameters:"]
     yield f"  xtts-finetune reproduce {version.version} --check {_STRETCHES}"
@@ -64,7 +65,8 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
     yield "  cd ../again"
     yield "  make setup"
     yield "  dvc repro"
-    yield f"  sha256sum models/{phase}/{WEIGHTS}    # {trained_weights(version)}, on the same kind of machine"
+    yield f"  sha256sum models/{phase}/{WEIGHTS}"
+    yield f"which on the same kind of machine says {trained_weights(version)}"
 
 
 def _unnamed(version: Version) -> Iterator[str]:

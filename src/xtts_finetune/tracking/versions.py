@@ -48,8 +48,8 @@ class Versions:
         what, remedy = f"there is no such version; there is:{self.listed}", "choose one of them"
         if not self.versions:
             what, remedy = (
-                f"no version of {self.model_name} is registered yet",
-                "dvc repro: its last stage, evaluate, registers the best model",
+                f"no version of {self.model_name} is registered",
+                "dvc repro: its last stage, evaluate, registers the best (dvc repro -s -f evaluate: once more)",
             )
         raise UserError(title, [Problem(f"{self.model_name}: {wanted}", what, remedy)])
 
