@@ -6,7 +6,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import dvc.lock
 import pytest
+import yaml
 from evaluations import evaluate
 from filelock import FileLock
 from making.done_runs import summary
@@ -207,6 +209,26 @@ def test_a_run_of_which_only_the_end_is_missing_waits(
     assert store.client.get_run(training.tracker.run_id).info.status == "KILLED"
     assert waiting(project) == []
     assert list(sync_lines(project)) == ["nothing waits for MLflow"]
+
+
+def test_dvc_at_work_keeps_no_registration_back(
+    project: Workspace, store: TrackingStore, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dvc.lock goes on to name the receipt of before: what that costs is said, for sync has nothing more to do."""
+    out = {"path": "reports/registration.json", "hash": "md5", "md5": "a" * 32, "size": 1}
+    project.dvc_lock.write_text(yaml.safe_dump({"stages": {"evaluate": {"outs": [out]}}}), encoding="utf-8")
+    (project.root / ".dvc" / "tmp").mkdir(parents=True)
+    evaluate(project, model, created=2)
+    monkeypatch.setattr(dvc.lock, "DEFAULT_TIMEOUT", 0.1)
+    held = dvc.lock.make_lock(str(project.root / ".dvc" / "tmp" / "lock"))
+    held.lock()
+    said = "\n".join(sync_lines(project))
+    held.unlock()
+    assert (
+        "dvc.lock does not know of it (another command of DVC has it): the next dvc repro evaluates once more" in said
+    )
+    assert [each.version for each in versions(store, "voice")] == [1]
+    assert "a" * 32 in project.dvc_lock.read_text(encoding="utf-8")
 
 
 def test_a_pending_model_whose_folder_is_gone_must_be_evaluated_again(project: Workspace, model: Path) -> None:
