@@ -1,0 +1,140 @@
+"""How often `status` is right about curves whose truth is known: `python benchmarks/forecast.py`, a minute, no torch.
+
+Curves are drawn at random: power laws and exponentials, evaluated with noise, of which the first part is shown. Asked
+is when a target is reached, and whether it ever is; then whether a made overfit is found, and a healthy curve accused.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from xtts_finetune.report.forecast import Forecast
+from xtts_finetune.report.turning import Evaluation, Turn
+
+SPAN = 1_000  # steps that are shown
+NOISE = 0.003, 0.012  # between which an evaluation's lies: docs/report.md says where from
+RISES = 3, 8  # between which a made overfit rises with each evaluation, in noises
+WITHIN = 3  # evaluations, it is to be found
+Random = np.random.Generator
+Curve = Callable[[float], float]  # steps → Mel CE without noise
+
+
+@dataclass
+class Tally:
+    """Of one kind of curve and target."""
+
+    curves: int = 0
+    held: int = 0  # the range holds the truth
+    early: int = 0  # the target was reached before it
+    never: int = 0  # it was said that it is never reached
+    widths: list[float] = field(default_factory=list)  # the range's end by its beginning, as steps from the start
+
+    def row(self, kind: str, target: str, is_reached: bool) -> str:
+        held = f"{self.held / self.curves:.0%}" if is_reached else ""
+        width = f"{np.median(self.widths):.2f}" if is_reached else ""
+        return f"| {kind} | {target} | {self.curves} | {held} | {width} | {self.never / self.curves:.0%} |"
+
+
+def power_law(random: Random) -> tuple[float, Curve]:
+    """Where it levels off, and the curve."""
+    limit, drop = random.uniform(1.8, 3.2), random.uniform(0.4, 3)
+    exponent, time = random.uniform(0.3, 1.5), SPAN * math.exp(random.uniform(math.log(0.03), math.log(0.6)))
+    return limit, lambda step: limit + drop * (1 + step / time) ** -exponent
+
+
+def exponential(random: Random) -> tuple[float, Curve]:
+    limit, drop = random.uniform(1.8, 3.2), random.uniform(0.4, 3)
+    time = SPAN * math.exp(random.uniform(math.log(0.15), math.log(1.2)))
+    return limit, lambda step: limit + drop * math.exp(-step / time)
+
+
+KINDS = {"power law": power_law, "exponential": exponential}
+
+
+def some_noise(random: Random) -> float:
+    low, high = NOISE
+    return math.exp(random.uniform(math.log(low), math.log(high)))
+
+
+def evaluated(random: Random, curve: Curve, noise: float) -> tuple[list[int], list[float]]:
+    """Between 6 and 24 evaluations over what is shown."""
+    steps = np.linspace(0, SPAN, int(random.integers(6, 25))).astype(int)
+    return steps.tolist(), [curve(step) + random.normal(0, noise) for step in steps.tolist()]
+
+
+def forecasts(kind: str, seeds: int) -> Iterator[tuple[str, Tally]]:
+    """A target that is reached after up to four times what is shown, and one below where the curve levels off."""
+    reached, never = Tally(), Tally()
+    for seed in tqdm(range(seeds), desc=kind, leave=False):
+        random = np.random.default_rng([seed, len(kind)])
+        limit, curve = KINDS[kind](random)
+        noise = some_noise(random)
+        steps, figures = evaluated(random, curve, noise)
+        found = Forecast.of(steps, figures)
+        assert found, "six evaluations that fall"
+        truth = SPAN * math.exp(random.uniform(math.log(1.1), math.log(4)))
+        target = curve(truth)
+        if curve(SPAN) - target > 2 * noise:  # else it is as good as reached
+            low, high = found.reaches(target)
+            reached.curves += 1
+            reached.held += low <= truth <= high
+            reached.early += truth < low
+            reached.never += found.never(target)
+            reached.widths.append(min(high, 100 * SPAN) / max(low, SPAN))
+        never.curves += 1
+        never.never += found.never(limit - random.uniform(0.03, 0.4))
+    yield "reached later", reached
+    yield "never reached", never
+
+
+def turned(seeds: int) -> tuple[float, float, float]:
+    """Healthy curves, looked at after every evaluation, and such as rise from some evaluation on while train falls.
+
+    Returns:
+        shares: of the healthy that were accused, and of the others that were found in time, and not at all.
+    """
+    accused = found = missed = 0
+    for seed in tqdm(range(seeds), desc="turns", leave=False):
+        random = np.random.default_rng([seed, 7])
+        noise = some_noise(random)
+        _, curve = KINDS[list(KINDS)[seed % len(KINDS)]](random)
+        count = int(random.integers(8, 30))
+        smooth = [curve(SPAN * place / count) for place in range(count)]
+        turn, rise = int(random.integers(4, count - 3)), noise * random.uniform(*RISES)
+        healthy = [each + random.normal(0, noise) for each in smooth]
+        overfit = [smooth[min(place, turn)] + max(0, place - turn) * rise for place in range(count)]
+        overfit = [each + random.normal(0, noise) for each in overfit]
+        accused += any(is_accused(smooth, healthy, until) for until in range(count + 1))
+        found += is_accused(smooth, overfit, turn + 1 + WITHIN)
+        missed += not any(is_accused(smooth, overfit, until) for until in range(count + 1))
+    return accused / seeds, found / seeds, missed / seeds
+
+
+def is_accused(train: list[float], figures: list[float], until: int) -> bool:
+    seen = [Evaluation(step, *pair) for step, pair in enumerate(zip(figures[:until], train[:until], strict=True))]
+    turn = Turn.of(seen)
+    return turn is not None and turn.is_overfitting
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=400, help="curves of each kind")
+    seeds = parser.parse_args().seeds
+    print("| curve | target | curves | range holds the truth | its end by its beginning, in steps (median) | called never reached |")
+    print("|---|---|---|---|---|---|")
+    for kind in KINDS:
+        for target, tally in forecasts(kind, seeds):
+            print(tally.row(kind, target, target == "reached later"))
+    accused, found, missed = turned(seeds)
+    print("\n| curve | curves | called overfitting |\n|---|---|---|")
+    print(f"| healthy, at any evaluation | {seeds} | {accused:.1%} |")
+    print(f"| rises, {WITHIN} evaluations later | {seeds} | {found:.1%} |")
+    print(f"| rises, at any evaluation | {seeds} | {1 - missed:.1%} |")
+
+
+if __name__ == "__main__":
+    main()

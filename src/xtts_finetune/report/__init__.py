@@ -1,0 +1,1 @@
+"""What a run's figures say of where it stands, and what they do not."""

@@ -1,0 +1,69 @@
+"""Whether a phase's eval Mel CE rises again, and whether that is because it learns its clips by heart."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from xtts_finetune.report.forecast import NOISE, Forecast
+
+_IN_A_ROW = 2  # evaluations, each so far above the best
+_FAR = 3.0  # standard deviations of an evaluation; the best of many is off to the better side itself
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of a phase.
+
+    Attributes:
+        step: in optimiser updates.
+        eval: Mel CE on the eval split.
+        train: mean Mel CE of the steps since the evaluation before; nan before the first step.
+    """
+
+    step: int
+    eval: float
+    train: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The eval Mel CE has risen.
+
+    Attributes:
+        step: of the best evaluation.
+        eval: how much it rose since.
+        train: how much the train Mel CE did; below 0: it fell.
+    """
+
+    step: int
+    eval: float
+    train: float
+
+    @classmethod
+    def of(cls, evaluations: Sequence[Evaluation]) -> Self | None:
+        """By the rule: the last two are both more than three standard deviations of an evaluation above the best.
+
+        The best is that of those before them. None: it has not turned, as far as can be told.
+        """
+        seen = [each for each in evaluations if math.isfinite(each.eval)]
+        before, last = seen[:-_IN_A_ROW], seen[-_IN_A_ROW:]
+        if not before:
+            return None
+        best = min(before, key=lambda each: each.eval)
+        falling = before[: before.index(best) + 1]
+        fitted = Forecast.of([each.step for each in falling], [each.eval for each in falling])
+        noise = float(np.median(fitted.noise)) if fitted else NOISE
+        if min(each.eval for each in last) - best.eval <= _FAR * noise:
+            return None
+        return cls(best.step, last[-1].eval - best.eval, last[-1].train - best.train)
+
+    @property
+    def is_overfitting(self) -> bool:
+        """Whether what is trained on goes on to fit better, and what is held out fits worse.
+
+        Train figures are of weights that move, with dropout; only their change is looked at, which both leave as it is.
+        """
+        return self.train < 0

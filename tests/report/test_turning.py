@@ -1,0 +1,57 @@
+"""A curve that rises again is found soon, and a healthy one is not accused."""
+
+import math
+
+import pytest
+from making.benchmarks import benchmark
+
+from xtts_finetune.report.turning import Evaluation, Turn
+
+truths = benchmark("forecast")
+
+
+def course(evals: list[float], trains: list[float] | None = None) -> list[Evaluation]:
+    """Evaluations every 100 steps; the train figures fall unless others are given."""
+    trains = trains or [3.0 - 0.1 * number for number in range(len(evals))]
+    return [Evaluation(100 * number, *pair) for number, pair in enumerate(zip(evals, trains, strict=True))]
+
+
+FELL = [3.5, 3.2, 3.05, 2.97, 2.93, 2.91]
+
+
+def test_made_overfits_are_found_and_healthy_curves_are_not_accused() -> None:
+    healthy, within, never = truths.turned(60)
+    assert healthy <= 0.05
+    assert within >= 0.95
+    assert never <= 0.05
+
+
+def test_it_says_since_when_and_by_how_much() -> None:
+    turn = Turn.of(course([*FELL, 2.95, 3.0]))
+    assert turn
+    assert turn.step == 500
+    assert turn.eval == pytest.approx(0.09)
+    assert turn.is_overfitting
+
+
+def test_where_train_figures_rise_too_it_is_not_by_heart() -> None:
+    turn = Turn.of(course([*FELL, 2.95, 3.0], [3.4, 3.2, 3.0, 2.9, 2.8, 2.75, 2.9, 3.1]))
+    assert turn
+    assert not turn.is_overfitting
+
+
+@pytest.mark.parametrize("after", [[], [3.0], [2.95, 2.90], [2.915, 2.913], [math.nan, 3.0]], ids=str)
+def test_one_that_is_off_is_no_turn(after: list[float]) -> None:
+    """One alone, one that was made good, two within what evaluations differ by anyway, and one that failed."""
+    assert Turn.of(course([*FELL, *after])) is None
+
+
+def test_it_may_turn_at_once() -> None:
+    turn = Turn.of(course([3.0, 3.1, 3.2]))
+    assert turn
+    assert turn.step == 0
+
+
+def test_of_nothing_nothing_is_said() -> None:
+    assert Turn.of([]) is None
+    assert Turn.of(course([3.0, 3.1])) is None
