@@ -1,6 +1,5 @@
 """What a phase's training has left of itself: states to train on from, and figures and digests of what it came to."""
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import EMA, MODEL_CARD, OPTIMIZER, WEIGHTS
-from xtts_finetune.tracking.curve import COLUMNS, as_text, parse_rows, read_rows, stored_rows
+from xtts_finetune.tracking.curve import as_text, parse_rows, read_csv, read_rows, stored_rows
 from xtts_finetune.training.phases import Job
 
 Digests = dict[str, str]  # SHA-256 by file
@@ -157,7 +156,6 @@ def _states(job: Job) -> tuple[list[Checkpoint], list[str]]:
 def _by_card(job: Job) -> Recorded | None:
     """Of a phase whose states were let go: what its exported best and the reports say; None: not of this run."""
     at = job.workspace
-    table = at.curve(job.name)
     try:
         card = read_json(at.model(job.name) / MODEL_CARD)
         last, step, settings, beside = int(card["last_step"]), card["step"], dict(card["params"]), card[TRAINED_WITH]
@@ -173,7 +171,7 @@ def _by_card(job: Job) -> Recorded | None:
         return None
     found = Recorded(job, last, Record(job.identity))
     found.best = _best(job, {})
-    rows = _table(table.read_text(encoding="utf-8", errors="replace")) if table.is_file() else []
+    rows = read_csv(at.curve(job.name))
     bests = [figure for row in rows if row["step"] == step for name, figure in row.items() if name in _MEL_CE]
     if bests and f"{min(bests):.6g}" == f"{mel_ce:.6g}":  # else the table is another run's: it comes with git
         found.remember(rows, are_rough=True)
@@ -193,19 +191,6 @@ def _best(job: Job, figures: Mapping[str, Any]) -> tuple[int, str, str] | None:
     except _DAMAGED:
         return None
     return found if is_its else None
-
-
-def _table(text: str) -> list[dict[str, Any]]:
-    """Rows of reports/curve_<phase>.csv; none where it is damaged: then it says nothing."""
-    rows = list[dict[str, Any]]()
-    try:
-        for line in csv.DictReader(text.splitlines()):
-            figures = {name: float(line[column]) for column, name in COLUMNS.items() if line.get(column)}
-            known = {name: figure for name, figure in figures.items() if not math.isnan(figure)}
-            rows.append({**known, "step": int(known["step"]), "epoch": int(known["epoch"])})
-    except (ValueError, KeyError, TypeError, csv.Error):
-        return []
-    return rows
 
 
 def _is_same(then: float, now: float, is_rough: bool) -> bool:
