@@ -29,7 +29,7 @@ BELOW = {
         "checkpoints",
         "core",
     },
-    "ops": {"diskspace", "tracking", "dvcio", "data", "checkpoints", "core"},
+    "ops": {"report", "diskspace", "tracking", "dvcio", "data", "checkpoints", "core"},
     "export": {"diskspace", "cards", "tracking", "speech", "model", "checkpoints", "core"},
     "promotion": {
         "training",
@@ -47,6 +47,7 @@ BELOW = {
     "training": {"tracking", "model", "data", "checkpoints", "core"},
     "diskspace": {"tracking", "dvcio", "data", "checkpoints", "core"},
     "cards": {"tracking", "dvcio", "model", "data", "checkpoints", "core"},
+    "report": {"tracking", "core"},
     "tracking": {"core"},
     "speech": {"model", "data", "core"},
     "measures": {"data", "core"},

@@ -106,6 +106,23 @@ def test_a_run_that_lost_its_states_cannot_go_on(fresh: Checkout) -> None:
         assert said in status(fresh)
 
 
+def test_what_the_evaluations_of_the_running_phase_tell(fresh: Checkout) -> None:
+    work = fresh.root / "work" / "phase1"
+    work.mkdir(parents=True)
+    curve = Curve(work / "curve.jsonl")
+    fresh.change_params(lambda params: params["train_phase1"].update(epochs=20))
+    for epoch in range(9):
+        if epoch == 4:
+            assert "forecast   phase1: too few evaluations for a forecast: 4 of 5" in status(fresh)
+        figure = 2.9 + 1.2 * 0.6**epoch + 0.004 * (-1) ** epoch
+        curve.append({"step": 67 * epoch, "epoch": epoch, "eval/mel_ce": figure, "mean/mel_ce": figure})
+    lines = status(fresh).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("forecast   phase1: "))
+    assert "not at this rate: the fit levels off at 2." in lines[at]
+    assert lines[at + 1].startswith("           804 steps (")
+    assert "are left, up to step 1,340: by the fit it is at 2." in lines[at + 1]
+
+
 def cleared(checkout: Checkout, phase: str) -> None:
     """As DVC leaves the workspace when it begins to train a phase."""
     for name in (f"checkpoints/{phase}", f"models/{phase}"):

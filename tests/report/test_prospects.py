@@ -1,0 +1,91 @@
+"""What is said of a phase's target: never more than its evaluations tell."""
+
+import math
+from typing import Any
+
+import pytest
+from making.params import make_params
+
+from xtts_finetune.report.prospects import Course, prospects
+from xtts_finetune.report.turning import Evaluation
+
+
+def said(figures: dict[int, float], target: float | None = 2.5, train_falls: bool = True, **others: Any) -> str:
+    """Of a phase with these evaluations: step → Mel CE."""
+    seen = [
+        Evaluation(step, figure, 3.0 + (-0.1 if train_falls else 0.1) * number)
+        for number, (step, figure) in enumerate(figures.items())
+    ]
+    settings = {"last_step": None, "seconds": None, **others}
+    return "\n".join(prospects(Course(seen, target, **settings)))
+
+
+def curve(count: int, limit: float, wiggle: float = 0.004) -> dict[int, float]:
+    """An exponential from 1.2 above its limit, every 100 steps, each evaluation a little off."""
+    return {
+        1_000 + 100 * number: limit + 1.2 * math.exp(-number / 3) + wiggle * (-1) ** number for number in range(count)
+    }
+
+
+def test_the_numbers_of_the_mission() -> None:
+    """Their report said "98 steps to go": the target was half a nat away, and the last 100 steps had brought 0.009."""
+    told = said({1_500: 3.507, 1_900: 3.008, 2_000: 2.999}, seconds=3.0)
+    assert told == "too few evaluations for a forecast: 3 of 5"
+    more = {1_500: 3.507, 1_600: 3.262, 1_700: 3.129, 1_800: 3.052, 1_900: 3.008, 2_000: 2.999}
+    assert "not at this rate: the fit levels off at 2.9" in said(more)
+    assert "to go" not in said(more)
+
+
+def test_it_was_reached() -> None:
+    expected = "the target 2.500 was reached at step 1,600, by 2.466; the best is 2.412, of step 1,700"
+    assert said(curve(8, 2.3)) == expected
+
+
+def test_out_of_reach() -> None:
+    assert "not at this rate: the fit levels off at 2.90 ± 0.0" in said(curve(12, 2.9))
+
+
+def test_within_reach_it_is_a_range_of_steps_and_of_time() -> None:
+    told = said(curve(5, 2.3), seconds=36.0)
+    assert told.startswith("the target 2.500 in ")
+    assert " steps (" in told
+    assert " h" in told or " min" in told
+    assert "four in five: the fit levels off at" in told
+
+
+def test_where_it_ends() -> None:
+    told = said(curve(8, 2.7), last_step=3_000, seconds=2.0)
+    assert "1,300 steps (43 min) are left, up to step 3,000: by the fit it is at 2.6" in told
+
+
+def test_overfitting_is_said_and_nothing_is_forecast() -> None:
+    told = said(curve(8, 2.7) | {1_800: 2.95, 1_900: 3.0})
+    assert "while train Mel CE fell by 0.200: it overfits; the best is kept" in told
+    assert "no forecast: it is not falling" in told
+    assert "levels off" not in told
+
+
+def test_where_both_rise_the_rate_is_too_high() -> None:
+    told = said(curve(8, 2.7) | {1_800: 2.95, 1_900: 3.0}, train_falls=False)
+    assert "train Mel CE has not fallen: a lower lr may go further" in told
+
+
+def test_without_a_target_none_is_spoken_of() -> None:
+    assert said(curve(8, 2.7), target=None) == ""
+    assert "target" not in said(curve(8, 2.7), target=None, last_step=3_000)
+
+
+@pytest.mark.parametrize("figures", [{}, {100: math.nan}])
+def test_nothing_was_evaluated(figures: dict[int, float]) -> None:
+    assert said(figures) == ""
+
+
+def test_of_weights_and_their_average_the_better_counts() -> None:
+    rows = [
+        {"step": 100 * number, "epoch": number, "eval/mel_ce": 3.0, "eval_ema/mel_ce": 2.4 + number}
+        for number in range(2)
+    ]
+    course = Course.of(rows, make_params(epochs=5, target_mel_ce=2.5).train_phase1, None, is_over=False)
+    assert [each.eval for each in course.evaluations] == [2.4, 3.0]
+    assert course.last_step == 500
+    assert "the target 2.500 was reached at step 0" in "\n".join(prospects(course))
