@@ -121,6 +121,7 @@ def test_what_the_evaluations_of_the_running_phase_tell(fresh: Checkout) -> None
     assert "not at this rate: the fit levels off at 2." in lines[at]
     assert lines[at + 1].startswith("           804 steps (")
     assert "are left, up to step 1,340: by the fit it is at 2." in lines[at + 1]
+    assert lines[lines.index("phase1 so far") + 2].split()[:3] == ["0", "0", "4.104"]
 
 
 def cleared(checkout: Checkout, phase: str) -> None:

@@ -19,8 +19,9 @@ from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.coming_back import coming_back
 from xtts_finetune.dvcio.outs import lost_states
 from xtts_finetune.ops.origin import OURS, is_evaluated, is_to_be_promoted, whose_figures, whose_version
+from xtts_finetune.report.progress import progress
 from xtts_finetune.report.prospects import Course, prospects
-from xtts_finetune.tracking.curve import read_csv, read_rows
+from xtts_finetune.tracking.curve import Row, read_csv, read_rows
 from xtts_finetune.tracking.delivery import damaged, waiting
 from xtts_finetune.tracking.pace import pace_of
 
@@ -107,10 +108,16 @@ def _figure_lines(
         else:
             yield f"{phase:<10} {_under_way(workspace, phase, parked)}"
     yield from _target_lines(params) if params else ()
-    yield from _forecast_lines(workspace, params, list(finished), parked) if params else ()
+    under_way = next((phase for phase in PHASES if phase not in finished), None)
+    running = _running_rows(workspace, under_way, parked) if under_way else []
+    told = under_way if running else next(reversed(finished), None)
+    if params and told:
+        yield from _forecast_lines(workspace, params, told, running)
     whose = whose_figures(workspace, params) if finished else None
     if whose:
         yield f"figures    {whose}"
+    if table := list(progress(running)):
+        yield from ["", f"{under_way} so far", *table]
 
 
 def _target_lines(params: Params) -> Iterator[str]:
@@ -121,18 +128,15 @@ def _target_lines(params: Params) -> Iterator[str]:
             yield f"{'target':<10} {target:>11.3f}{f'   ({phase})' if differ else ''}"
 
 
-def _forecast_lines(
-    workspace: Workspace, params: Params, finished: list[PhaseName], parked: list[ParkedRun]
-) -> Iterator[str]:
-    """Of the phase that is under way, or else of the last that is finished."""
-    phase = next((phase for phase in PHASES if phase not in finished), PHASES[-1])
-    is_own = all(other.run.folder != workspace.work(phase) for other in parked)
-    rows = list(read_rows(workspace.running_curve(phase))) if is_own and phase not in finished else []
-    is_over = not rows
-    if is_over:
-        phase = finished[-1] if finished else phase
-        rows = read_csv(workspace.curve(phase))
-    course = Course.of(rows, params.phase(phase), pace_of(workspace, phase), is_over)
+def _running_rows(workspace: Workspace, phase: PhaseName, parked: list[ParkedRun]) -> list[Row]:
+    """Of a phase that is under way, not of another run in its place."""
+    is_another = any(other.run.folder == workspace.work(phase) for other in parked)
+    return [] if is_another else list(read_rows(workspace.running_curve(phase)))
+
+
+def _forecast_lines(workspace: Workspace, params: Params, phase: PhaseName, running: list[Row]) -> Iterator[str]:
+    rows = running or read_csv(workspace.curve(phase))
+    course = Course.of(rows, params.phase(phase), pace_of(workspace, phase), is_over=not running)
     for number, line in enumerate(prospects(course)):
         yield f"forecast   {phase}: {line}" if number == 0 else f"{'':11}{line}"
 
