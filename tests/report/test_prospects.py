@@ -53,6 +53,14 @@ def test_within_reach_it_is_a_range_of_steps_and_of_time() -> None:
     assert "four in five: the fit levels off at" in told
 
 
+def test_what_takes_ages_is_not_promised() -> None:
+    """A power law that falls for ever: at 2.5 after a thousand times what was trained."""
+    slow = {100 * number: 2.0 + 2.0 * (1 + number) ** -0.15 for number in range(12)}
+    told = said(slow, seconds=10.0)
+    assert "if ever: the fit levels off at" in told or "may never be reached" in told
+    assert " to " not in told
+
+
 def test_where_it_ends() -> None:
     told = said(curve(8, 2.7), last_step=3_000, seconds=2.0)
     assert "1,300 steps (43 min) are left, up to step 3,000: by the fit it is at 2.6" in told

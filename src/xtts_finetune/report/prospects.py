@@ -10,6 +10,8 @@ from xtts_finetune.report.forecast import LEAST, Forecast
 from xtts_finetune.report.turning import Evaluation, Turn
 from xtts_finetune.tracking.pace import in_words
 
+_FAR = 20  # times what was trained so far: nobody trains so long
+
 
 @dataclass(frozen=True)
 class Course:
@@ -92,9 +94,10 @@ def _to_target(course: Course, forecast: Forecast, target: float, last: int) -> 
     if forecast.never(target):
         return f"not at this rate: {levels}, above the target {target:.3f}"
     low, high = (max(0.0, step - last) for step in forecast.reaches(target))
-    if not math.isfinite(low):
+    far = _FAR * forecast.span
+    if low > far:
         return f"the target {target:.3f} may never be reached: {levels}"
-    if not math.isfinite(high):
+    if high > far:
         return f"the target {target:.3f} in {_steps(low)} steps{_time(course, low)} at the earliest, if ever: {levels}"
     until = f"{_steps(low)} to {_steps(high)} steps{_time(course, low, high)}"
     return f"the target {target:.3f} in {until}, four in five: {levels}"
