@@ -3,20 +3,35 @@
 from pathlib import Path
 
 import pytest
+from making.params import make_params
 
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.ops.origin import is_to_be_promoted
+from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
 from xtts_finetune.tracking.promotions import Entry, Log
+from xtts_finetune.tracking.receipt import Beside, address_digest
 
 
-@pytest.mark.parametrize(("weights", "is_champion"), [("ours", False), ("a colleague's", True)])
-def test_a_log_of_another_registry_takes_no_champion_away(tmp_path: Path, weights: str, is_champion: bool) -> None:
-    """Its version 1 is another one."""
+@pytest.mark.parametrize(
+    ("weights", "registry", "is_champion"),
+    [
+        ("ours", "", False),
+        ("ours", "here", False),
+        ("a colleague's", "", True),
+        ("ours", "elsewhere", True),
+    ],
+)
+def test_a_log_of_another_registry_takes_no_champion_away(
+    tmp_path: Path, weights: str, registry: str, is_champion: bool
+) -> None:
+    """Its version 1 is another one; or, as equal runs give equal weights, the same in a registry of its own."""
     workspace = Workspace(tmp_path)
     registration = {"name": "anna", "version": 1, "champion": 1, "model_sha256": "ours"}
     workspace.registration.parent.mkdir()
     write_json(workspace.registration, {**registration, "aliases": ["candidate", "champion"]})
+    Beside(registry="here").write(workspace, registration)
+    params = make_params()
+    params = params.model_copy(update={"registry": params.registry.model_copy(update={"model_name": "anna"})})
     entry = Entry(
         time="2026-11-29T01:22:29Z",
         who="A colleague",
@@ -30,6 +45,23 @@ def test_a_log_of_another_registry_takes_no_champion_away(tmp_path: Path, weight
         forced=False,
         why="",
         follows=[],
+        registry=registry,
     )
     Log(workspace.promotions, [entry]).write()
-    assert is_to_be_promoted(workspace) != is_champion
+    assert is_to_be_promoted(workspace, params) != is_champion
+
+
+def test_a_version_of_a_registry_that_params_do_not_name_any_more(tmp_path: Path) -> None:
+    workspace, params = Workspace(tmp_path), make_params()
+    receipt = {"name": "xtts-finetune", "version": 1, "champion": 1, "model_sha256": "ours", "aliases": ["candidate"]}
+    workspace.registration.parent.mkdir()
+    write_json(workspace.registration, receipt)
+    Beside(address=address_digest(None)).write(workspace, receipt)
+    assert "in another registry" not in whose_version(workspace, params)
+    for change in (
+        {"tracking": params.tracking.model_copy(update={"uri": "http://127.0.0.1:5000"})},
+        {"registry": params.registry.model_copy(update={"model_name": "anna"})},
+    ):
+        moved = params.model_copy(update=change)
+        assert "in another registry than params.yaml names (dvc repro -s -f evaluate" in whose_version(workspace, moved)
+        assert not is_to_be_promoted(workspace, moved)

@@ -6,6 +6,7 @@ import pytest
 from promoting import Team
 
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.tracking.promotions import Entry
 
 
 @pytest.fixture
@@ -87,3 +88,30 @@ def test_what_is_no_log(team: Team, content: bytes) -> None:
     team.workspace.promotions.parent.mkdir()
     team.workspace.promotions.write_bytes(content)
     assert "the promotion log cannot be used" in found(team)
+
+
+def test_what_an_editor_adds(team: Team, log: Path) -> None:
+    """A mark at the beginning is passed over; of a blank line it is said that it can go."""
+    content = log.read_bytes()
+    log.write_bytes(b"\xef\xbb\xbf" + content)
+    assert len(team.entries) == 3
+    log.write_bytes(content + b"\n")
+    assert "promotions.jsonl:4\n      is no entry\n      remedy: delete the line" in found(team)
+
+
+def test_a_folder_in_its_place(team: Team, log: Path) -> None:
+    log.unlink()
+    log.mkdir()
+    said = found(team)
+    assert "promotions.jsonl\n      cannot be read: Is a directory" in said
+    log.rmdir()
+    assert "is the champion already" in team.promote(4)
+    assert len(team.entries) == 3
+
+
+def test_an_entry_of_before_registries_were_told_apart(team: Team, log: Path) -> None:
+    """It has no such field, and is known by its weights."""
+    old = [entry.model_copy(update={"registry": "", "follows": []}) for entry in team.entries[:1]]
+    assert "registry" not in old[0].text
+    assert Entry.parse(old[0].text) == old[0]
+    assert "registry" in team.entries[0].text

@@ -13,6 +13,7 @@ from promoting import MODEL, Team
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json, write_json
+from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
 from xtts_finetune.promotion import pruning
 from xtts_finetune.promotion.pruning import prune_lines
@@ -73,14 +74,16 @@ def test_who_ever_was_champion_stays_to_go_back_to(six: Team) -> None:
 
 
 def test_a_file_that_is_linked_elsewhere_keeps_its_bytes(six: Team) -> None:
-    linked = next(six.workspace.artifacts.rglob("model.safetensors"))
-    for weights in six.workspace.artifacts.rglob("model.safetensors"):
-        os.link(weights, six.workspace.root / f"{len(list(six.workspace.root.iterdir()))}.safetensors")
-    before, content = held_bytes(files_below(six.workspace.root)), linked.read_bytes()
+    linked = {}
+    for number, weights in enumerate([*six.workspace.artifacts.rglob("model.safetensors")]):
+        place = six.workspace.root / f"{number}.safetensors"
+        os.link(weights, place)
+        linked[place] = weights.read_bytes()
+    before = held_bytes(files_below(six.workspace.root))
     promised = re.match(r"versions: frees ([\d.]+) kB", prune(six, "keep=1", yes=False))
     prune(six, "keep=1")
     assert left(six) == [1, 6]
-    assert all(file.read_bytes() == content for file in six.workspace.root.glob("*.safetensors"))
+    assert all(place.read_bytes() == content for place, content in linked.items())
     assert promised and float(promised[1]) * 1e3 < WEIGHTS  # of MLflow's own files alone, of four versions
     assert before - held_bytes(files_below(six.workspace.root)) < WEIGHTS
 
@@ -230,15 +233,19 @@ def noted(six: Team) -> Team:
     return six
 
 
+def params(team: Team) -> Params:
+    return load_params(team.workspace.params)
+
+
 def test_status_does_not_go_on_to_name_what_is_gone(noted: Team) -> None:
     receipt = noted.workspace.registration.read_bytes()
     prune(noted, "keep=0", yes=False)
-    assert "deleted" not in whose_version(noted.workspace)
-    assert is_to_be_promoted(noted.workspace)
+    assert "deleted" not in whose_version(noted.workspace, None)
+    assert is_to_be_promoted(noted.workspace, params(noted))
     prune(noted, "keep=0")
     assert left(noted) == [1, 5]
-    assert whose_version(noted.workspace).startswith(f"nothing any more: {MODEL} version 6 was deleted")
-    assert not is_to_be_promoted(noted.workspace)
+    assert whose_version(noted.workspace, None).startswith(f"nothing any more: {MODEL} version 6 was deleted")
+    assert not is_to_be_promoted(noted.workspace, params(noted))
     assert noted.workspace.registration.read_bytes() == receipt, "dvc repro evaluates, and registers, it once more"
 
 
@@ -248,8 +255,8 @@ def test_how_it_is_registered_again_is_said_where_it_can_be(noted: Team, is_here
     noted.workspace.model("phase2").mkdir(parents=True)
     write_json(noted.workspace.model("phase2") / "model.json", {"sha256": weights if is_here else 64 * "f"})
     prune(noted, "keep=0")
-    assert ("dvc repro -s -f evaluate" in whose_version(noted.workspace)) is is_here
-    assert ("its weights are not in models/" in whose_version(noted.workspace)) is not is_here
+    assert ("dvc repro -s -f evaluate" in whose_version(noted.workspace, None)) is is_here
+    assert ("its weights are not in models/" in whose_version(noted.workspace, None)) is not is_here
 
 
 @pytest.mark.parametrize("step", ["delete_model_version", "delete_logged_model"])
@@ -270,7 +277,7 @@ def test_killed_while_it_deletes_what_status_names(noted: Team, monkeypatch: pyt
         prune(noted, "keep=0")
     prune(noted, "keep=0")
     assert left(noted) == [1, 5]
-    assert "was deleted" in whose_version(noted.workspace)
+    assert "was deleted" in whose_version(noted.workspace, None)
 
 
 @pytest.mark.parametrize(
@@ -284,4 +291,4 @@ def test_a_receipt_that_is_not_of_it_stays(noted: Team, text: str) -> None:
     prune(noted, "keep=0")
     assert left(noted) == [1, 5]
     assert receipt.read_text(encoding="utf-8") == text
-    assert not noted.workspace.deletion.exists()
+    assert not noted.workspace.registered.exists()

@@ -10,7 +10,7 @@ work/undelivered/<key>/        a run that ended before MLflow had all of it: DEL
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/rebuilt/phase1.<key>/     states of the run of that key that `rebuild` made again
 work/pace.json                 seconds a step of each phase took here
-work/deleted.json              that the version which the last evaluation registered was deleted
+work/registered.json           of the version in the receipt: in which registry, and whether it was deleted
 work/rebuilt.lock              held by who trains steps again
 work/workspace.id              tells this workspace's runs from those of other clones on one MLflow server
 work/digests.json              SHA-256 of large files outside, so that they are read once
@@ -224,9 +224,9 @@ class Workspace:
         return self.root / "work" / "pace.json"
 
     @property
-    def deletion(self) -> Path:
-        """Of the version in `registration`, that `clean` deleted it; the receipt itself is an out of DVC's."""
-        return self.root / "work" / "deleted.json"
+    def registered(self) -> Path:
+        """What is known here of the version in `registration`, which is an out of DVC's."""
+        return self.root / "work" / "registered.json"
 
     @property
     def digests(self) -> Path:

@@ -5,12 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import read_json, read_json_object
+from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
 from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.promotions import Log
+from xtts_finetune.tracking.receipt import Beside, address_digest
 from xtts_finetune.tracking.registry import CHAMPION
 
 OURS = "of this workspace's run"
@@ -88,50 +89,59 @@ def _flat(params: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def whose_version(workspace: Workspace) -> str:
-    """What is registered, and whether it is what lies in models/."""
+def whose_version(workspace: Workspace, params: Params | None) -> str:
+    """What is registered, and whether it is what lies in models/.
+
+    Args:
+        params: None: params.yaml cannot be read.
+    """
     if not workspace.registration.exists():
         return "nothing yet"
-    registration: dict[str, Any] = read_json(workspace.registration)
-    digest = registration.get("model_sha256")
-    if registration.get("pending"):
+    receipt: dict[str, Any] = read_json(workspace.registration)
+    digest = receipt.get("model_sha256")
+    if receipt.get("pending"):
         return "not yet: it waits for MLflow (xtts-finetune sync)"
-    version = f"{registration['name']} version {registration['version']}"
-    trained = registration.get(TRAINED)  # of a model that was put together
+    version, beside = f"{receipt['name']} version {receipt['version']}", Beside.read(workspace, receipt)
+    trained = receipt.get(TRAINED)  # of a model that was put together
     here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
-    if _is_deleted(workspace, registration):
+    if params and _is_elsewhere(beside, receipt, params):
+        return f"{version}, in another registry than params.yaml names (dvc repro -s -f evaluate registers it there)"
+    if beside.is_deleted:
         again = "dvc repro -s -f evaluate registers its weights again" if here else "its weights are not in models/"
         return f"nothing any more: {version} was deleted ({again})"
     if digest is not None and not here:
         return f"{version} is of another run: those weights are not in models/"
     what = "the whole network of" if trained else "the weights of"
-    aliases = ", ".join(_aliases_now(workspace, registration))
+    aliases = ", ".join(_aliases_now(workspace, receipt, beside))
     return f"{version}{f' ({aliases})' if aliases else ''}" + (f", {what} models/{here[0]}" if here else "")
 
 
-def is_to_be_promoted(workspace: Workspace) -> bool:
+def is_to_be_promoted(workspace: Workspace, params: Params) -> bool:
     """Whether what is registered is not the champion, as far as this checkout knows."""
-    registration = read_json(workspace.registration) if workspace.registration.exists() else {"pending": True}
-    is_there = not registration.get("pending") and not _is_deleted(workspace, registration)
-    return is_there and CHAMPION not in _aliases_now(workspace, registration)
+    receipt = read_json(workspace.registration) if workspace.registration.exists() else {"pending": True}
+    beside = Beside.read(workspace, receipt)
+    if receipt.get("pending") or beside.is_deleted or _is_elsewhere(beside, receipt, params):
+        return False
+    return CHAMPION not in _aliases_now(workspace, receipt, beside)
 
 
-def _is_deleted(workspace: Workspace, registration: dict[str, Any]) -> bool:
-    """Whether `clean --versions` of this checkout deleted what is registered."""
-    deleted = read_json_object(workspace.deletion)
-    return bool(deleted) and deleted.items() <= registration.items()
+def _is_elsewhere(beside: Beside, receipt: dict[str, Any], params: Params) -> bool:
+    """Whether params.yaml names another registry, or another model in it, than the receipt is of."""
+    is_moved = beside.address not in ("", address_digest(params.tracking.uri))
+    return is_moved or receipt["name"] != params.registry.model_name
 
 
-def _aliases_now(workspace: Workspace, registration: dict[str, Any]) -> list[str]:
+def _aliases_now(workspace: Workspace, receipt: dict[str, Any], beside: Beside) -> list[str]:
     """As it was registered, but for what this checkout's log knows of since; of a damaged log `history` tells."""
-    aliases = [alias for alias in registration["aliases"] if alias != CHAMPION]
-    champion, weights = registration["champion"], None
-    if champion == registration["version"]:
-        weights = registration["model_sha256"]
+    aliases = [alias for alias in receipt["aliases"] if alias != CHAMPION]
+    champion, weights = receipt["champion"], None
+    if champion == receipt["version"]:
+        weights = receipt["model_sha256"]
     with suppress(UserError):
         for entry in Log.read(workspace.promotions).entries:
+            is_own = entry.model == receipt["name"] and (not beside.registry or entry.registry in ("", beside.registry))
             goes_on = entry.before in (None, champion) and (not weights or entry.before_sha256 in ("", weights))
-            if entry.model == registration["name"] and goes_on:
+            if is_own and goes_on:
                 champion, weights = entry.champion, entry.champion_sha256
-    is_champion = champion == registration["version"] and weights in (None, registration["model_sha256"])
+    is_champion = champion == receipt["version"] and weights in (None, receipt["model_sha256"])
     return [*aliases, *([CHAMPION] if is_champion else [])]

@@ -40,7 +40,7 @@ def status_text(workspace: Workspace) -> str:
             _disk_line(workspace, params, back),
             *_figure_lines(workspace, params, parked, back),
             "",
-            f"registered {whose_version(workspace)}",
+            f"registered {whose_version(workspace, params)}",
             *_waiting_lines(workspace),
             *_parked_lines(parked),
             *_stop_lines(workspace),
@@ -245,7 +245,7 @@ def _next_lines(workspace: Workspace, params: Params | None, are_mistakes: bool)
     if not _is_complete(workspace, params):
         yield "  dvc repro           runs what is missing, and resumes what was stopped"
         return
-    if is_to_be_promoted(workspace):
+    if params and is_to_be_promoted(workspace, params):
         yield "  xtts-finetune promote  makes it champion, if it is better than the champion"
     yield "  mlflow ui           compare phase 1 and phase 2, at http://127.0.0.1:5000"
     yield "  dvc plots show      the curves as a page"

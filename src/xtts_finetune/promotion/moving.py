@@ -12,7 +12,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
 from xtts_finetune.tracking.environment import user
-from xtts_finetune.tracking.promotions import Action, Entry, Rule
+from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule
 from xtts_finetune.tracking.registry import Version, move_champion
 
 
@@ -47,6 +47,7 @@ def caught_up(standing: Standing) -> Standing:
         why = f"{found}: moved by other means, or half-way"
         entry = _entry(standing, "found", standing.line[-1], champion, [], forced=False, why=why)
         standing = replace(standing, log=standing.log.appended(entry))
+    if standing.log.entries != Log.read(standing.workspace.promotions).entries:
         standing.log.write()
     _deliver(standing, "type it again")
     return standing
@@ -101,6 +102,7 @@ def _entry(
         forced=forced,
         why=why.encode("utf-8", "replace").decode(),  # what was typed in another encoding has halves of characters
         follows=standing.log.ends,
+        registry=standing.versions.registry,
     )
 
 

@@ -7,7 +7,7 @@ and every version that was ever champion, which `rollback` may go back to.
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +19,15 @@ from xtts_finetune.checkpoints.retention import Verdict, needed, retain
 from xtts_finetune.core.disk import files_below, freed_bytes, held_bytes
 from xtts_finetune.core.disk import shown as shown_bytes
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json_object, write_json
+from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.promotion.lineage import named_by
 from xtts_finetune.promotion.standing import Standing, answered
 from xtts_finetune.promotion.wording import log_name
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.logged_model import delete_unnamed, delete_version, in_use, logged_models
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, delete_unnamed, delete_version, in_use, logged_models
+from xtts_finetune.tracking.receipt import Beside
 from xtts_finetune.tracking.registry import Version
 from xtts_finetune.tracking.versions import shown
 
@@ -142,7 +143,7 @@ def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
     """
     store, versions = standing.store, standing.versions
     told = partial(_note, standing)
-    for version in tqdm(plan.going, desc="deleting", unit="version", leave=False):
+    for version in tqdm(plan.going, desc="deleting", unit="version", leave=False, disable=not plan.going):
         if store.client.get_model_version(version.name, str(version.version)).aliases:  # as a promotion begins
             yield f"version {version.version} was named meanwhile, and stays"
             continue
@@ -153,15 +154,13 @@ def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
 
 
 def _note(standing: Standing, number: int, weights: str) -> None:
-    """Have `status` know that what this workspace's last evaluation registered is gone.
-
-    Not in the receipt, which is evaluate's out: here, or in a clone that gets this one's dvc.lock, DVC would run
-    evaluate again, and that would register the weights again.
-    """
-    version = {"name": standing.versions.model_name, "version": number, "model_sha256": weights}
+    """Have `status` know that what this workspace's last evaluation registered is gone."""
+    version = {"name": standing.versions.model_name, "version": number, WEIGHTS_TAG: weights}
     receipt = read_json_object(standing.workspace.registration)
-    if version.items() <= receipt.items():  # else of another run, or of another registry, as before a server
-        write_json(standing.workspace.deletion, version)
+    known = Beside.read(standing.workspace, receipt)
+    is_here = known.registry in ("", standing.versions.registry)
+    if version.items() <= receipt.items() and is_here:  # else of another run, or of a registry before a server
+        replace(known, is_deleted=True).write(standing.workspace, receipt)
 
 
 def _folder(standing: Standing, version: Version) -> Path | None:

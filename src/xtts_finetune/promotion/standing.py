@@ -59,6 +59,8 @@ class Standing:
 
     def is_own(self, entry: Entry) -> bool:
         """Whether an entry is of these versions: the log may come from a clone with a registry of its own."""
+        if entry.registry and entry.registry != self.versions.registry:
+            return False
         named = [(entry.champion, entry.champion_sha256)]
         named += [] if entry.before is None else [(entry.before, entry.before_sha256)]
         return entry.model == self.versions.model_name and all(self._was_here(*each) for each in named)
@@ -113,8 +115,8 @@ class Standing:
         """How the champion differs from what the log says last, in words; None: it does not."""
         if self.champion is None or self.line[-1] == self.champion.version:
             return None
-        said = "the log's last is" if self._last else "the first, and nothing is written of another, was"
-        return f"the champion is version {self.champion.version}, {said} version {self.line[-1]}"
+        is_now, last = f"the champion is version {self.champion.version}", f"version {self.line[-1]}"
+        return f"{is_now}, by the log's last line {last}" if self._last else f"{is_now}; nothing is written yet, and the first was {last}"
 
 
 def entries_of(version: Version) -> Iterator[Entry]:

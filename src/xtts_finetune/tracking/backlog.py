@@ -55,6 +55,7 @@ from xtts_finetune.tracking.outbox import (
     running_outboxes,
 )
 from xtts_finetune.tracking.pipelines import REGISTERED, follow
+from xtts_finetune.tracking.receipt import Beside
 from xtts_finetune.tracking.registry import Registration, register_best
 
 _LOCK_SECONDS = 60  # that somebody else who delivers is waited for
@@ -300,8 +301,10 @@ def _check(weights: Path, order: Order) -> None:
 
 
 def _write_receipt(workspace: Workspace, order: Order, done: Registration) -> None:
-    """In reports/registration.json."""
+    """In reports/registration.json, and what is known beside it."""
     receipt = {**asdict(done), "model_sha256": order.sha256}
     receipt |= {name: digest for name, digest in order.tags.items() if name == TRAINED}
+    beside = Beside(receipt.pop("registry"), receipt.pop("address"))
     del receipt["created"]  # evaluated again, the same weights give the same receipt, and the same dvc.lock
     write_json(workspace.registration, receipt)
+    beside.write(workspace, receipt)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -53,16 +53,21 @@ class Entry(Strict):
     forced: bool  # though the gate refused
     why: str  # in the words of who did it
     follows: list[str]  # the digests of the entries that were the last before it; of the first none
+    registry: str = ""  # tells where the versions are from clones that have the same; "" in entries of before
 
     @property
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return sha256_json(self.model_dump())
+        return sha256_json(self._content)
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        return self.model_dump(exclude=None if self.registry else {"registry"})
 
     @property
     def text(self) -> str:
         """Its line, without the line end."""
-        return json.dumps({**self.model_dump(), "sha256": self.digest}, ensure_ascii=False, sort_keys=True)
+        return json.dumps({**self._content, "sha256": self.digest}, ensure_ascii=False, sort_keys=True)
 
     @property
     def tag(self) -> str:
@@ -148,11 +153,14 @@ class Log:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = file.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        remedy = "move it away: MLflow's entries come back with the next promote or rollback"
+        raise UserError(TITLE, [Problem(str(file), f"cannot be read: {error.strerror}", remedy)]) from None
     except UnicodeDecodeError:
-        raise UserError(TITLE, [Problem(str(file), "is no text in UTF-8", _remedy(""))]) from None
+        raise UserError(TITLE, [Problem(str(file), "is no text in UTF-8", _remedy("…"))]) from None
     return text.removesuffix("\n").split("\n") if text else []  # a "why" may have other line ends in it
 
 
@@ -161,7 +169,7 @@ def _gaps(file: Path, entries: list[Entry]) -> Iterator[Problem]:
     before = set[str]()
     for number, entry in enumerate(entries, 1):
         if not before.issuperset(entry.follows):
-            yield Problem(f"{file}:{number}", "the entry that it follows is not before it", _remedy(""))
+            yield Problem(f"{file}:{number}", "the entry that it follows is not before it", _remedy(entry.text))
         if entry.digest in before:
             yield Problem(f"{file}:{number}", "stands there twice", "delete the second")
         before.add(entry.digest)
@@ -170,4 +178,6 @@ def _gaps(file: Path, entries: list[Entry]) -> Iterator[Problem]:
 def _remedy(text: str) -> str:
     if text.startswith(("<<<<<<<", "|||||||", "=======", ">>>>>>>")):
         return "git left it where two branches meet: keep the entries of both sides, and delete this line"
+    if not text.strip():
+        return "delete the line"
     return f"git log -p -- registry/promotions.jsonl has it as it was; MLflow has every entry, too (tags {TAG}…)"

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xtts_finetune.core.commands import as_typed
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.keyed_runs import cut
-from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, log_model, whole_model
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG, log_model, refill, whole_model
 from xtts_finetune.tracking.notes import NOTE, NUMBER, RUN_PAGE
+from xtts_finetune.tracking.receipt import address_digest
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -51,10 +53,12 @@ class Registration:
     created: bool
     champion: int | None  # None: there is none
     note: str | None  # what the user should know of the champion
+    registry: str  # as of `registry_of`
+    address: str  # as of `address_digest`
 
     def __str__(self) -> str:
         verb = "registered" if self.created else "already registered"
-        note = f"\n{self.note}" if self.note else ""
+        note = f"\n{as_typed(self.note)}" if self.note else ""
         aliases = f" ({', '.join(self.aliases)})" if self.aliases else ""
         return f"{verb}: {self.name} version {self.version}{aliases}{note}"
 
@@ -90,7 +94,9 @@ def register_best(
     """
     same = [version for version in versions(store, model_name) if version.tags.get(WEIGHTS_TAG) == model_sha256]
     if same:
-        number = same[0].version
+        number, run = same[0].version, same[0].run_id
+        if there := whole_model(store, run, model_name, model_sha256):
+            refill(store, there, run, folder, serving_code, tags, samples)
     else:
         model = whole_model(store, run_id, model_name, model_sha256) or log_model(
             store, run_id, model_name, folder, serving_code, model_sha256, tags, samples
@@ -101,7 +107,8 @@ def register_best(
     aliases = _set_aliases(store, model_name, number, is_latest)
     champion = find_champion(store, model_name)
     note = None if CHAMPION in aliases else _of_the_champion(champion, number, tags)
-    return Registration(model_name, number, aliases, not same, champion.version if champion else None, note)
+    where = registry_of(store, model_name), address_digest(None if store.artifacts else store.uri)
+    return Registration(model_name, number, aliases, not same, champion.version if champion else None, note, *where)
 
 
 def versions(store: TrackingStore, model_name: str) -> list[Version]:
@@ -119,6 +126,15 @@ def versions(store: TrackingStore, model_name: str) -> list[Version]:
         for item in stored
     ]
     return sorted(listed, key=lambda version: version.version, reverse=True)
+
+
+def registry_of(store: TrackingStore, model_name: str) -> str:
+    """Tells a registry from others that have a model of this name: when it was made there, in ms since 1970; "": never.
+
+    Clones with stores of their own have versions of the same numbers, and by equal runs of the same weights.
+    """
+    found = store.client.search_registered_models(f"name = '{model_name}'")
+    return next((str(model.creation_timestamp) for model in found), "")
 
 
 def find_champion(store: TrackingStore, model_name: str) -> Version | None:

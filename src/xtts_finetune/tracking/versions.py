@@ -12,9 +12,9 @@ from xtts_finetune.core.constants import LANGUAGES, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import link_or_copy, sha256_file
 from xtts_finetune.core.layout import BUNDLE_BASE, MODEL_CARD, WEIGHTS
-from xtts_finetune.tracking.connection import TrackingStore, path_in
+from xtts_finetune.tracking.connection import TrackingStore, path_in, reason
 from xtts_finetune.tracking.logged_model import LANGUAGE_TAG, MODEL_FOLDER, PARAMETERS_TAG, WEIGHTS_TAG
-from xtts_finetune.tracking.registry import Version, versions
+from xtts_finetune.tracking.registry import Version, registry_of, versions
 
 _EVAL = "eval_"  # begins the tags with figures
 
@@ -26,10 +26,11 @@ class Versions:
     store: TrackingStore
     model_name: str
     versions: list[Version]
+    registry: str  # as of `registry_of`
 
     @classmethod
     def of(cls, store: TrackingStore, model_name: str) -> Self:
-        return cls(store, model_name, versions(store, model_name))
+        return cls(store, model_name, versions(store, model_name), registry_of(store, model_name))
 
     def get(self, wanted: str) -> Version | None:
         """By its number, else by an alias of it: an alias may look like another one's number."""
@@ -153,6 +154,12 @@ def has_its_weights(folder: Path, version: Version) -> bool:
     return sha256_file(folder / WEIGHTS) == version.tags.get(WEIGHTS_TAG)
 
 
+def way_to_be_whole(version: Version) -> str:
+    """What to do about files that are gone."""
+    run = f"bring its run back, as xtts-finetune reproduce {version.version} says"
+    return f"{run}, then: dvc repro -s -f evaluate; or choose another version"
+
+
 def shown(version: Version) -> str:
     """It in words: number, aliases, phase, Mel CE."""
     told, aliases = Told.of(version), f" ({', '.join(version.aliases)})" if version.aliases else ""
@@ -169,6 +176,6 @@ def _refused_if_gone(version: Version) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, MlflowException) as error:
-        what = f"its files cannot be had: {(str(error).splitlines() or [''])[0][:200]}"
-        problem = Problem(f"{version.name} version {version.version}", what, "choose another version")
+        what = f"its files cannot be had: {reason(error)}"
+        problem = Problem(f"{version.name} version {version.version}", what, way_to_be_whole(version))
         raise UserError("the registered model cannot be used", [problem]) from error
