@@ -8,7 +8,7 @@ from functools import cached_property
 import yaml
 from making.params import ParamsFile
 
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.layout import BUNDLE_BASE_FILES, MODEL_CARD, REFERENCE, SETTINGS, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.promotion.command import Request, history_lines, promote_lines, rollback_lines
 from xtts_finetune.speech.speaker import SERVING_CODE
@@ -35,11 +35,15 @@ class Team:
         model.mkdir(exist_ok=True)
         weights = model / "model.safetensors"
         weights.unlink(missing_ok=True)  # what is written to is another version's, too
-        weights.write_bytes(b"weights" * 20_000)
+        content = (f"{mel_ce} {text_ce} {split} ".encode() * 20_000)[:140_000]
+        weights.write_bytes(content)
+        for name in (MODEL_CARD, REFERENCE, SETTINGS, *BUNDLE_BASE_FILES):
+            (model / name).parent.mkdir(exist_ok=True)
+            (model / name).write_text("{}", encoding="utf-8")
         run = run_id or self.store.client.create_run(self.store.experiment_id).info.run_id
         tags = {"phase": "phase2", "step": "9"} | ({EVAL_TAG: split} if split else {})
         figures = {"eval/mel_ce": mel_ce, "eval/text_ce": text_ce}
-        digest = hashlib.sha256(f"{mel_ce} {text_ce} {split}".encode()).hexdigest()
+        digest = hashlib.sha256(content).hexdigest()
         return register_best(self.store, run, MODEL, model, SERVING_CODE, digest, tags, figures).version
 
     def promote(self, version: int | None = None, force: bool = False, why: str = "") -> str:

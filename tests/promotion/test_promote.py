@@ -1,14 +1,18 @@
 """Who becomes champion, who does not, the way back, and what is written down of it."""
 
+import re
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
+from making import workspaces
 from promoting import MODEL, Team
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.promotion import command
+from xtts_finetune.promotion import command, examination
 from xtts_finetune.tracking.promotions import TAG
+from xtts_finetune.tracking.versions import Versions
 
 
 def refused(team: Team, version: int | None = None, force: bool = False, why: str = "") -> str:
@@ -116,7 +120,7 @@ def test_what_was_moved_in_mlflow_is_found_and_written_down(team: Team) -> None:
         team.register(mel_ce)
     team.promote(2)
     team.store.client.set_registered_model_alias(MODEL, "champion", "1")
-    assert "not written down: the champion is version 1, the log's last is version 2" in team.history()
+    assert "not written down: the champion is version 1, by the log's last line version 2" in team.history()
     team.promote(3)
     assert [(entry.action, entry.before, entry.champion) for entry in team.entries] == [
         ("promote", 1, 2),
@@ -171,7 +175,7 @@ def test_a_log_of_another_registry_says_nothing_of_these_versions(team: Team, tm
     for tag in client.get_model_version(MODEL, "2").tags:
         if tag.startswith(TAG):
             client.delete_model_version_tag(MODEL, "2", tag)
-    assert "(of versions that are not in this registry)" in team.history(verify=True)
+    assert "(of versions that are not in this registry)" in team.history()
     team.rollback()
     assert [(each.action, each.before, each.champion) for each in team.entries[1:]] == [
         ("found", 1, 2),
@@ -205,9 +209,11 @@ def test_two_at_once_end_in_one_of_the_two_and_the_log_has_what_happened(team: T
     team.history(verify=True)
 
 
-def test_what_cannot_be_measured_does_not_pass(team: Team) -> None:
+def test_what_cannot_be_measured_does_not_pass(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "measure", lambda *_: {"mel_ce": 4.0, "text_ce": 3.0})
     team.register(4.3, split=None)
     team.register(4.2)
+    shutil.rmtree(files_of(team, 1))
     assert "does not pass: eval Mel CE, eval Text CE" in refused(team)
     assert "its files cannot be had" in team.promote(force=True, why="The old one's disk is gone.")
     assert team.champion == 2
@@ -236,3 +242,103 @@ def test_a_name_with_line_ends_makes_no_second_entry(team: Team) -> None:
 def test_nothing_to_go_back_to_where_nothing_is_registered(team: Team) -> None:
     with pytest.raises(UserError, match=r"nothing to go back to\n.*\n.*no version of .* is registered"):
         team.rollback()
+
+
+@pytest.fixture
+def three(team: Team) -> Team:
+    """Each better than the one before; the second is champion, after the first."""
+    for mel_ce in (4.2, 4.1, 4.0):
+        team.register(mel_ce)
+    team.promote(2)
+    return team
+
+
+def files_of(team: Team, number: int) -> Path:
+    versions = Versions.of(team.store, MODEL)
+    folder = versions.own_folder(versions.find(str(number), ""))
+    assert folder
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["weights", "base", "all", "changed"])
+def test_a_version_whose_files_are_gone_becomes_champion_by_no_means(three: Team, damage: str) -> None:
+    """Its figures stand in its tags: by them alone it would pass."""
+    folder = files_of(three, 3)
+    if damage == "all":
+        shutil.rmtree(folder)
+    elif damage == "base":
+        shutil.rmtree(folder / "base")
+    else:
+        (folder / "model.safetensors").unlink()
+    if damage == "changed":
+        (folder / "model.safetensors").write_bytes(b"other weights")
+    for force, why in (False, ""), (True, "It was good once"):
+        said = refused(three, 3, force, why)
+        assert "the registered model cannot be used\n" in said
+        assert re.search(r"xtts-finetune reproduce 3 says, then: \S*dvc repro -s -f evaluate", said)
+
+
+def test_there_is_no_going_back_to_one_either(three: Team) -> None:
+    three.promote(3)
+    shutil.rmtree(files_of(three, 2))
+    said = three.rollback()
+    assert "version 2, champion before, is not whole: its files cannot be had" in said
+    assert three.champion == 1
+
+
+def test_a_clone_with_a_registry_of_its_own_has_the_same_versions(
+    three: Team, tmp_path: Path, empty_database: Path
+) -> None:
+    """Equal runs give equal weights: by number and SHA-256 they cannot be told apart."""
+    clone = Team(workspaces.tracked(tmp_path / "clone", empty_database))
+    shutil.copy(three.workspace.params, clone.workspace.params)
+    for mel_ce in (4.2, 4.1, 4.0):
+        clone.register(mel_ce)
+    assert files_of(clone, 2).joinpath("model.safetensors").read_bytes() == (
+        files_of(three, 2).joinpath("model.safetensors").read_bytes()
+    )
+    shutil.copytree(three.workspace.promotions.parent, clone.workspace.promotions.parent)
+    assert clone.champion == 1
+    with pytest.raises(UserError, match="nothing to go back to"):
+        clone.rollback()
+    said = clone.history(verify=True)
+    assert "(of versions that are not in this registry)" in said
+    assert "0 entries: each is as it was written, here and in MLflow" in said
+    assert "1 of other registries: it is as written, here alone" in said
+    clone.promote(3)
+    assert [entry.before for entry in clone.entries] == [1, 1]
+    clone.rollback()
+    assert clone.champion == 1
+
+
+def test_verify_says_it_when_the_champion_is_written_down_nowhere(three: Team) -> None:
+    three.store.client.set_registered_model_alias(MODEL, "champion", "3")
+    with pytest.raises(UserError, match=r"the champion is version 3, by the log's last line version 2\n"):
+        three.history(verify=True)
+    assert "found: champion version 2 → version 3" in three.promote(3)
+    assert "2 entries: each" in three.history(verify=True)
+
+
+def test_what_the_gate_refuses_still_brings_what_is_lacking(three: Team) -> None:
+    """A kill came between the file and MLflow; the next command ends in a refusal."""
+    [tag] = [tag for tag in three.store.client.get_model_version(MODEL, "2").tags if tag.startswith(TAG)]
+    three.store.client.delete_model_version_tag(MODEL, "2", tag)
+    with pytest.raises(UserError, match="the next promote or rollback brings it"):
+        three.history(verify=True)
+    three.register(5.0)
+    refused(three)
+    assert "1 entry: it is as it was written" in three.history(verify=True)
+
+
+def test_a_log_that_lost_a_line_gets_it_back_of_mlflow(three: Team) -> None:
+    before = three.workspace.promotions.read_bytes()
+    three.workspace.promotions.unlink()
+    assert "is the champion already" in three.promote(2)
+    assert three.workspace.promotions.read_bytes() == before
+
+
+def test_a_reason_of_two_lines_is_one_in_the_history(three: Team) -> None:
+    three.promote(3, why="")
+    three.rollback(why="It\nhums\x1b[2J.")
+    assert ", by " in three.history().splitlines()[-1]
+    assert three.history().splitlines()[-1].endswith('"It hums\N{REPLACEMENT CHARACTER}[2J."')

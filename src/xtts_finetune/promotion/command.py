@@ -8,6 +8,7 @@ from xtts_finetune.checkpoints.lock import AGAIN, held_alone
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.promotion.bundles import refuse_incomplete
 from xtts_finetune.promotion.moving import caught_up, move
 from xtts_finetune.promotion.standing import Standing
 from xtts_finetune.promotion.verification import verify
@@ -40,18 +41,19 @@ def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     """
     if request.force and not request.why.strip():
         raise UserError(_TITLE, [Problem("--force", "needs a reason, which is written down", 'add --why "…"')])
-    _refuse_long(request.why)
+    _refuse_long(_TITLE, request.why)
     with _alone(workspace):
         params = load_params(workspace.params)
         standing = _standing(workspace, params)
         version = standing.version(request.version or CANDIDATE)
+        found = standing.unwritten
+        standing = caught_up(standing)
+        if found:
+            yield from _done(workspace, standing.log.entries[-1])
         if standing.champion and standing.champion.version == version.version:
             yield f"{shown(version)}: is the champion already"
-            was_unwritten = bool(standing.unwritten)
-            log = caught_up(standing).log
-            if was_unwritten:
-                yield from _done(workspace, log.entries[-1])
             return
+        refuse_incomplete(standing.versions, version)
         rules = yield from _examined(standing, params, version)
         failed = [rule.name for rule in rules if not rule.passed]
         if failed and not request.force:
@@ -66,26 +68,42 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
     Raises:
         UserError: there was none, or none is left; MLflow or the log cannot be used.
     """
-    _refuse_long(why)
+    _refuse_long(_NOTHING_BEFORE, why)
     with _alone(workspace):
         standing = _standing(workspace, load_params(workspace.params))
         if not standing.versions.versions:
             standing.versions.find(CHAMPION, _NOTHING_BEFORE)  # raises: it says what is to be done first
-        if found := standing.unwritten:
-            yield found
+        found = standing.unwritten
+        standing = caught_up(standing)
+        if found:
+            yield from _done(workspace, standing.log.entries[-1])
         line, champion = standing.line, standing.champion
         if champion is None:
             yield "there is no champion"
         elif line[-1] == champion.version:
             line = line[:-1]
         for number in reversed(line):
-            if to := standing.left(number):
+            gone = _gone(standing, number)
+            if not gone:
+                to = standing.version(str(number))
                 yield from _done(workspace, move(standing, "rollback", to, [], forced=False, why=why))
                 return
-            yield f"version {number}, champion before, was deleted"
-        what = "the log knows no champion before this one" + (" that was not deleted" if line else "")
+            yield f"version {number}, champion before, {gone}"
+        what = "the log knows no champion before this one" + (" that is left" if line else "")
         remedy = "xtts-finetune promote VERSION makes another version champion"
         raise UserError(_NOTHING_BEFORE, [Problem(log_name(workspace), what, remedy)])
+
+
+def _gone(standing: Standing, number: int) -> str:
+    """Why there is no going back to a version, in words; "": there is."""
+    version = standing.left(number)
+    if version is None:
+        return "was deleted"
+    try:
+        refuse_incomplete(standing.versions, version)
+    except UserError as error:
+        return f"is not whole: {error.problems[0].what}"
+    return ""
 
 
 def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
@@ -116,8 +134,10 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
         yield f"not written down: {found}; the next promote or rollback does so"
     if verified:
         verify(standing)
-        count = len(standing.log.entries)
-        yield f"{count} {'entry: it' if count == 1 else 'entries: each'} is as it was written, here and in MLflow"
+        own = sum(map(standing.is_own, standing.log.entries))
+        yield f"{own} {'entry: it' if own == 1 else 'entries: each'} is as it was written, here and in MLflow"
+        if others := len(standing.log.entries) - own:
+            yield f"{others} of other registries: {'it is' if others == 1 else 'they are'} as written, here alone"
 
 
 def _standing(workspace: Workspace, params: Params) -> Standing:
@@ -171,10 +191,10 @@ def _refused(version: Version, failed: list[str]) -> UserError:
     return UserError(_TITLE, [Problem(where, f"does not pass: {', '.join(failed)}", remedy)])
 
 
-def _refuse_long(why: str) -> None:
+def _refuse_long(title: str, why: str) -> None:
     if len(why) > _LONGEST_WHY:
         what = f"has {len(why)} characters"
-        raise UserError(_TITLE, [Problem("--why", what, f"say it in {_LONGEST_WHY} at the most")])
+        raise UserError(title, [Problem("--why", what, f"say it in {_LONGEST_WHY} at the most")])
 
 
 @contextmanager

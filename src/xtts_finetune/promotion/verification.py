@@ -17,6 +17,9 @@ def verify(standing: Standing) -> None:
         UserError: naming every such entry.
     """
     problems = [*_not_here(standing.workspace, standing), *_strays(standing)]
+    if found := standing.unwritten:
+        remedy = "xtts-finetune promote writes it down, if that is as it should be"
+        problems.append(Problem(log_name(standing.workspace), found, remedy))
     for version in standing.versions.versions:
         problems += _of(standing, version)
     if problems:
@@ -27,9 +30,11 @@ def _not_here(workspace: Workspace, standing: Standing) -> Iterator[Problem]:
     here = {entry.digest for entry in Log.read(workspace.promotions).entries}
     for entry in standing.log.entries:
         if entry.digest not in here:
-            remedy = "pull it, if another clone wrote it; else somebody took it out: git log -p -- "
-            what = f"lacks an entry that MLflow has: {told(entry)}"
-            yield Problem(log_name(workspace), what, remedy + log_name(workspace))
+            remedy = (
+                "git pull, if another clone wrote it, or go back to the branch, if this is an older commit; else "
+                f"somebody took it out: git log -p -- {log_name(workspace)}; the next promote puts it there again"
+            )
+            yield Problem(log_name(workspace), f"lacks an entry that MLflow has: {told(entry)}", remedy)
 
 
 def _strays(standing: Standing) -> Iterator[Problem]:
@@ -54,5 +59,8 @@ def _of(standing: Standing, version: Version) -> Iterator[Problem]:
         if tag not in known:
             yield Problem(where, "is no entry of the log", "delete the tag")
         elif tags.get(tag) != known[tag]:
-            what = "is not as it was written" if tag in tags else "is not there"
-            yield Problem(where, what, f"somebody changed it: {name} has it as it was written")
+            if tag in tags:
+                yield Problem(where, "is not as it was written", f"somebody changed it: {name} has it as it was")
+            else:
+                remedy = "a command was killed before, or somebody deleted it: the next promote or rollback brings it"
+                yield Problem(where, "is not there", remedy)

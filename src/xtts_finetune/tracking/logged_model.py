@@ -3,6 +3,7 @@
 mlflow takes seconds to import: only inside functions.
 """
 
+import filecmp
 import importlib.metadata
 import os
 import tempfile
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard, fsync_path, link_tree, scratch_folder
+from xtts_finetune.core.layout import WEIGHTS
 from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore
 
 if TYPE_CHECKING:
@@ -89,6 +91,39 @@ def log_model(
             with _patience():
                 repository.log_artifacts(str(temporary))
     return client.finalize_logged_model(model.model_id, "READY")
+
+
+def refill(
+    store: TrackingStore,
+    model: "LoggedModel",
+    run_id: str,
+    folder: Path,
+    serving_code: Path,
+    tags: Mapping[str, str],
+    samples: Path | None,
+) -> None:
+    """Give a logged model back what somebody deleted of its files in the workspace's own store.
+
+    Args:
+        folder: of the same weights, which were checked.
+    """
+    own = _own_folder(store, model)
+    if own is None or _is_whole(own / MODEL_FOLDER, folder):
+        return
+    if own.exists():
+        discard(own)
+    _save_pyfunc(own, model, run_id, folder, serving_code, tags, samples)
+
+
+def _is_whole(there: Path, folder: Path) -> bool:
+    """Whether a logged model has all files of a bundle, and its weights by every byte."""
+    names = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+    return all((there / name).is_file() and _is_it(there / name, folder / name) for name in names)
+
+
+def _is_it(file: Path, other: Path) -> bool:
+    """Of weights; a card of the same model says when it was evaluated, and may differ."""
+    return file.name != WEIGHTS or file.samefile(other) or filecmp.cmp(file, other, shallow=False)
 
 
 def logged_models(store: TrackingStore, model_name: str) -> "dict[str, LoggedModel]":
