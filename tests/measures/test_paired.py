@@ -128,7 +128,7 @@ def test_what_was_not_measured_does_not_pass(side: str) -> None:
     compared = compare(candidate, other)
     found = verdict(compared, "error")
     assert (found.outcome, found.pairs, found.change) == ("not measured", 0, None)
-    assert found.reason == f"{40 if side == 'both' else 20} times not: no recogniser for de"
+    assert found.reason == f"{40 if side == 'both' else 20} of 40 not: no recogniser for de"
     assert not compared.passes
     assert worse(compared) == set()
 
@@ -143,7 +143,7 @@ def test_a_candidate_that_can_be_measured_less_often_is_worse(ours: int, theirs:
     other[:theirs] = [without("pitch", "no voice", each) for each in other[:theirs]]
     found = verdict(compare(candidate, other), "pitch")
     assert (found.outcome, found.pairs) == (outcome, 20 - max(ours, theirs))
-    assert found.reason == {"passes": "", "worse": f"{ours} times not: no voice"}.get(outcome, "18 times not: no voice")
+    assert found.reason == {"passes": "", "worse": f"{ours} of 20 not: no voice"}.get(outcome, "18 of 40 not: no voice")
 
 
 def test_few_sentences_prove_nothing() -> None:

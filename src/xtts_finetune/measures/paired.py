@@ -115,7 +115,7 @@ def interval(changes: Differences, alpha: float) -> tuple[float, float]:
 def _lacking(rule: Rule, measures: Sequence[Measures]) -> str:
     """In how many sentences it was not measured, and why mostly."""
     why = Counter(each.reasons[rule.measure] for each in measures if rule.measure in each.reasons)
-    return f"{why.total()} times not: {why.most_common(1)[0][0]}" if why else "too few sentences"
+    return f"{why.total()} of {len(measures)} not: {why.most_common(1)[0][0]}" if why else "too few sentences"
 
 
 def _alarms(candidate: Sequence[Measures], other: Sequence[Measures]) -> AlarmVerdict:

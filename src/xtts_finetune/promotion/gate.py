@@ -39,7 +39,7 @@ def table(rules: list[Rule], other: str = "champion") -> Iterator[str]:
     words = ("FAIL", "pass") if other == "champion" else ("worse", "as good")
     yield f"{'rule':<{width}}   candidate  {other:>9}   {'asked of the candidate':<24}"
     for rule in rules:
-        verdict = words[rule.passed]
+        verdict = words[rule.passed] if other == "champion" or rule.candidate is not None else "not known"
         figures = f"{_shown(rule.candidate):>9}  {_shown(rule.champion):>9}"
         interval = f" [{rule.interval[0]:+.3f}, {rule.interval[1]:+.3f}]" if rule.interval else ""
         remark = f": {rule.remark}" if rule.remark else ""

@@ -30,9 +30,9 @@ _NAMES: dict[Measure, str] = {
     "error": "wrong sounds",
     "letters_per_second": "letters a second",
     "seconds_per_letter": "seconds a letter",
-    "gap": "longest pause, s",
-    "pitch": "pitch, semitones",
-    "pitch_range": "pitch range, st",
+    "gap": "longest pause (s)",
+    "pitch": "pitch (semitones)",
+    "pitch_range": "pitch range (semitones)",
     "repeat": "repetition",
 }
 OF_BASE = f"{_NAMES['similarity']} (base)"
@@ -143,11 +143,10 @@ def rule_of_base(beside_base: Sequence[Rule]) -> Rule:
 def _rule(verdict: Verdict) -> Rule:
     rule = verdict.rule
     name = _NAMES[rule.measure]
-    if verdict.outcome == "not measured":
+    if verdict.low is None or verdict.high is None:  # too few sentences, or fewer than of the other
         return not_measured(name, verdict.reason)
     margin = f"{rule.margin:.0%}" if rule.kind == "ratio" else f"{rule.margin:g}"
     demand = {"lower": "not lower", "higher": "not higher", "both": "as it is"}[rule.worse]
-    assert verdict.low is not None and verdict.high is not None
     return Rule(
         name=name,
         candidate=verdict.candidate,
