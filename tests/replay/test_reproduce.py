@@ -97,6 +97,10 @@ def test_in_a_folder_beside_it_as_the_commands_say(committed: Checkout) -> None:
         ["sha256sum", str(WEIGHTS)],
     ]  # fmt: skip
     again = Checkout(committed.root.parent / "again")
+    again.root.mkdir()
+    second = reproduce(committed, "1")
+    assert "  cd ../again-2\n" in second and "../again " not in second
+    again.root.rmdir()
     for command in commands[:2]:
         committed.run(*command)
     again.repro()  # `make setup` makes the environment that this runs in

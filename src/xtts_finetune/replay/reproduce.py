@@ -1,5 +1,6 @@
 """`xtts-finetune reproduce`: how a registered version comes about again, and a proof by sample that it does."""
 
+import itertools
 from collections.abc import Iterator
 
 from xtts_finetune.core.commands import quoted
@@ -54,19 +55,29 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
     yield from (f"  {command}" for command in commands)
     if "git stash" in commands:
         yield "what is edited here is put away by git stash; where it saved anything, git stash pop brings that back"
+    elif commands[0].startswith("git checkout"):
+        yield "where git refuses, as something is edited here: git stash first"
+        yield "to come back: git checkout - && dvc checkout"
     sample = f"{_STRETCHES} random stretches of its training"
     yield from ["", f"to have a proof then, by {sample}, that it comes of that data and those parameters:"]
     yield f"  xtts-finetune reproduce {version.version} --check {_STRETCHES}"
     yield from ["", "to train all of it again, in a folder beside this one:"]
-    yield f"  git worktree add --detach ../again {short}"
-    yield f"  dvc get . data --rev {short} --out ../again/data"
+    place = _free(workspace)
+    yield f"  git worktree add --detach {place} {short}"
+    yield f"  dvc get . data --rev {short} --out {place}/data"
     if (base := version.tags.get("base", "mini")) != "mini":
         yield f"  put the base {quoted(base)} there, as it is here: docs/bases.md"
-    yield "  cd ../again"
+    yield f"  cd {place}"
     yield "  make setup"
     yield "  dvc repro"
     yield f"  sha256sum models/{phase}/{WEIGHTS}"
     yield f"which on the same kind of machine says {trained_weights(version)}"
+
+
+def _free(workspace: Workspace) -> str:
+    """A folder beside this one that is not there yet."""
+    names = ("again", *(f"again-{number}" for number in itertools.count(2)))
+    return next(f"../{name}" for name in names if not (workspace.root.resolve().parent / name).exists())
 
 
 def _unnamed(version: Version) -> Iterator[str]:
