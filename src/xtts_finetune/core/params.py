@@ -18,12 +18,17 @@ from xtts_finetune.core.yamlfile import read_yaml
 
 _TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _NOT_IN_MODEL_NAMES = "/:.%\"'"
+_LONGEST_MODEL_NAME = 200  # characters
 
 
 def _as_mlflow_takes_it(name: str) -> str:
     """MLflow's rule for models, which it would apply after the training."""
     if not name.strip() or any(character in name for character in _NOT_IN_MODEL_NAMES):
         raise ValueError(f"MLflow takes no blank name, and none with any of {' '.join(_NOT_IN_MODEL_NAMES)}")
+    if not name.isprintable() or name != name.strip() or len(name) > _LONGEST_MODEL_NAME:
+        raise ValueError(
+            f"has more than {_LONGEST_MODEL_NAME} characters, a line end or the like, or a blank before or after it"
+        )
     return name
 
 

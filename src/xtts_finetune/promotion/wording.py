@@ -14,10 +14,10 @@ def told(entry: Entry) -> str:
     if mel and mel.champion is not None and mel.candidate is not None:
         figures = f", eval Mel CE {mel.champion:.3f} → {mel.candidate:.3f}"
     failed = ", ".join(rule.name for rule in entry.rules if not rule.passed)
-    why = f': "{entry.why}"' if entry.why else ""
+    why = f': "{" ".join(entry.why.split())}"' if entry.why else ""
     text = f"{entry.time}  {_VERBS[entry.action]}: champion {before} → version {entry.champion}{figures}"
     text += f"{f', FORCED past {failed}' if entry.forced else ''}, by {entry.who}{why}"
-    return text if text.isprintable() else repr(text)
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def log_name(workspace: Workspace) -> str:
