@@ -141,7 +141,6 @@ def test_reports_of_other_recordings_are_not_told(copied: Checkout) -> None:
     assert gathered(copied).data and gathering.data_card_of(workspace)
     change(copied, "prepared/features.json", **{"eval.tokens.i32": 64 * "0"})
     assert gathered(copied).data is None
-    assert gathering.data_card_of(workspace) is None
 
 
 def test_an_evaluation_of_other_weights_is_not_told(copied: Checkout) -> None:
@@ -172,6 +171,17 @@ def test_states_that_are_gone_leave_no_run(copied: Checkout) -> None:
     (copied.root / "checkpoints" / "phase2" / "DONE").unlink()
     assert gathered(copied).runs == {"phase1": None, "phase2": None}
     assert gathered(copied).seed is None
+
+
+def test_states_of_another_run_are_not_told_of(copied: Checkout) -> None:
+    """As after `dvc checkout` of models/ alone."""
+    change(copied, "models/phase2/model.json", step=1)
+    assert gathered(copied).runs["phase2"] is None
+
+
+def test_the_data_card_of_other_recordings_is_not_taken_along(copied: Checkout) -> None:
+    change(copied, "prepared/features.json", **{"eval.tokens.i32": 64 * "0"})
+    assert gathering.data_card_of(Workspace(copied.root)) is None
 
 
 def test_a_phase_2_of_another_phase_1(copied: Checkout) -> None:

@@ -8,7 +8,7 @@ import pytest
 from checkouts import Checkout
 from damage import replace_flipped
 
-from xtts_finetune.core.files import sha256_file
+from xtts_finetune.core.files import read_json, sha256_file, write_json
 
 pytestmark = pytest.mark.slow  # starts processes
 WEIGHTS = Path("models", "phase2", "model.safetensors")
@@ -78,6 +78,25 @@ def test_all_of_it_again_here(committed: Checkout) -> None:
     assert "up to date" in committed.run("dvc", "status").stdout
     new = {name for name in set(committed.files(".")) - set(before) if "__pycache__" not in name}
     assert new <= {"work/rebuilt.lock", "work/rebuilt"}
+
+
+def test_what_is_not_recorded_any_more_cannot_be_proven(committed: Checkout) -> None:
+    """clean --best-only lets the figures of the steps go with the states."""
+    committed.run("xtts-finetune", "clean", "--best-only", "--yes")
+    refused = reproduce(committed, "1", "--check", "1", code=2)
+    for phase in ("phase1", "phase2"):
+        assert re.search(rf"checkpoints/{phase}\n +the figures of its steps are not here: clean --best-only", refused)
+    assert "is not the best of the run" not in refused
+
+
+def test_the_best_of_a_phase_before_that_is_another_runs(committed: Checkout) -> None:
+    card = committed.root / "models" / "phase1" / "model.json"
+    changed = read_json(card) | {"step": 1}
+    card.unlink()  # a link into DVC's cache
+    write_json(card, changed)
+    refused = reproduce(committed, "1", "--check", "1", code=2)
+    assert re.search(r"models/phase1\n +is not the best of the run in checkpoints/\n +remedy: bring it back: ", refused)
+    assert "models/phase2" not in refused
 
 
 def test_prepared_clips_that_were_exchanged_behind_its_back(committed: Checkout) -> None:

@@ -116,7 +116,11 @@ class Standing:
         if self.champion is None or self.line[-1] == self.champion.version:
             return None
         is_now, last = f"the champion is version {self.champion.version}", f"version {self.line[-1]}"
-        return f"{is_now}, by the log's last line {last}" if self._last else f"{is_now}; nothing is written yet, and the first was {last}"
+        return (
+            f"{is_now}, by the log's last line {last}"
+            if self._last
+            else f"{is_now}; nothing is written yet, and the first was {last}"
+        )
 
 
 def entries_of(version: Version) -> Iterator[Entry]:

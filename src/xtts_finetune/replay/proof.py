@@ -17,7 +17,7 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.budget import Term
 from xtts_finetune.diskspace.preflight import preflight_fetch
 from xtts_finetune.diskspace.sizes import measure
-from xtts_finetune.promotion.lineage import TITLE, phase_of, trained_weights
+from xtts_finetune.promotion.lineage import TITLE, phase_of
 from xtts_finetune.replay.recorded import Recorded, recorded
 from xtts_finetune.replay.replaying import Replayed, nearest, one_at_a_time, replayed
 from xtts_finetune.replay.stretches import Stretch, chosen, joined, stretches
@@ -30,7 +30,7 @@ _TITLE = "the data does not give what was trained on"
 
 
 def proof_lines(workspace: Workspace, params: Params, version: Version, count: int) -> Iterator[str]:
-    """Hold what lies here of a version's run against what comes out when it is done again.
+    """Hold what lies here of a version's run, in models/ too, against what comes out when it is done again.
 
     The stretch that ends in the version's weights is always among those that are trained again: by no other are they
     tied to the training.
@@ -41,7 +41,7 @@ def proof_lines(workspace: Workspace, params: Params, version: Version, count: i
     with one_at_a_time(workspace):
         phases = PHASES[: PHASES.index(phase_of(version)) + 1]
         found = [recorded(Job(workspace, params, phase)) for phase in phases]
-        _refuse_without_record(version, found)
+        _refuse_without_record(found)
         there = [stretches(each, params.checkpoints.save_every_steps) for each in found]
         last = _last_of(found[-1], there[-1])
         picked = {last, *chosen([each for mine in there for each in mine if each != last], count - 1)}
@@ -58,8 +58,8 @@ def proof_lines(workspace: Workspace, params: Params, version: Version, count: i
         yield f"among them step {version.tags.get('step')}, whose weights are those of version {version.version}"
 
 
-def _refuse_without_record(version: Version, found: Sequence[Recorded]) -> None:
-    """Raises UserError: of a phase not every step is recorded, its exported best is not this run's, or not the version.
+def _refuse_without_record(found: Sequence[Recorded]) -> None:
+    """Raises UserError: of a phase not every step is recorded, or its exported best is not this run's.
 
     What `clean --best-only` let go cannot be proven any more.
     """
@@ -74,10 +74,6 @@ def _refuse_without_record(version: Version, found: Sequence[Recorded]) -> None:
         if each.best is None:
             model = str(each.job.workspace.model(each.job.name))
             problems.append(Problem(model, "is not the best of the run in checkpoints/", f"bring it back: {again}"))
-    best = found[-1].best
-    if best and best[2] != trained_weights(version):
-        what = "its card names other weights than the version has"
-        problems.append(Problem(str(found[-1].job.workspace.model(found[-1].job.name)), what, "dvc checkout"))
     if problems:
         raise UserError(TITLE, problems)
 
