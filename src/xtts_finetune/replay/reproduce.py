@@ -76,7 +76,7 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
 
 def _free(workspace: Workspace) -> str:
     """A folder beside this one that is not there yet."""
-    names = ("again", *(f"again-{number}" for number in itertools.count(2)))
+    names = itertools.chain(["again"], (f"again-{number}" for number in itertools.count(2)))
     return next(f"../{name}" for name in names if not (workspace.root.resolve().parent / name).exists())
 
 
