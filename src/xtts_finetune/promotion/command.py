@@ -46,10 +46,7 @@ def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
         params = load_params(workspace.params)
         standing = _standing(workspace, params)
         version = standing.version(request.version or CANDIDATE)
-        found = standing.unwritten
-        standing = caught_up(standing)
-        if found:
-            yield from _done(workspace, standing.log.entries[-1])
+        standing = yield from _caught_up(standing)
         if standing.champion and standing.champion.version == version.version:
             yield f"{shown(version)}: is the champion already"
             return
@@ -73,10 +70,7 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
         standing = _standing(workspace, load_params(workspace.params))
         if not standing.versions.versions:
             standing.versions.find(CHAMPION, _NOTHING_BEFORE)  # raises: it says what is to be done first
-        found = standing.unwritten
-        standing = caught_up(standing)
-        if found:
-            yield from _done(workspace, standing.log.entries[-1])
+        standing = yield from _caught_up(standing)
         line, champion = standing.line, standing.champion
         if champion is None:
             yield "there is no champion"
@@ -92,6 +86,15 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
         what = "the log knows no champion before this one" + (" that is left" if line else "")
         remedy = "xtts-finetune promote VERSION makes another version champion"
         raise UserError(_NOTHING_BEFORE, [Problem(log_name(workspace), what, remedy)])
+
+
+def _caught_up(standing: Standing) -> Generator[str, None, Standing]:
+    """With what was done by other means written down; the lines tell of it."""
+    found = standing.unwritten
+    standing = caught_up(standing)
+    if found:
+        yield from _done(standing.workspace, standing.log.entries[-1])
+    return standing
 
 
 def _gone(standing: Standing, number: int) -> str:
