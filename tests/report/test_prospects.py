@@ -97,3 +97,9 @@ def test_of_weights_and_their_average_the_better_counts() -> None:
     assert [each.eval for each in course.evaluations] == [2.4, 3.0]
     assert course.last_step == 500
     assert "the target 2.500 was reached at step 0" in "\n".join(prospects(course))
+
+
+def test_weights_that_failed_do_not_hide_their_average() -> None:
+    rows = [{"step": 0, "epoch": 0, "eval/mel_ce": math.nan, "eval_ema/mel_ce": 2.4}]
+    course = Course.of(rows, make_params(target_mel_ce=2.5).train_phase1, None, is_over=True)
+    assert "the target 2.500 was reached at step 0, by 2.400" in "\n".join(prospects(course))

@@ -46,6 +46,14 @@ def test_one_that_is_off_is_no_turn(after: list[float]) -> None:
     assert Turn.of(course([*FELL, *after])) is None
 
 
+def test_a_warm_start_may_overfit_from_its_first_evaluation_on() -> None:
+    """Which has no train figure: no step is before it."""
+    turn = Turn.of(course([4.17, 4.22, 4.30, 4.40], [math.nan, 3.9, 3.6, 3.2]))
+    assert turn
+    assert (turn.step, turn.train) == (0, pytest.approx(-0.7))
+    assert turn.is_overfitting
+
+
 def test_it_may_turn_at_once() -> None:
     turn = Turn.of(course([3.0, 3.1, 3.2]))
     assert turn

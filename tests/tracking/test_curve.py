@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xtts_finetune.tracking.curve import COLUMNS, Curve, as_text, parse_rows, segments, stored_rows, write_csv
+from xtts_finetune.tracking.curve import COLUMNS, Curve, as_text, parse_rows, read_csv, segments, stored_rows, write_csv
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -110,3 +110,20 @@ def test_a_full_disk_makes_rows_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert curve.path.read_text().endswith("}\n")
     curve.append({"step": 4})
     assert [row["step"] for row in Curve(curve.path).rows] == [1, 2, 3, 4]
+
+
+def test_a_csv_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = [
+        {"step": 0, "epoch": 0, "eval/mel_ce": 7.13, "eval/text_ce": 5.9},
+        {"step": 67, "epoch": 1, "eval/mel_ce": 5.25, "eval/text_ce": 3.5, "mean/mel_ce": 6.5},
+    ]
+    write_csv(rows, tmp_path / "curve.csv")
+    assert read_csv(tmp_path / "curve.csv") == rows
+
+
+@pytest.mark.parametrize(
+    "text", ["", "step\n", "step,epoch\ninf,1\n", "step,epoch\n1e400,1\n", "a\0b\n1\n", "step,epoch\n1\n"]
+)
+def test_a_damaged_csv_says_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "curve.csv").write_text(text, encoding="utf-8")
+    assert read_csv(tmp_path / "curve.csv") == []

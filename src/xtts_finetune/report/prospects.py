@@ -33,19 +33,17 @@ class Course:
     def of(cls, rows: Iterable[Mapping[str, Any]], rules: PhaseParams, seconds: float | None, is_over: bool) -> Self:
         """By the rows of a phase's curve; of weights and their average the better counts, as for the target."""
         seen = [row for row in rows if "eval/mel_ce" in row]
-        evaluations = [
-            Evaluation(
-                row["step"],
-                min(row["eval/mel_ce"], row.get("eval_ema/mel_ce", math.inf)),
-                row.get("mean/mel_ce", math.nan),
-            )
-            for row in seen
-        ]
+        evaluations = [Evaluation(row["step"], _better(row), row.get("mean/mel_ce", math.nan)) for row in seen]
         last = None
         if not is_over and seen and seen[-1]["epoch"] > seen[0]["epoch"]:
             an_epoch = (seen[-1]["step"] - seen[0]["step"]) / (seen[-1]["epoch"] - seen[0]["epoch"])
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
         return cls(evaluations, rules.target_mel_ce, last, seconds)
+
+
+def _better(row: Mapping[str, Any]) -> float:
+    figures = [row["eval/mel_ce"], row.get("eval_ema/mel_ce", math.nan)]
+    return float(min(figures, key=lambda figure: (math.isnan(figure), figure)))
 
 
 def prospects(course: Course) -> Iterator[str]:
@@ -75,6 +73,8 @@ def _turned(turn: Turn) -> str:
     rises = f"eval Mel CE has risen by {turn.eval:.3f} since step {turn.step:,}, its best"
     if turn.is_overfitting:
         return f"{rises}, while train Mel CE fell by {-turn.train:.3f}: it overfits; the best is kept"
+    if math.isnan(turn.train):
+        return f"{rises}; what train Mel CE did is not known; the best is kept"
     return f"{rises}, and train Mel CE has not fallen: a lower lr may go further; the best is kept"
 
 

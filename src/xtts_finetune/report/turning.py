@@ -58,7 +58,9 @@ class Turn:
         noise = float(np.median(fitted.noise)) if fitted else NOISE
         if min(each.eval for each in last) - best.eval <= _FAR * noise:
             return None
-        return cls(best.step, last[-1].eval - best.eval, last[-1].train - best.train)
+        # the first of a phase has no train figure: no step is before it
+        train = next((each.train for each in seen[seen.index(best) :] if math.isfinite(each.train)), math.nan)
+        return cls(best.step, last[-1].eval - best.eval, last[-1].train - train)
 
     @property
     def is_overfitting(self) -> bool:

@@ -116,7 +116,7 @@ def read_csv(path: Path) -> list[Row]:
             figures = {name: float(line[column]) for column, name in COLUMNS.items() if line.get(column)}
             known = {name: figure for name, figure in figures.items() if not math.isnan(figure)}
             rows.append({**known, **{name: int(known[name]) for name in _WHOLE}})
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error):
         return []
     return rows
 
