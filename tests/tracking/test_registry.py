@@ -323,9 +323,13 @@ def test_registered_again_a_version_gets_back_what_it_lost(
     elif damage == "other weights of the same size":
         (folder / "model.safetensors").unlink()
         (folder / "model.safetensors").write_bytes(b"WEIGHTS")
+    if damage != "all is gone":
+        (folder / "speak.json").write_text("of then")
+    (model / "speak.json").write_text("of now")
     before = (folder / "model.safetensors").stat().st_ino if damage == "nothing" else None
     again = register(store, run_id, model)
     assert (again.version, again.created) == (1, False)
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert (folder.parents[1] / "MLmodel").is_file()
     assert before in (None, (folder / "model.safetensors").stat().st_ino)
+    assert (folder / "speak.json").read_text() == ("of now" if damage == "all is gone" else "of then")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import discard, fsync_path, link_tree, scratch_folder
+from xtts_finetune.core.files import discard, fsync_path, link_or_copy, link_tree, scratch_folder
 from xtts_finetune.core.layout import WEIGHTS
 from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore
 
@@ -28,6 +28,7 @@ PARAMETERS_TAG = "parameters"  # of the whole network
 GOING_TAG = "going"  # on a logged model whose version is being deleted: its files may be half gone
 LANGUAGE_TAG = "language"  # that it was heard in
 PARAM = "param."  # begins the tags with what the model was trained with
+MLFLOW_MODEL = "MLmodel"  # how MLflow loads it, in a logged model
 MODEL_FOLDER = "artifacts/model"  # of the model's own files, in a logged model
 
 Told = Callable[[int, str], None]  # of a version: its number, and the SHA-256 of its weights
@@ -108,22 +109,30 @@ def refill(
         folder: of the same weights, which were checked.
     """
     own = _own_folder(store, model)
-    if own is None or _is_whole(own / MODEL_FOLDER, folder):
+    if own is None:
         return
-    if own.exists():
-        discard(own)
-    _save_pyfunc(own, model, run_id, folder, serving_code, tags, samples)
+    if (own / MLFLOW_MODEL).is_file():
+        _fill_up(folder, own / MODEL_FOLDER)
+        return
+    with scratch_folder(own.parent / "refill") as whole:
+        _save_pyfunc(whole, model, run_id, folder, serving_code, tags, samples)
+        _fill_up(whole, own)
 
 
-def _is_whole(there: Path, folder: Path) -> bool:
-    """Whether a logged model has all files of a bundle, and its weights by every byte."""
-    names = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
-    return all((there / name).is_file() and _is_it(there / name, folder / name) for name in names)
+def _fill_up(source: Path, target: Path) -> None:
+    """Link what is lacking there, and weights that are others; nothing else that is there is touched.
 
-
-def _is_it(file: Path, other: Path) -> bool:
-    """Of weights; a card of the same model says when it was evaluated, and may differ."""
-    return file.name != WEIGHTS or file.samefile(other) or filecmp.cmp(file, other, shallow=False)
+    A card of the same model says when it was evaluated, and may differ.
+    """
+    for file in [each for each in source.rglob("*") if each.is_file()]:
+        place = target / file.relative_to(source)
+        is_there = place.is_file()
+        if is_there and (file.name != WEIGHTS or place.samefile(file) or filecmp.cmp(place, file, shallow=False)):
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        link_or_copy(file, place)
+        fsync_path(place.parent)
 
 
 def logged_models(store: TrackingStore, model_name: str) -> "dict[str, LoggedModel]":
