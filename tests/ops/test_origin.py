@@ -57,11 +57,18 @@ def test_a_version_of_a_registry_that_params_do_not_name_any_more(tmp_path: Path
     workspace.registration.parent.mkdir()
     write_json(workspace.registration, receipt)
     Beside(address=address_digest(None)).write(workspace, receipt)
-    assert "in another registry" not in whose_version(workspace, params)
+    assert "under another address" not in whose_version(workspace, params)
     for change in (
         {"tracking": params.tracking.model_copy(update={"uri": "http://127.0.0.1:5000"})},
         {"registry": params.registry.model_copy(update={"model_name": "anna"})},
     ):
         moved = params.model_copy(update=change)
-        assert "in another registry than params.yaml names (dvc repro -s -f evaluate" in whose_version(workspace, moved)
+        assert "under another address or name than params.yaml has now" in whose_version(workspace, moved)
         assert not is_to_be_promoted(workspace, moved)
+
+
+def test_an_address_is_the_same_with_another_password() -> None:
+    here = address_digest("postgresql://anna:secret@host:5432/mlflow")
+    assert here == address_digest("postgresql://anna:other@host:5432/mlflow/")
+    assert here != address_digest("postgresql://anna:secret@host:5432/other")
+    assert address_digest(None) != here

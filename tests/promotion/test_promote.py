@@ -9,7 +9,7 @@ import pytest
 from making import workspaces
 from promoting import MODEL, Team
 
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.promotion import command, examination
 from xtts_finetune.tracking.promotions import TAG
 from xtts_finetune.tracking.versions import Versions
@@ -284,6 +284,39 @@ def test_there_is_no_going_back_to_one_either(three: Team) -> None:
     said = three.rollback()
     assert "version 2, champion before, is not whole: its files cannot be had" in said
     assert three.champion == 1
+
+
+def test_no_answer_is_no_loss(three: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer just then: the version before is not passed over for it."""
+    three.promote(3)
+
+    def unanswered(*_: object) -> dict[str, int]:
+        raise UserError("the registered model cannot be used", [Problem("version 2", "timed out", "type it again")])
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="timed out"):
+        patch.setattr(Versions, "sizes", unanswered)
+        three.rollback()
+    assert three.champion == 3
+    three.rollback()
+    assert three.champion == 2
+
+
+def test_a_rollback_that_was_killed_and_is_typed_again(three: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes neither further than was asked for, nor back to what it was to lead away from."""
+    three.promote(3)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(command.Log, "write", killed)
+        three.rollback()
+    assert three.champion == 2
+    assert "it was champion before; to go further back, type it again" in three.rollback()
+    assert three.champion == 2
+    three.rollback()
+    assert three.champion == 1
+    three.history(verify=True)
 
 
 def test_a_clone_with_a_registry_of_its_own_has_the_same_versions(

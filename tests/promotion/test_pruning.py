@@ -18,6 +18,7 @@ from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
 from xtts_finetune.promotion import pruning
 from xtts_finetune.promotion.pruning import prune_lines
 from xtts_finetune.tracking import logged_model
+from xtts_finetune.tracking.promotions import TAG, Log
 from xtts_finetune.tracking.versions import Versions
 
 WEIGHTS = 140_000  # bytes, of each version
@@ -71,6 +72,19 @@ def test_who_ever_was_champion_stays_to_go_back_to(six: Team) -> None:
         six.rollback()
         assert six.champion == number
     six.history(verify=True)
+
+
+def test_who_was_champion_before_the_registry_was_moved_stays(six: Team) -> None:
+    """Made anew elsewhere it is another by its time: too much is kept there, not too little."""
+    for number in (2, 4, 6):
+        six.promote(number)
+    moved = [entry.model_copy(update={"registry": "1", "follows": []}) for entry in six.entries]
+    for version in Versions.of(six.store, MODEL).versions:
+        for tag in [tag for tag in version.tags if tag.startswith(TAG)]:
+            six.store.client.delete_model_version_tag(MODEL, str(version.version), tag)
+    Log(six.workspace.promotions, moved).write()
+    prune(six, "keep=0")
+    assert left(six) == [1, 2, 4, 6]
 
 
 def test_a_file_that_is_linked_elsewhere_keeps_its_bytes(six: Team) -> None:

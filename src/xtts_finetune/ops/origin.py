@@ -105,7 +105,8 @@ def whose_version(workspace: Workspace, params: Params | None) -> str:
     trained = receipt.get(TRAINED)  # of a model that was put together
     here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
     if params and _is_elsewhere(beside, receipt, params):
-        return f"{version}, in another registry than params.yaml names (dvc repro -s -f evaluate registers it there)"
+        there = " (dvc repro -s -f evaluate registers it there, too)" if here else ""
+        return f"{version}, under another address or name than params.yaml has now{there}"
     if beside.is_deleted:
         again = "dvc repro -s -f evaluate registers its weights again" if here else "its weights are not in models/"
         return f"nothing any more: {version} was deleted ({again})"

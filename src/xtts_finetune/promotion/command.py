@@ -16,7 +16,7 @@ from xtts_finetune.promotion.wording import log_name, told
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.promotions import Entry, Log, Rule
 from xtts_finetune.tracking.registry import CANDIDATE, CHAMPION, Version
-from xtts_finetune.tracking.versions import shown
+from xtts_finetune.tracking.versions import NotWhole, shown
 
 _TITLE = "nothing was promoted"
 _NOTHING_BEFORE = "nothing to go back to"
@@ -44,9 +44,8 @@ def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     _refuse_long(_TITLE, request.why)
     with _alone(workspace):
         params = load_params(workspace.params)
-        standing = _standing(workspace, params)
+        standing = yield from _caught_up(_standing(workspace, params))
         version = standing.version(request.version or CANDIDATE)
-        standing = yield from _caught_up(standing)
         if standing.champion and standing.champion.version == version.version:
             yield f"{shown(version)}: is the champion already"
             return
@@ -70,7 +69,11 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
         standing = _standing(workspace, load_params(workspace.params))
         if not standing.versions.versions:
             standing.versions.find(CHAMPION, _NOTHING_BEFORE)  # raises: it says what is to be done first
+        is_back = bool(standing.unwritten and standing.champion and standing.champion.version in standing.line[:-1])
         standing = yield from _caught_up(standing)
+        if is_back:  # by a rollback that was killed, or by hand
+            yield "it was champion before; to go further back, type it again"
+            return
         line, champion = standing.line, standing.champion
         if champion is None:
             yield "there is no champion"
@@ -104,7 +107,7 @@ def _gone(standing: Standing, number: int) -> str:
         return "was deleted"
     try:
         refuse_incomplete(standing.versions, version)
-    except UserError as error:
+    except NotWhole as error:
         return f"is not whole: {error.problems[0].what}"
     return ""
 

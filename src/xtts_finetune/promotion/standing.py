@@ -59,8 +59,10 @@ class Standing:
 
     def is_own(self, entry: Entry) -> bool:
         """Whether an entry is of these versions: the log may come from a clone with a registry of its own."""
-        if entry.registry and entry.registry != self.versions.registry:
-            return False
+        return entry.registry in ("", self.versions.registry) and self.may_be_own(entry)
+
+    def may_be_own(self, entry: Entry) -> bool:
+        """Whether it is of such versions, in whichever registry: one that was moved is another by its time."""
         named = [(entry.champion, entry.champion_sha256)]
         named += [] if entry.before is None else [(entry.before, entry.before_sha256)]
         return entry.model == self.versions.model_name and all(self._was_here(*each) for each in named)
@@ -104,7 +106,7 @@ class Standing:
         first = path[-1].before if path else _FIRST
         line = [] if first is None else [first]
         for entry in reversed(path):
-            if entry.action == "rollback" and entry.champion in line[:-1]:
+            if entry.action != "promote" and entry.champion in line[:-1]:
                 del line[len(line) - line[::-1].index(entry.champion) :]
             elif line[-1:] != [entry.champion]:
                 line.append(entry.champion)

@@ -18,7 +18,8 @@ def verify(standing: Standing) -> None:
     """
     problems = [*_not_here(standing.workspace, standing), *_strays(standing)]
     if found := standing.unwritten:
-        remedy = "xtts-finetune promote writes it down, if that is as it should be"
+        assert standing.champion, "who differs from the log is there"
+        remedy = f"xtts-finetune promote {standing.champion.version} writes it down, if that is as it should be"
         problems.append(Problem(log_name(standing.workspace), found, remedy))
     for version in standing.versions.versions:
         problems += _of(standing, version)

@@ -43,8 +43,12 @@ class Beside:
 
 
 def address_digest(uri: str | None) -> str:
-    """Of `tracking.uri`, which may have a password in it."""
-    return sha256_json(uri)
+    """Of `tracking.uri` without the user and the password that it may have in it."""
+    if uri is None:
+        return sha256_json(None)
+    scheme, _, rest = uri.rstrip("/").partition("://")
+    server, slash, path = rest.partition("/")
+    return sha256_json([scheme, server.rpartition("@")[2] + slash + path])
 
 
 def _identity(receipt: Mapping[str, Any]) -> dict[str, Any]:

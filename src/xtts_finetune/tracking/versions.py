@@ -16,7 +16,22 @@ from xtts_finetune.tracking.connection import TrackingStore, path_in, reason
 from xtts_finetune.tracking.logged_model import LANGUAGE_TAG, MODEL_FOLDER, PARAMETERS_TAG, WEIGHTS_TAG
 from xtts_finetune.tracking.registry import Version, registry_of, versions
 
+_TITLE = "the registered model cannot be used"
 _EVAL = "eval_"  # begins the tags with figures
+
+
+class NotWhole(UserError):
+    """Files of a version are gone for good, or are not those that were registered."""
+
+    @classmethod
+    def because(cls, version: Version, what: str, is_own: bool) -> Self:
+        """
+        Args:
+            is_own: its files are in the workspace's own store, where evaluating again fills up what is lacking.
+        """
+        run = f"bring its run back, as xtts-finetune reproduce {version.version} says, then: dvc repro -s -f evaluate"
+        remedy = f"{run}; or choose another version" if is_own else "choose another version"
+        return cls(_TITLE, [Problem(_named(version), what, remedy)])
 
 
 @dataclass(frozen=True)
@@ -65,9 +80,8 @@ class Versions:
         Raises:
             UserError: they are gone, or at a path of this machine that is not our own.
         """
-        with _refused_if_gone(version):
+        with self._read(version) as here:
             address = self.address(version)
-            here = self.own_folder(version)
             for name in names:
                 (folder / name).parent.mkdir(exist_ok=True)
                 if here:
@@ -82,14 +96,19 @@ class Versions:
         Raises:
             UserError: as of `fetch`.
         """
-        with _refused_if_gone(version):
-            here = self.own_folder(version)
+        with self._read(version) as here:
             if here:
                 files = [file for place in (here, here / BUNDLE_BASE) for file in place.iterdir() if file.is_file()]
                 return {file.relative_to(here).as_posix(): file.stat().st_size for file in files}
             there = self.store.artifact_repository(f"{self.address(version)}/{MODEL_FOLDER}")
             listed = [*there.list_artifacts(), *there.list_artifacts(BUNDLE_BASE)]
             return {info.path: info.file_size or 0 for info in listed if not info.is_dir}
+
+    @contextmanager
+    def _read(self, version: Version) -> Iterator[Path | None]:
+        """Where its files lie in this workspace's own store, or None."""
+        with _refused_if_gone(version, self.store.artifacts is not None):
+            yield self.own_folder(version)
 
     def holds(self, digest: str) -> bool:
         """Whether the workspace's own store has these weights, by every byte: what a tag says is no copy."""
@@ -154,12 +173,6 @@ def has_its_weights(folder: Path, version: Version) -> bool:
     return sha256_file(folder / WEIGHTS) == version.tags.get(WEIGHTS_TAG)
 
 
-def way_to_be_whole(version: Version) -> str:
-    """What to do about files that are gone."""
-    run = f"bring its run back, as xtts-finetune reproduce {version.version} says"
-    return f"{run}, then: dvc repro -s -f evaluate; or choose another version"
-
-
 def shown(version: Version) -> str:
     """It in words: number, aliases, phase, Mel CE."""
     told, aliases = Told.of(version), f" ({', '.join(version.aliases)})" if version.aliases else ""
@@ -170,12 +183,17 @@ def shown(version: Version) -> str:
 
 
 @contextmanager
-def _refused_if_gone(version: Version) -> Iterator[None]:
+def _refused_if_gone(version: Version, is_own: bool) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
         yield
-    except (FileNotFoundError, MlflowException) as error:
-        what = f"its files cannot be had: {reason(error)}"
-        problem = Problem(f"{version.name} version {version.version}", what, way_to_be_whole(version))
-        raise UserError("the registered model cannot be used", [problem]) from error
+    except FileNotFoundError as error:
+        raise NotWhole.because(version, f"its files cannot be had: {reason(error)}", is_own) from error
+    except (OSError, MlflowException) as error:  # those of requests are OSErrors
+        problem = Problem(_named(version), f"its files cannot be had now: {reason(error)}", "type it again")
+        raise UserError(_TITLE, [problem]) from error
+
+
+def _named(version: Version) -> str:
+    return f"{version.name} version {version.version}"
