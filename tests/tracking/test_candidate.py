@@ -47,7 +47,8 @@ def test_an_older_one_that_is_delivered_after_it_changes_nothing(
     assert candidate(store) == latest
     (workspace.root / "aside").rename(weights)
     [done] = deliver_backlog(workspace, lambda: store)
-    assert (str(done), done.created) == (f"registered: voice version 2\n{done.note}", True)
+    assert done.note and done.created
+    assert str(done) == f"registered: voice version 2\n{as_typed(done.note)}"
     assert candidate(store) == latest
     assert json.loads(workspace.registration.read_text())["version"] == 1
 
