@@ -10,7 +10,7 @@ from making import workspaces
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.dvcio.history import Revision, has_other_states_than_head, revisions
+from xtts_finetune.dvcio.history import Revision, has_other_states_than_head, is_detached, params_at, revisions
 
 
 @pytest.fixture
@@ -185,3 +185,25 @@ def test_states_other_than_heads_of_the_same_model(repository: Checkout) -> None
     assert has_other_states_than_head(workspace)
     repository.commit()
     assert not has_other_states_than_head(workspace)
+
+
+def test_where_a_commit_would_be_on_no_branch(repository: Checkout, tmp_path: Path) -> None:
+    workspace = Workspace(repository.root)
+    assert not is_detached(workspace)  # nothing is committed yet
+    commit(repository, "a", "First")
+    assert not is_detached(workspace)
+    repository.run("git", "checkout", "--quiet", "--detach")
+    assert is_detached(workspace)
+    (tmp_path / "none").mkdir()
+    assert not is_detached(Workspace(tmp_path / "none"))
+
+
+def test_parameters_of_a_commit(repository: Checkout) -> None:
+    params = repository.root / "params.yaml"
+    contents = {"one": "seed: 1\n", "broken": "a: [", "list": "- 1\n", "none": ""}
+    for name, text in contents.items():
+        params.write_text(text, encoding="utf-8")
+        repository.commit(name)
+    found = [params_at(Workspace(repository.root), f"HEAD~{back}") for back in (3, 2, 1, 0)]
+    assert found == [{"seed": 1}, {}, {}, {}]
+    assert params_at(Workspace(repository.root), "f" * 40) == {}

@@ -34,6 +34,7 @@ def test_a_commit_names_it(committed: Checkout) -> None:
     assert "its run is named by HEAD, branch main" in said
     assert "dvc checkout" in said
     assert commit not in said  # the branch's tip names it as well
+    assert "params.yaml is of another registry there" not in said
 
 
 def test_nobody_names_it(copied: Checkout) -> None:
@@ -58,6 +59,15 @@ def test_of_another_run_than_lies_here(two_runs: Checkout, tmp_path: Path) -> No
     for command in found.groups():
         here.run(*command.split())
     assert "all as recorded" in reproduce(here, "1", "--check", "1")
+
+
+def test_a_version_that_is_looked_up_elsewhere_then(committed: Checkout) -> None:
+    """Pasted as they are, the commands would ask another registry."""
+    committed.change_params(lambda params: params["registry"].update(model_name="voice"))
+    committed.commit("Another name")
+    committed.change_params(lambda params: params["registry"].update(model_name="xtts-finetune"))
+    said = reproduce(committed, "1")
+    assert "set it as it is here first, in which the version is\n  registry.model_name: xtts-finetune\n" in said
 
 
 def test_other_parameters_than_then(committed: Checkout) -> None:

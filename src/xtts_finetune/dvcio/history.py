@@ -70,6 +70,23 @@ def short_commit(workspace: Workspace, commit: str) -> str:
     return _git(workspace.root, "rev-parse", "--short=9", f"{commit}^{{commit}}").strip()
 
 
+def is_detached(workspace: Workspace) -> bool:
+    """Whether a commit would be on no branch, as far as git says."""
+    try:
+        return _git(workspace.root, "rev-parse", "--revs-only", "--abbrev-ref", "HEAD").strip() == "HEAD"
+    except UserError:
+        return False
+
+
+def params_at(workspace: Workspace, commit: str) -> dict[str, Any]:
+    """What params.yaml says at a commit; nothing where it is not there, or cannot be read."""
+    try:
+        content = yaml.load(_git(workspace.root, "show", f"{commit}:./{workspace.params.name}"), yaml.CSafeLoader)
+    except (UserError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def has_other_states_than_head(workspace: Workspace) -> bool:
     """Whether dvc.lock names, of a phase whose model is that of HEAD's dvc.lock, other states. Not where git can't say.
 

@@ -8,6 +8,7 @@ from xtts_finetune.checkpoints.lock import AGAIN, held_alone
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.bundles import refuse_incomplete
 from xtts_finetune.promotion.moving import caught_up, move
 from xtts_finetune.promotion.standing import Standing
@@ -187,7 +188,8 @@ def _examined(standing: Standing, params: Params, version: Version) -> Generator
 
 def _done(workspace: Workspace, entry: Entry) -> Iterator[str]:
     yield told(entry)
-    yield f"written down in {log_name(workspace)}: commit it"
+    on_a_branch = "; HEAD is detached: git switch --create BRANCH first" if is_detached(workspace) else ""
+    yield f"written down in {log_name(workspace)}: commit it{on_a_branch}"
 
 
 def _refused(version: Version, failed: list[str]) -> UserError:

@@ -7,7 +7,7 @@ from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import WEIGHTS, Workspace
 from xtts_finetune.core.params import load_params
-from xtts_finetune.dvcio.history import Revision, short_commit
+from xtts_finetune.dvcio.history import Revision, params_at, short_commit
 from xtts_finetune.promotion.lineage import TITLE, lies_here, named_by, phase_of, trained_weights
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.registry import Version
@@ -60,6 +60,9 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
         yield "to come back: git checkout - && dvc checkout"
     sample = f"{_STRETCHES} random stretches of its training"
     yield from ["", f"to have a proof then, by {sample}, that it comes of that data and those parameters:"]
+    if lines := [*_of_another_registry(workspace, revision.commit)]:
+        yield "params.yaml is of another registry there: set it as it is here first, in which the version is"
+        yield from lines
     yield f"  xtts-finetune reproduce {version.version} --check {_STRETCHES}"
     yield from ["", "to train all of it again, in a folder beside this one:"]
     place = _free(workspace)
@@ -72,6 +75,18 @@ def _commands(workspace: Workspace, version: Version, revision: Revision | None)
     yield "  dvc repro"
     yield f"  sha256sum models/{phase}/{WEIGHTS}"
     yield f"which on the same kind of machine says {trained_weights(version)}"
+
+
+def _of_another_registry(workspace: Workspace, commit: str) -> Iterator[str]:
+    """Lines of params.yaml by which the version is looked up, where the commit has others."""
+    params, there = load_params(workspace.params), params_at(workspace, commit)
+    for section, name, here in (
+        ("tracking", "uri", params.tracking.uri),
+        ("registry", "model_name", params.registry.model_name),
+    ):
+        settings = there.get(section)
+        if isinstance(settings, dict) and settings.get(name) != here:
+            yield f"  {section}.{name}: {'null' if here is None else quoted(here)}"
 
 
 def _free(workspace: Workspace) -> str:
