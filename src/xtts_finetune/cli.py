@@ -38,7 +38,7 @@ def _commands(
 
 @app.command()
 def status() -> None:
-    """Show Mel CE and Text CE per phase, when the target is reached, whether it fits on the disk, and what to type next.
+    """Show Mel CE and Text CE per phase, when the target is reached, what fits on the disk, and what to type next.
 
     From five evaluations on, when its target Mel CE is reached is told as a range of steps and of time that holds the
     truth in four of five cases, by a curve fitted to them, or that it is not at this rate; also whether the phase
@@ -220,8 +220,8 @@ def promote(
     Then both say `sentences` transcripts of the eval split, and are compared by nine measures of speech and by alarms
     (docs/speech-measures.md); with 0 neither is heard. What cannot be measured does not pass; only where
     the base's weights are not on this machine is its rule left out, and that said. A table shows every rule; where one
-    does not pass nothing is changed: exit code 2. Nor where another became champion meanwhile. A version whose files are
-    gone, or whose weights are not those that were registered, becomes champion not even by --force.
+    does not pass nothing is changed: exit code 2. Nor where another became champion meanwhile. A version whose files
+    are gone, or whose weights are not those that were registered, becomes champion not even by --force.
 
     Every move of the champion is written down in registry/promotions.jsonl (commit it) and in MLflow, as a tag of the
     version: see `xtts-finetune history`. `xtts-finetune rollback` takes one back.
