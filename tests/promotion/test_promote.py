@@ -3,6 +3,8 @@
 import re
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,18 @@ def refused(team: Team, version: int | None = None, force: bool = False, why: st
         team.promote(version, force, why)
     assert team.champion == before
     return str(error.value)
+
+
+@contextmanager
+def killed_before_the_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The alias has moved, and nothing is written down."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(command.Log, "write", killed)
+        yield
 
 
 def test_what_is_better_becomes_champion(team: Team) -> None:
@@ -137,11 +151,7 @@ def test_killed_between_the_alias_and_the_log(team: Team, monkeypatch: pytest.Mo
     team.promote()
     team.register(4.1)
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(command.Log, "write", killed)
+    with killed_before_the_log(monkeypatch):
         team.promote()
     assert team.champion == 3
     team.rollback()
@@ -305,11 +315,7 @@ def test_a_rollback_that_was_killed_and_is_typed_again(three: Team, monkeypatch:
     """It goes neither further than was asked for, nor back to what it was to lead away from."""
     three.promote(3)
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(command.Log, "write", killed)
+    with killed_before_the_log(monkeypatch):
         three.rollback()
     assert three.champion == 2
     assert "it was champion before; to go further back, type it again" in three.rollback()

@@ -97,6 +97,7 @@ def _figure_lines(
     yield ""
     yield "model      eval Mel CE   eval Text CE   (× 0.01)   best at step"
     finished = _finished(workspace)
+    running = {phase: _running_rows(workspace, phase, parked) for phase in PHASES if phase not in finished}
     if finished:
         yield _row("base", finished["phase1"]["start"], 0)
     for phase in PHASES:
@@ -106,17 +107,17 @@ def _figure_lines(
         elif phase in back:
             yield f"{phase:<10} in DVC's cache: dvc repro brings it back, without training"
         else:
-            yield f"{phase:<10} {_under_way(workspace, phase, parked)}"
+            yield f"{phase:<10} {_under_way(workspace, phase, running[phase])}"
     yield from _target_lines(params) if params else ()
-    under_way = next((phase for phase in PHASES if phase not in finished), None)
-    running = _running_rows(workspace, under_way, parked) if under_way else []
-    told = under_way if running else next(reversed(finished), None)
+    under_way = next(iter(running), None)
+    rows = running[under_way] if under_way else []
+    told = under_way if rows else next(reversed(finished), None)
     if params and told:
-        yield from _forecast_lines(workspace, params, told, running)
+        yield from _forecast_lines(workspace, params, told, rows)
     whose = whose_figures(workspace, params) if finished else None
     if whose:
         yield f"figures    {whose}"
-    if table := list(progress(running)):
+    if table := list(progress(rows)):
         yield from ["", f"{under_way} so far", *table]
 
 
@@ -168,11 +169,8 @@ def _is_complete(workspace: Workspace, params: Params | None) -> bool:
     return is_there and whose_figures(workspace, params) == OURS
 
 
-def _under_way(workspace: Workspace, phase: PhaseName, parked: list[ParkedRun]) -> str:
+def _under_way(workspace: Workspace, phase: PhaseName, rows: list[Row]) -> str:
     """How far an unfinished phase is, whether it runs now or waits to be resumed."""
-    if any(other.run.folder == workspace.work(phase) for other in parked):
-        return "not there yet"
-    rows = list(read_rows(workspace.running_curve(phase)))
     evaluations = [row for row in rows if "eval/mel_ce" in row]
     if not evaluations:
         return "not there yet"
