@@ -47,14 +47,15 @@ BELOW = {
     "training": {"tracking", "model", "data", "checkpoints", "core"},
     "diskspace": {"tracking", "dvcio", "data", "checkpoints", "core"},
     "cards": {"tracking", "dvcio", "model", "data", "checkpoints", "core"},
-    "report": {"tracking", "core"},
+    "report": {"tracking", "checkpoints", "trend", "core"},
     "tracking": {"core"},
     "speech": {"model", "data", "core"},
     "measures": {"data", "core"},
     "dvcio": {"checkpoints", "core"},
     "model": {"core"},
     "data": {"core"},
-    "checkpoints": {"core"},
+    "checkpoints": {"trend", "core"},
+    "trend": set[str](),
     "core": set[str](),
 }
 NETWORKS = {"torch", "torchaudio", "torchcodec", "TTS", "transformers", "trainer"}  # ten seconds to load

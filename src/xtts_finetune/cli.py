@@ -50,6 +50,26 @@ def status() -> None:
 
 
 @app.command()
+def repro(
+    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="As 6h, 90m or 1h30m.", show_default=False)],
+) -> None:
+    """Run `dvc repro` for so long, and no longer: as before a machine must be given back, or a night ends.
+
+    When the time is up the step under way is finished and saved, which takes seconds on a GPU, and the command ends
+    with exit code 75; `dvc repro`, or this again, goes on there, to the same bytes. No other stage begins after that.
+    A pipeline that is done earlier ends earlier, with 0. Ctrl-C saves and stops, as ever.
+    """
+    from xtts_finetune.core.deadline import seconds_of
+    from xtts_finetune.ops.repro import repro as run
+
+    try:
+        seconds = seconds_of(duration)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None
+    raise typer.Exit(run(Workspace.here(), seconds))
+
+
+@app.command()
 def disk() -> None:
     """Show what holds the disk, what training has yet to write, and what can go.
 

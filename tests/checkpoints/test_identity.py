@@ -40,13 +40,22 @@ def test_before_prepare_there_is_none(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"epochs": 7}, {"target_mel_ce": None}, {"patience": 3}, {"epochs": 1, "target_mel_ce": 9.0, "patience": 1}],
+    [
+        {"epochs": 7},
+        {"target_mel_ce": None},
+        {"patience": 3},
+        {"epochs": 1, "target_mel_ce": 9.0, "patience": 1},
+        {"stop_when_overfitting": True},
+    ],
 )
 def test_when_it_stops_makes_no_other_run(workspace: Workspace, changes: dict[str, Any]) -> None:
     assert key(workspace, **changes) == key(workspace)
 
 
-@pytest.mark.parametrize("changes", [{"lr": 5e-4}, {"optim": "adamw8bit"}, {"warmup_steps": 0}, {"mask_prompt": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"lr": 5e-4}, {"optim": "adamw8bit"}, {"warmup_steps": 0}, {"mask_prompt": True}, {"evaluate_every_steps": 5}],
+)
 def test_what_shapes_the_weights_does(workspace: Workspace, changes: dict[str, Any]) -> None:
     assert key(workspace, **changes) != key(workspace)
 
@@ -99,7 +108,7 @@ def test_dvc_runs_a_phase_for_the_same_code(stage: str) -> None:
     package = "src/xtts_finetune/"
     deps = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
     sources = [dep.removeprefix(package) for dep in deps if dep.startswith("src/")]
-    assert sources == ["checkpoints/stopping.py", *SOURCES]
+    assert sources == ["checkpoints/stopping.py", *SOURCES, "trend"]
     assert all((PROJECT / package / source).exists() for source in SOURCES)
 
 

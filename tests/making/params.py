@@ -33,6 +33,8 @@ TINY_PHASE = PhaseParams(
     mask_prompt=False,
     target_mel_ce=None,
     patience=None,
+    stop_when_overfitting=False,
+    evaluate_every_steps=None,
 )
 
 LORA: dict[str, Any] = {

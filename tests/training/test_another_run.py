@@ -203,7 +203,10 @@ def test_where_the_best_up_to_there_is_gone_it_is_trained_anew(
     train(workspace, make_params())
     train(workspace, make_params(epochs=1), is_kept=is_kept)
     said = capsys.readouterr().out
-    assert "epochs, target_mel_ce or patience now end phase1 before the step of its best weights; the" in said
+    assert (
+        "epochs, target_mel_ce, patience, stop_when_overfitting now end phase1 before the step of its best weights; the"
+        in said
+    )
     assert outcome(workspace) == outcome(whole)
     assert [run.step for run in parked(workspace)] == ([] if is_kept else [6])
 

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from xtts_finetune.training.interrupts import Newcomer, StopRequest, stop_on_signals
+from xtts_finetune.core.deadline import UNTIL
+from xtts_finetune.training.interrupts import MadeWay, Newcomer, StopRequest, stop_on_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -102,3 +104,14 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_where_its_time_is_up_a_full_disk_puts_nothing_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = StopRequest(Newcomer(lambda: False, lambda: pytest.fail("nobody waits")))
+    monkeypatch.setenv(UNTIL, repr(time.time() + 3_600))
+    assert not request
+    monkeypatch.setenv(UNTIL, repr(time.time() - 1))
+    assert request
+    assert request.is_granted(is_saved=False)
+    assert not isinstance(request.granted("saved"), MadeWay)
+    assert str(request.granted("saved")) == "the time that --for gave is up: saved"

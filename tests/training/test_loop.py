@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from making.batches import collated
 from making.params import make_params
 from torch import Tensor
-from workbench import make_run, outcome, rows_of, stop_of, train
+from workbench import assert_stops_change_nothing, make_run, outcome, rows_of, stop_of, train
 
 from xtts_finetune.checkpoints.identity import Record, prepared_here
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.deadline import UNTIL
 from xtts_finetune.core.disk import files_below, held_bytes
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import Stopped, UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import BASE_INFO, MODEL_CARD, PHASES, Workspace
 from xtts_finetune.data.batches import eval_groups, voice_prompts
@@ -272,6 +274,48 @@ def test_patience(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None
     # What is exported is the model of step 3, not the last.
     last = outcome(workspace)["last state"]["model.safetensors"]
     assert read_json(workspace.model("phase1") / "model.json")["sha256"] != last
+
+
+def test_it_is_evaluated_between_the_ends_of_epochs(workspace: Workspace, tmp_path: Path) -> None:
+    """3 steps an epoch; each evaluation is saved, and none changes what is trained."""
+    without = Workspace(tmp_path / "without")
+    shutil.copytree(workspace.root, without.root)
+    often = make_params(evaluate_every_steps=2, save_every_steps=9)
+    train(without, make_params(save_every_steps=9))
+    train(workspace, often)
+    seen = [(row["step"], row["epoch"]) for row in rows_of(workspace) if "eval/mel_ce" in row]
+    assert seen == [(0, 0), (2, 0), (3, 1), (4, 1), (6, 2)]
+    steps_of = [[row for row in rows_of(each) if "train/mel_ce" in row] for each in (workspace, without)]
+    assert steps_of[0] == steps_of[1]
+    tensors = [outcome(each)["last state"]["model.safetensors"] for each in (workspace, without)]
+    assert tensors[0] == tensors[1]
+    means = [row["mean/mel_ce"] for row in rows_of(workspace) if row["step"] == 4 and "mean/mel_ce" in row]
+    [step] = [row for row in steps_of[0] if row["step"] == 4]
+    assert means == [step["train/mel_ce"]], "since the evaluation before, at step 3"
+
+
+def test_stopped_beside_such_an_evaluation_it_ends_the_same(workspace: Workspace, tmp_path: Path) -> None:
+    whole = Workspace(tmp_path / "whole")
+    assert_stops_change_nothing(workspace, whole, evaluate_every_steps=2)
+
+
+def test_its_time_is_up(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is finished and saved, and another process goes on to the same end."""
+    whole = Workspace(tmp_path / "whole")
+    shutil.copytree(workspace.root, whole.root)
+    train(whole, make_params())
+    run = make_run(workspace, make_params())
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        if step == 4 and "train/loss" in metrics:
+            monkeypatch.setenv(UNTIL, repr(time.time()))
+
+    monkeypatch.setattr(run.tracker, "log", log)
+    with pytest.raises(Stopped, match=r"the time that --for gave is up: phase1 is saved at step 4; run dvc repro"):
+        fit(run, None, stop_of(run))
+    monkeypatch.delenv(UNTIL)
+    train(workspace, make_params())
+    assert outcome(workspace) == outcome(whole)
 
 
 def test_a_model_says_what_it_was_trained_with(workspace: Workspace) -> None:

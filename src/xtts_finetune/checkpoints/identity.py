@@ -13,7 +13,7 @@ TRAINED_WITH = "trained_with"  # the entry of a MODEL_CARD
 FORMAT = 2  # of a state; 1 had no number, and keyed the optimiser's moments by index
 KEY_DIGITS = 16
 _DIGESTS = ("data", "initial_weights", "base_files")
-STOPPING_RULES = ("epochs", "target_mel_ce", "patience")
+STOPPING_RULES = ("epochs", "target_mel_ce", "patience", "stop_when_overfitting")
 _PACKAGE = Path(__file__).parents[1]
 # What shapes the weights, relative to the package. dvc.yaml names the same, and the stopping rules, as dependencies.
 SOURCES = (
@@ -57,6 +57,7 @@ _BEFORE: dict[str, Any] = {
     "dropout": 0.1,
     "attention_dropout": 0.1,
     "gradient_checkpointing": False,
+    "evaluate_every_steps": None,
     "voice_prompts": "filled up with silence",
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.trend.turning import Evaluation, Turn
 
 HELD = 2  # evaluations in a row at the target
 
@@ -25,12 +26,12 @@ class Ending:
 
 def ending(rows: Iterable[Mapping[str, Any]], rules: PhaseParams) -> Ending | None:
     """The first evaluation among a curve's `rows` that `rules` end the run with; None while it goes on."""
-    best, since_best, at_target = math.inf, 0, 0
+    best, since_best, at_target, seen = math.inf, 0, 0, list[Evaluation]()
     for row in rows:
         if "eval/mel_ce" not in row:
             continue
-        figures = [row[name] for name in ("eval/mel_ce", "eval_ema/mel_ce") if name in row]
-        mel_ce = min(figures, key=lambda figure: (math.isnan(figure), figure))
+        seen.append(evaluation(row))
+        mel_ce = seen[-1].eval
         best, since_best = (mel_ce, 0) if mel_ce < best else (best, since_best + 1)
         is_at_target = rules.target_mel_ce is not None and mel_ce <= rules.target_mel_ce
         at_target = at_target + 1 if is_at_target else 0
@@ -39,11 +40,23 @@ def ending(rows: Iterable[Mapping[str, Any]], rules: PhaseParams) -> Ending | No
             reason = f"target Mel CE {rules.target_mel_ce} reached and held"
         elif rules.patience is not None and since_best >= rules.patience:
             reason = f"no better eval Mel CE in {rules.patience} evaluations"
+        elif rules.stop_when_overfitting and (turn := Turn.of(seen)) and turn.is_overfitting:
+            reason = (
+                f"overfitting: eval Mel CE has risen by {turn.eval:.3f} since step {turn.step}, while train Mel CE "
+                f"fell by {-turn.train:.3f}"
+            )
         elif row["epoch"] >= rules.epochs:
             reason = "epochs done"
         if reason:
             return Ending(row["step"], row["epoch"], reason)
     return None
+
+
+def evaluation(row: Mapping[str, Any]) -> Evaluation:
+    """What a curve's row of an evaluation says of a phase: of weights and their average the better counts."""
+    figures = [row["eval/mel_ce"], row.get("eval_ema/mel_ce", math.nan)]
+    better = min(figures, key=lambda figure: (math.isnan(figure), figure))
+    return Evaluation(row["step"], better, row.get("mean/mel_ce", math.nan))
 
 
 def ends_as(figures: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], rules: PhaseParams) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 _COMMAND = re.compile(
     r"(?<![\w./\\-])(?=dvc "
     r"(?:add|checkout|commit|config|exp|fetch|gc|get|metrics|plots|pull|push|remote|repro|status)\b"
-    r"|xtts-finetune (?:base|clean|disk|export|history|join|plan|promote|rebuild|reproduce|restore|rollback|status|"
-    r"sync)\b"
+    r"|xtts-finetune (?:base|clean|disk|export|history|join|plan|promote|rebuild|repro|reproduce|restore|rollback|"
+    r"status|sync)\b"
     r"|mlflow (?:db|experiments|server|ui)\b)"
 )
 

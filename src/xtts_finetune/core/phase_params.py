@@ -113,6 +113,8 @@ class PhaseParams(Strict):
     mask_prompt: bool  # leave the conditioning slice's own codes out of the loss
     target_mel_ce: Positive | None  # stop when eval Mel CE has held this for two evaluations
     patience: PositiveInt | None  # evaluations without a better eval Mel CE before stopping
+    stop_when_overfitting: bool  # when eval Mel CE clearly rises while train Mel CE falls
+    evaluate_every_steps: PositiveInt | None  # beside the end of each epoch; null: only there
 
     @model_validator(mode="after")
     def _method_is_described(self) -> Self:

@@ -23,7 +23,7 @@ from xtts_finetune.planning.ways import METHOD, Way, clips_a_step, lines_of, lin
 # What of a phase its memory does not depend on: phases that differ in nothing else are planned together.
 _NOT_IN_MEMORY = {
     "epochs", "lr", "schedule", "warmup_steps", "weight_decay", "grad_clip", "mask_prompt", "target_mel_ce",
-    "patience",
+    "patience", "stop_when_overfitting", "evaluate_every_steps",
 }  # fmt: skip
 
 

@@ -115,6 +115,7 @@ def _train(recorded: Recorded, start: Checkpoint | None, to: int, wanted: set[in
             run.take_step()
             if run.at_epoch_end:
                 run.end_epoch()
+            if run.should_evaluate:
                 run.evaluate()
             run.read_figures()
             held.compare()

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from xtts_finetune.checkpoints.stopping import evaluation
 from xtts_finetune.core.phase_params import PhaseParams
-from xtts_finetune.report.forecast import LEAST, Forecast
-from xtts_finetune.report.turning import Evaluation, Turn
 from xtts_finetune.tracking.pace import in_words
+from xtts_finetune.trend.forecast import LEAST, Forecast
+from xtts_finetune.trend.turning import Evaluation, Turn
 
 _FAR = 20  # times what was trained so far: nobody trains so long
 
@@ -33,17 +34,12 @@ class Course:
     def of(cls, rows: Iterable[Mapping[str, Any]], rules: PhaseParams, seconds: float | None, is_over: bool) -> Self:
         """By the rows of a phase's curve; of weights and their average the better counts, as for the target."""
         seen = [row for row in rows if "eval/mel_ce" in row]
-        evaluations = [Evaluation(row["step"], _better(row), row.get("mean/mel_ce", math.nan)) for row in seen]
+        evaluations = [evaluation(row) for row in seen]
         last = None
         if not is_over and seen and seen[-1]["epoch"] > seen[0]["epoch"]:
             an_epoch = (seen[-1]["step"] - seen[0]["step"]) / (seen[-1]["epoch"] - seen[0]["epoch"])
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
         return cls(evaluations, rules.target_mel_ce, last, seconds)
-
-
-def _better(row: Mapping[str, Any]) -> float:
-    figures = [row["eval/mel_ce"], row.get("eval_ema/mel_ce", math.nan)]
-    return float(min(figures, key=lambda figure: (math.isnan(figure), figure)))
 
 
 def prospects(course: Course) -> Iterator[str]:

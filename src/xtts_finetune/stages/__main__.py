@@ -2,7 +2,8 @@
 
 import sys
 
-from xtts_finetune.core.errors import exit_code_of
+from xtts_finetune.core.deadline import time_is_up
+from xtts_finetune.core.errors import Stopped, exit_code_of
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.preflight import preflight, preflight_evaluate, preflight_prepare
@@ -17,6 +18,8 @@ def main() -> None:
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load
     with explained_stops(workspace):
+        if time_is_up():
+            raise Stopped(f"the time that --for gave was up before {sys.argv[1]} began; run dvc repro again to go on")
         _run(workspace, params, sys.argv[1:])
 
 

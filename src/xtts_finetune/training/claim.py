@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from tqdm import tqdm
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
-from xtts_finetune.checkpoints.identity import FORMAT, Identity, Record
+from xtts_finetune.checkpoints.identity import FORMAT, STOPPING_RULES, Identity, Record
 from xtts_finetune.checkpoints.parking import continues, described, park, record_of, unpark
 from xtts_finetune.checkpoints.stopping import ending
 from xtts_finetune.checkpoints.store import CheckpointStore
@@ -48,7 +48,7 @@ def claim(job: Job, store: CheckpointStore, is_kept: Callable[[], bool]) -> Clai
     state = store.latest(lambda damaged, why: tqdm.write(f"passing over {damaged.folder}: {why}"))
     record = None if state is None else _readable(state)
     if state is not None and _has_lost_its_way(job, state):
-        why = f"epochs, target_mel_ce or patience now end {job.name} before the step of its best weights"
+        why = f"{', '.join(STOPPING_RULES)} now end {job.name} before the step of its best weights"
         _put_away(job, store, why, is_kept)
         state = None
     _refuse_lost_best(job, store, state)

@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and a dropped ssh connection as a request: the loop finishes its step, saves and ends."""
+"""SIGTERM, Ctrl-C, a dropped ssh connection and a time that is up as a request: the loop ends its step and saves."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from xtts_finetune.core.deadline import time_is_up
 from xtts_finetune.core.errors import Stopped
 
 _HEARD = b"\nasked to stop: this step is finished and saved first; asked again, it ends at once\n"
@@ -29,25 +30,31 @@ NOBODY = Newcomer()
 
 
 class StopRequest:
-    """Tells whether this process was asked to stop: by a signal, or to make way."""
+    """Tells whether this process was asked to stop: by a signal, by its time, or to make way."""
 
     def __init__(self, newcomer: Newcomer = NOBODY) -> None:
         self.signal: signal.Signals | None = None
         self._newcomer = newcomer
 
     def __bool__(self) -> bool:
-        return self.signal is not None or self._newcomer.waits()
+        return self._ends or self._newcomer.waits()
+
+    @property
+    def _ends(self) -> bool:
+        return self.signal is not None or time_is_up()
 
     def is_granted(self, is_saved: bool) -> bool:
         """Whether to stop now. For a newcomer alone no step is lost: it is put off where a state has no room."""
-        if self.signal or is_saved:
+        if self._ends or is_saved:
             return True
         self._newcomer.put_off()
         return False
 
     def granted(self, text: str) -> Stopped:
         """What the process stops with."""
-        return Stopped(text) if self.signal else MadeWay(text)
+        if self.signal:
+            return Stopped(text)
+        return Stopped(f"the time that --for gave is up: {text}") if time_is_up() else MadeWay(text)
 
 
 def stop_signals() -> list[signal.Signals]:

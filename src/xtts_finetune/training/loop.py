@@ -29,6 +29,7 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
             stops = bool(stop)  # once: who stops has saved
             if run.at_epoch_end:
                 run.end_epoch()
+            if run.should_evaluate:
                 run.evaluate()
                 run.save()
             elif run.should_save or stops:
@@ -48,12 +49,20 @@ def _progress(run: Run) -> "tqdm[Any]":
     return tqdm(total=run.steps, initial=done, desc=run.inputs.name, unit="step", mininterval=0.5)
 
 
+def _epochs(run: Run) -> str:
+    """How many are done; between two ends, to a hundredth."""
+    position = run.position
+    if position.epoch_step == 0:
+        return f"epoch {position.epoch}"
+    return f"epoch {position.epoch + position.epoch_step / len(run.share.plan.epoch(position.epoch)):.2f}"
+
+
 def _show(bar: "tqdm[Any]", run: Run) -> None:
     """The bar moves on; an evaluation leaves a line for good, also in a log."""
     last = run.last_evaluated
     if last and last["step"] == run.position.step:
         tqdm.write(
-            f"{run.inputs.name}: epoch {run.position.epoch} of {run.phase.epochs}, step {last['step']}: "
+            f"{run.inputs.name}: {_epochs(run)} of {run.phase.epochs}, step {last['step']}: "
             f"eval Mel CE {last['eval/mel_ce']:.3f}, Text CE {last['eval/text_ce']:.3f}"
             + (f"; EMA: {last['eval_ema/mel_ce']:.3f}, {last['eval_ema/text_ce']:.3f}" if run.share.ema else "")
         )

@@ -182,6 +182,12 @@ class Run:
         return self.position.epoch_step == len(self.share.plan.epoch(self.position.epoch))
 
     @property
+    def should_evaluate(self) -> bool:
+        """Behind a step: at the end of its epoch, and between as often as `evaluate_every_steps` says."""
+        every = self.phase.evaluate_every_steps
+        return self.position.epoch_step == 0 or (every is not None and self.position.step % every == 0)
+
+    @property
     def should_save(self) -> bool:
         return self.position.step % self.save_every_steps == 0
 

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from xtts_finetune.report.forecast import NOISE, Forecast
+from xtts_finetune.trend.forecast import NOISE, Forecast
 
 _IN_A_ROW = 2  # evaluations, each so far above the best
 _FAR = 3.0  # standard deviations of an evaluation; the best of many is off to the better side itself
@@ -53,6 +53,8 @@ class Turn:
         if not before:
             return None
         best = min(before, key=lambda each: each.eval)
+        if min(each.eval for each in last) <= best.eval:  # as of nearly every healthy phase: no need to fit
+            return None
         falling = before[: before.index(best) + 1]
         fitted = Forecast.of([each.step for each in falling], [each.eval for each in falling])
         noise = float(np.median(fitted.noise)) if fitted else NOISE

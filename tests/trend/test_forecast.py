@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from making.benchmarks import benchmark
 
-from xtts_finetune.report.forecast import LEAST, Forecast
+from xtts_finetune.trend.forecast import LEAST, Forecast
 
 truths = benchmark("forecast")
 

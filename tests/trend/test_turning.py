@@ -5,7 +5,7 @@ import math
 import pytest
 from making.benchmarks import benchmark
 
-from xtts_finetune.report.turning import Evaluation, Turn
+from xtts_finetune.trend.turning import Evaluation, Turn
 
 truths = benchmark("forecast")
 

@@ -1,0 +1,1 @@
+"""Where a learning curve goes, by its evaluations: pure functions of figures."""
