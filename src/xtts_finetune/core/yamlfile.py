@@ -1,5 +1,7 @@
 """YAML as DVC reads it, with its parser: by YAML 1.2, 1e-6 is a number, 010 is ten, and `yes` a text."""
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,7 @@ def read_yaml(path: Path, title: str, any_date: bool = False) -> Any:
         raise UserError(title, [Problem(str(path), "is a folder", remedy)])
     content = path.read_bytes()
     try:
-        yaml = YAML(typ="safe", pure=True)
-        if any_date:
-            yaml.Constructor = _WithAnyDate
-        return yaml.load(content.decode("utf-8"))
+        return deepcopy(_parsed(content, any_date))
     except MarkedYAMLError as error:
         raise UserError(title, [_merge(path, content) or _mistake(path, error)]) from None
     except (UnicodeDecodeError, ReaderError) as error:  # the latter: control characters
@@ -53,6 +52,15 @@ def read_yaml(path: Path, title: str, any_date: bool = False) -> Any:
     except (KeyError, IndexError, RecursionError) as error:  # of `!!bool maybe`, `!!int ""`, a thousand brackets
         what = f"has what the parser cannot make a value of: {str(error)[:100]}"
         raise UserError(title, [Problem(path.name, what, "write plain values, without !! tags")]) from None
+
+
+@lru_cache(maxsize=16)
+def _parsed(content: bytes, any_date: bool) -> Any:
+    """Remembered by content, as a command asks dvc.lock forty times, and the parser takes 30 ms each."""
+    yaml = YAML(typ="safe", pure=True)
+    if any_date:
+        yaml.Constructor = _WithAnyDate
+    return yaml.load(content.decode("utf-8"))
 
 
 def _mistake(path: Path, error: MarkedYAMLError) -> Problem:
