@@ -54,11 +54,11 @@ def ends_in_order(small: Small, reference: Reference, stage: Stage, said: str, c
         return
     assert left == []
     assert code in (DONE, RESUMABLE), f"exit code {code}: {said}"
-    status = small.root / "reports" / "status.md"
+    stopped = small.root / "work" / "stopped.txt"
     if code == DONE:
-        assert not status.exists()
+        assert not stopped.exists()
         return
-    page = status.read_text(encoding="utf-8")
+    page = stopped.read_text(encoding="utf-8")
     assert "the disk is full" in page
     assert as_typed("type dvc repro: it resumes there") in page
     assert "xtts-finetune clean --intermediates --yes" in page

@@ -14,10 +14,11 @@ PACKAGE = "xtts_finetune"
 SOURCES = PROJECT / "src" / PACKAGE
 # room → the rooms it may use, besides itself; a line only names rooms of the lines below it
 BELOW = {
-    "cli": {"stages", "ops", "export", "promotion", "replay", "planning", "core"},
+    "cli": {"stages", "ops", "report", "export", "promotion", "replay", "planning", "core"},
     "replay": {"stages", "promotion", "training", "diskspace", "tracking", "dvcio", "model", "checkpoints", "core"},
     "stages": {
         "planning",
+        "report",
         "training",
         "diskspace",
         "cards",
@@ -29,7 +30,7 @@ BELOW = {
         "checkpoints",
         "core",
     },
-    "ops": {"report", "diskspace", "tracking", "dvcio", "data", "checkpoints", "core"},
+    "ops": {"diskspace", "tracking", "dvcio", "data", "checkpoints", "core"},
     "export": {"diskspace", "cards", "tracking", "speech", "model", "checkpoints", "core"},
     "promotion": {
         "training",
@@ -44,10 +45,10 @@ BELOW = {
         "core",
     },
     "planning": {"training", "diskspace", "tracking", "dvcio", "model", "data", "checkpoints", "core"},
+    "report": {"diskspace", "tracking", "dvcio", "checkpoints", "trend", "core"},
     "training": {"tracking", "model", "data", "checkpoints", "core"},
     "diskspace": {"tracking", "dvcio", "data", "checkpoints", "core"},
     "cards": {"tracking", "dvcio", "model", "data", "checkpoints", "core"},
-    "report": {"tracking", "checkpoints", "trend", "core"},
     "tracking": {"core"},
     "speech": {"model", "data", "core"},
     "measures": {"data", "core"},
@@ -60,6 +61,7 @@ BELOW = {
 }
 NETWORKS = {"torch", "torchaudio", "torchcodec", "TTS", "transformers", "trainer"}  # ten seconds to load
 SLOW = NETWORKS | {"mlflow", "dvc", "matplotlib", "sklearn", "pandas", "mlcroissant"}
+SLOW |= {"altair", "vl_convert", "rich", "jinja2"}
 # MLflow copies this file beside the weights and runs it there: it is no part of the layer it lies in.
 SERVED = "speech/serving.py"
 

@@ -315,7 +315,7 @@ def test_dvc_joins_the_curves_of_both_phases(finished: Checkout) -> None:
         f"curve_{phase}.csv::{column}": [(row["step"], row[column]) for row in rows if not math.isnan(row[column])]
         for phase in PHASES
         for rows in [curve(finished, phase)]
-        for column in ("train_mel_ce", "eval_mel_ce")
+        for column in ("eval_train_mel_ce", "eval_mel_ce")
     }
 
 

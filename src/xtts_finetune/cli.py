@@ -37,16 +37,33 @@ def _commands(
 
 
 @app.command()
-def status() -> None:
+def status(
+    json: Annotated[
+        bool, typer.Option("--json", help="For programs: docs/report.schema.json says what each field means.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="As it changes, until Ctrl-C; from any terminal.")] = False,
+) -> None:
     """Show Mel CE and Text CE per phase, when the target is reached, what fits on the disk, and what to type next.
 
     From five evaluations on, when its target Mel CE is reached is told as a range of steps and of time that holds the
     truth in four of five cases, by a curve fitted to them, or that it is not at this rate; also whether the phase
-    overfits. Of a phase under way each evaluation is shown with what it brought (docs/report.md).
-    """
-    from xtts_finetune.ops.status import status_text
+    overfits. Each evaluation is shown with what it brought. Then the disk: what is free, what this project holds, what
+    `clean` frees; and how params.yaml differs from the last commit and from the champion's (docs/report.md).
 
-    typer.echo(as_typed(status_text(Workspace.here())))
+    The same, with curves and samples, is written to reports/status.md and reports/index.html whenever a stage ends or
+    stops. Nothing here waits for a trainer or for MLflow, or keeps one waiting.
+    """
+    if json and watch:
+        raise typer.BadParameter("--json is of one moment: leave out --watch")
+    from xtts_finetune.report.gathering import gather
+    from xtts_finetune.report.text import text_of
+    from xtts_finetune.report.watch import watch as watch_on
+
+    if watch:
+        watch_on(Workspace.here())
+        return
+    report = gather(Workspace.here())
+    typer.echo(report.model_dump_json(indent=2) if json else as_typed(text_of(report)))
 
 
 @app.command()

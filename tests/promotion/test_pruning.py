@@ -14,9 +14,9 @@ from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
 from xtts_finetune.promotion import pruning
 from xtts_finetune.promotion.pruning import prune_lines
+from xtts_finetune.report.origin import is_to_be_promoted, whose_version
 from xtts_finetune.tracking import logged_model
 from xtts_finetune.tracking.promotions import TAG, Log
 from xtts_finetune.tracking.versions import Versions

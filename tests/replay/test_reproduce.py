@@ -58,7 +58,10 @@ def test_of_another_run_than_lies_here(two_runs: Checkout, tmp_path: Path) -> No
     assert found, "HEAD is that commit: a checkout of it would change nothing"
     for command in found.groups():
         here.run(*command.split())
-    assert "all as recorded" in reproduce(here, "1", "--check", "1")
+    said = reproduce(here, "1", "--check", "1")
+    assert "1 of 9 stretches" in said
+    assert re.search(r"phase2, steps \d to 9: every figure as recorded", said), "the one that ends in its weights"
+    assert "phase1, steps" not in said
 
 
 def test_a_version_that_is_looked_up_elsewhere_then(committed: Checkout) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from making.params import make_params
 
-from xtts_finetune.report.prospects import Course, prospects
+from xtts_finetune.report.prospects import Course, prospect
 from xtts_finetune.trend.turning import Evaluation
 
 
@@ -17,7 +17,14 @@ def said(figures: dict[int, float], target: float | None = 2.5, train_falls: boo
         for number, (step, figure) in enumerate(figures.items())
     ]
     settings = {"last_step": None, "seconds": None, **others}
-    return "\n".join(prospects(Course(seen, target, **settings)))
+    found = prospect(Course(seen, target, **settings))
+    return "\n".join(found.lines) if found else ""
+
+
+def lines_of(course: Course) -> str:
+    found = prospect(course)
+    assert found
+    return "\n".join(found.lines)
 
 
 def curve(count: int, limit: float, wiggle: float = 0.004) -> dict[int, float]:
@@ -96,10 +103,10 @@ def test_of_weights_and_their_average_the_better_counts() -> None:
     course = Course.of(rows, make_params(epochs=5, target_mel_ce=2.5).train_phase1, None, is_over=False)
     assert [each.eval for each in course.evaluations] == [2.4, 3.0]
     assert course.last_step == 500
-    assert "the target 2.500 was reached at step 0" in "\n".join(prospects(course))
+    assert "the target 2.500 was reached at step 0" in lines_of(course)
 
 
 def test_weights_that_failed_do_not_hide_their_average() -> None:
     rows = [{"step": 0, "epoch": 0, "eval/mel_ce": math.nan, "eval_ema/mel_ce": 2.4}]
     course = Course.of(rows, make_params(target_mel_ce=2.5).train_phase1, None, is_over=True)
-    assert "the target 2.500 was reached at step 0, by 2.400" in "\n".join(prospects(course))
+    assert "the target 2.500 was reached at step 0, by 2.400" in lines_of(course)

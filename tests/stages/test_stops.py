@@ -35,18 +35,18 @@ def full(*_: object) -> None:
 def test_a_full_disk_says_what_to_type(workspace: Workspace) -> None:
     with pytest.raises(Stopped), explained_stops(workspace):
         full()
-    page = workspace.stop_page.read_text(encoding="utf-8")
+    page = workspace.stopped.read_text(encoding="utf-8")
     assert "No space left on device" in page
     assert as_typed("type dvc repro") in page
     assert "xtts-finetune clean --best-only --yes" in page
     with explained_stops(workspace):
-        assert not workspace.stop_page.exists(), "nothing is the matter"
+        assert not workspace.stopped.exists(), "nothing is the matter"
 
 
 def test_only_the_first_line_of_what_a_library_said(workspace: Workspace) -> None:
     with pytest.raises(Stopped), explained_stops(workspace):
         raise ValueError("database or disk is full\n[SQL: INSERT " + "x" * 9000)
-    assert len(workspace.stop_page.read_text(encoding="utf-8")) < 2000
+    assert len(workspace.stopped.read_text(encoding="utf-8")) < 2000
 
 
 @pytest.mark.parametrize("damaged", ["base/base.json", "base/config.json", "base/vocab.json", "train.jsonl"])
@@ -54,7 +54,7 @@ def test_out_of_memory_is_a_stop_whatever_else_is_the_matter(small: Workspace, d
     halve(small.prepared / damaged)
     with pytest.raises(Stopped), explained_stops(small):
         raise OutOfMemory("phase1 is saved at step 7", "phase1")
-    page = small.stop_page.read_text(encoding="utf-8")
+    page = small.stopped.read_text(encoding="utf-8")
     assert "phase1 is saved at step 7" in page
     assert "(not known here: " in page
 
@@ -63,14 +63,14 @@ def test_out_of_memory_is_a_stop_whatever_else_is_the_matter(small: Workspace, d
 def test_an_interrupt_is_a_stop(workspace: Workspace, how: Callable[[str], BaseException]) -> None:
     with pytest.raises(Stopped), explained_stops(workspace):
         raise how("phase1 is saved at step 7; run dvc repro again to resume")
-    assert "dvc repro again" in workspace.stop_page.read_text(encoding="utf-8")
+    assert "dvc repro again" in workspace.stopped.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), FileExistsError(17, "File exists", "/nowhere")])
 def test_a_bug_stays_one(workspace: Workspace, error: Exception) -> None:
     with pytest.raises(type(error)), explained_stops(workspace):
         raise error
-    assert not workspace.stop_page.exists()
+    assert not workspace.stopped.exists()
 
 
 def test_a_file_where_a_folder_belongs(workspace: Workspace) -> None:
@@ -108,7 +108,7 @@ def test_the_page_has_room_on_a_disk_full_to_the_last_byte(disk: SmallDisk) -> N
         assert disk.free == 0
         full()
     for _ in range(2):  # still full when it is started again
-        assert "the disk is full" in workspace.stop_page.read_text(encoding="utf-8")
+        assert "the disk is full" in workspace.stopped.read_text(encoding="utf-8")
         with pytest.raises(Stopped), explained_stops(workspace):
             raise DiskFull("again")
 
@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_before_the_stage_begins(disk: SmallDisk) -> None:
     disk.fill()
     with pytest.raises(Stopped), explained_stops(workspace):
         full()
-    assert "the disk is full" in workspace.stop_page.read_text(encoding="utf-8")
+    assert "the disk is full" in workspace.stopped.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

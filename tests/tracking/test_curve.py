@@ -62,13 +62,19 @@ def test_csv(tmp_path: Path) -> None:
     curve.append({"step": 0, "epoch": 0, "eval/mel_ce": 7.0, "eval/text_ce": 4.0})
     curve.append({"step": 1, "epoch": 0, "train/mel_ce": 6.9})
     evaluation = {"eval/mel_ce": 6.5, "eval/text_ce": 3.5, "eval_ema/mel_ce": 6.25, "eval_ema/text_ce": 3.25}
-    evaluation |= {"mean/mel_ce": 6.9, "mean/text_ce": 3.75, "lr": 5e-6}
+    evaluation |= {
+        "eval_train/mel_ce": 6.4,
+        "eval_train/text_ce": 3.2,
+        "mean/mel_ce": 6.9,
+        "mean/text_ce": 3.75,
+        "lr": 5e-6,
+    }
     curve.append({"step": 1, "epoch": 1, **evaluation})
     write_csv(curve.rows, tmp_path / "curve.csv")
     header, start, end = (tmp_path / "curve.csv").read_text().splitlines()
     assert header == ",".join(COLUMNS)
-    assert start == "0,0,nan,7,nan,nan,4,nan,nan"
-    assert end == "1,1,6.9,6.5,6.25,3.75,3.5,3.25,5e-06"
+    assert start == "0,0,nan,7,nan,nan,nan,4,nan,nan,nan"
+    assert end == "1,1,6.9,6.5,6.25,6.4,3.75,3.5,3.25,3.2,5e-06"
 
 
 def test_steps_of_a_csv_are_whole_numbers(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import link_tree, write_json
 from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.diskspace.parked import delete_parked
-from xtts_finetune.ops.status import status_text
 from xtts_finetune.ops.sync import sync_lines
+from xtts_finetune.report.gathering import gather
+from xtts_finetune.report.text import text_of
 from xtts_finetune.tracking import backlog, delivery
 from xtts_finetune.tracking.backlog import deliver_backlog, set_aside
 from xtts_finetune.tracking.connection import TrackingStore
@@ -187,7 +188,7 @@ def test_what_cannot_be_delivered_is_named_by_sync_and_status(workspace: Workspa
     (workspace.undelivered / KEY).mkdir(parents=True)
     damage(workspace.undelivered / KEY)
     copy_files(workspace.root, "params.yaml")
-    said = status_text(workspace)
+    said = text_of(gather(workspace))
     assert f"{KEY}/delivery.json is damaged" in said
     assert f"rm -r {quoted(workspace.undelivered / KEY)}" in said
     with pytest.raises(UserError, match=rf"{KEY}/delivery\.json"):
@@ -204,7 +205,7 @@ def test_a_run_of_which_only_the_end_is_missing_waits(
         training.tracker.finish("KILLED")
     [left] = waiting(project)
     assert left.points == 0
-    assert "mlflow     lacks the tags or the end of a run: xtts-finetune sync" in status_text(project)
+    assert "mlflow     lacks the tags or the end of a run: xtts-finetune sync" in text_of(gather(project))
     assert list(sync_lines(project)) == ["phase1: tags and status delivered"]
     assert store.client.get_run(training.tracker.run_id).info.status == "KILLED"
     assert waiting(project) == []

@@ -57,5 +57,5 @@ def test_all_of_the_store_stays(unreadable: Workspace) -> None:
 def test_a_full_disk_keeps_its_page(unreadable: Workspace) -> None:
     with pytest.raises(Stopped), explained_stops(unreadable):
         raise OSError(errno.ENOSPC, "No space left on device")
-    page = unreadable.stop_page.read_text(encoding="utf-8")
+    page = unreadable.stopped.read_text(encoding="utf-8")
     assert "xtts-finetune clean --best-only --yes" in page

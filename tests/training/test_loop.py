@@ -22,7 +22,7 @@ from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import Stopped, UserError
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import BASE_INFO, MODEL_CARD, PHASES, Workspace
-from xtts_finetune.data.batches import eval_groups, voice_prompts
+from xtts_finetune.data.batches import alike, eval_groups, voice_prompts
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.tracking.curve import as_text
 from xtts_finetune.training import loss, step
@@ -31,6 +31,7 @@ from xtts_finetune.training.loop import fit
 from xtts_finetune.training.packing import MicroBatch
 from xtts_finetune.training.phases import Job, summary
 from xtts_finetune.training.run import MAX_SKIPPED, Run
+from xtts_finetune.training.share import Evaluated, Share
 
 pytestmark = pytest.mark.usefixtures("short_prompts")
 FOUR = (0, 1, 2, 3)  # clips
@@ -126,6 +127,19 @@ def test_an_evaluation_changes_nothing(workspace: Workspace) -> None:
     for run in (with_one, without):
         run.take_step()
     assert same(weights(with_one), weights(without))
+
+
+def test_train_clips_are_measured_as_the_eval_split_is(workspace: Workspace) -> None:
+    """As many, as long, without dropout and by the same weights: so both can be held beside each other."""
+    run = make_run(workspace, make_params(dropout=0.5))
+    train, held = run.inputs.train, run.inputs.eval
+    chosen = alike(train, held)
+    assert len(set(chosen.tolist())) == len(held) < len(train)
+    run.evaluate()
+    clips = [collated(train, group) for group in eval_groups(train, 1, chosen)]
+    again = loss.evaluate(run.gpt, run.share.conditioning_mel, clips)
+    assert run.curve.rows[-1]["eval_train/mel_ce"] == pytest.approx(again.mel_ce, rel=1e-5)
+    assert run.curve.rows[-1]["eval_train/mel_ce"] != run.curve.rows[-1]["eval/mel_ce"]
 
 
 def test_what_is_logged(workspace: Workspace) -> None:
@@ -239,6 +253,17 @@ def test_divergence_ends_the_run_and_keeps_the_state_before(workspace: Workspace
     assert same(weights(again), weights(reference))
 
 
+def come_to(monkeypatch: pytest.MonkeyPatch, *figures: float) -> None:
+    """Evaluations give these Mel CE, one after the other."""
+    given = (loss.TokenSums(mel=figure, mel_tokens=1, text=2, text_tokens=1) for figure in figures)
+
+    def evaluate(_: Share) -> Evaluated:
+        found = next(given)
+        return Evaluated(found, None, found)
+
+    monkeypatch.setattr(Share, "evaluate", evaluate)
+
+
 def test_the_target_must_hold(workspace: Workspace) -> None:
     train(workspace, make_params(target_mel_ce=100.0, epochs=3))
     assert read_json(workspace.metrics("phase1"))["stopped"] == "target Mel CE 100.0 reached and held"
@@ -246,12 +271,7 @@ def test_the_target_must_hold(workspace: Workspace) -> None:
 
 
 def test_a_target_reached_once_is_not_held(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([9.0, 2.0, 3.0, 2.0, 2.0, 1.0])
-
-    def evaluate(*_: Any) -> loss.TokenSums:
-        return loss.TokenSums(mel=next(losses), mel_tokens=1, text=1, text_tokens=1)
-
-    monkeypatch.setattr(loss, "evaluate", evaluate)
+    come_to(monkeypatch, 9.0, 2.0, 3.0, 2.0, 2.0, 1.0)
     train(workspace, make_params(target_mel_ce=2.5, epochs=9, batch_size=9))
     figures = read_json(workspace.metrics("phase1"))
     assert figures["epochs"] == 4
@@ -259,12 +279,7 @@ def test_a_target_reached_once_is_not_held(workspace: Workspace, monkeypatch: py
 
 
 def test_patience(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([5.0, 4.0, 4.5, 3.0, math.nan, 3.0, 1.0])
-
-    def evaluate(*_: Any) -> loss.TokenSums:
-        return loss.TokenSums(mel=next(losses), mel_tokens=1, text=2, text_tokens=1)
-
-    monkeypatch.setattr(loss, "evaluate", evaluate)
+    come_to(monkeypatch, 5.0, 4.0, 4.5, 3.0, math.nan, 3.0, 1.0)
     params = make_params(patience=2, epochs=9, batch_size=9, save_every_steps=1)
     train(workspace, params)
     figures = read_json(workspace.metrics("phase1"))

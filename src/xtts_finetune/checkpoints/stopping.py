@@ -56,7 +56,8 @@ def evaluation(row: Mapping[str, Any]) -> Evaluation:
     """What a curve's row of an evaluation says of a phase: of weights and their average the better counts."""
     figures = [row["eval/mel_ce"], row.get("eval_ema/mel_ce", math.nan)]
     better = min(figures, key=lambda figure: (math.isnan(figure), figure))
-    return Evaluation(row["step"], better, row.get("mean/mel_ce", math.nan))
+    train = row.get("eval_train/mel_ce", row.get("mean/mel_ce", math.nan))  # runs of before have the latter alone
+    return Evaluation(row["step"], better, train)
 
 
 def ends_as(figures: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], rules: PhaseParams) -> bool:

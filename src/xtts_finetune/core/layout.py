@@ -11,11 +11,13 @@ work/phase1.<key>/             a run that was moved aside ("parked"): all that w
 work/rebuilt/phase1.<key>/     states of the run of that key that `rebuild` made again
 work/pace.json                 seconds a step of each phase took here
 work/registered.json           of the version in the receipt: in which registry, and whether it was deleted
+work/journal.jsonl             when stages began, went on, stopped and ended, and the room on the disk
 work/rebuilt.lock              held by who trains steps again
 work/workspace.id              tells this workspace's runs from those of other clones on one MLflow server
 work/digests.json              SHA-256 of large files outside, so that they are read once
 work/phase1.reserve            room for the weights of a best, given up while they are written
-work/status.reserve            room for reports/status.md
+work/stopped.txt               why the last stage stopped, and how to go on
+work/status.reserve            room for it, and for reports/status.md
 work/phase1.lock, .holder      one trainer at a time, and who it is
 work/models.lock               held by who measures models/, or restores to it
 work/base.lock                 held by who fetches into base/
@@ -224,6 +226,11 @@ class Workspace:
         return self.root / "work" / "pace.json"
 
     @property
+    def journal(self) -> Path:
+        """What happened here, and when: a JSON line each."""
+        return self.root / "work" / "journal.jsonl"
+
+    @property
     def registered(self) -> Path:
         """What is known here of the version in `registration`, which is an out of DVC's."""
         return self.root / "work" / "registered.json"
@@ -268,7 +275,7 @@ class Workspace:
 
     @property
     def page_reserve(self) -> Path:
-        """Room for status.md, and for DVC to say what may go, while a stage runs."""
+        """Room for `stopped` and `status_page`, and for DVC to say what may go, while a stage runs."""
         return reserve_of(self.root / "work" / "status")
 
     def checkpoints(self, phase: PhaseName) -> Path:
@@ -301,9 +308,29 @@ class Workspace:
         return self.reports / f"train_{phase}.json"
 
     @property
-    def stop_page(self) -> Path:
+    def stopped(self) -> Path:
         """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
+        return self.root / "work" / "stopped.txt"
+
+    @property
+    def status_page(self) -> Path:
+        """Where the run stands, as it was when the last stage ended or stopped."""
         return self.reports / "status.md"
+
+    @property
+    def status_picture(self) -> Path:
+        """That `status_page` shows."""
+        return self.reports / "status.svg"
+
+    @property
+    def report_page(self) -> Path:
+        """The same with more to look at and to listen to, in one file, for a browser."""
+        return self.reports / "index.html"
+
+    @property
+    def samples(self) -> Path:
+        """What base and phases say, a folder of WAV each, and the recording beside them; sentences.csv."""
+        return self.reports / "samples"
 
     @property
     def dataset_report(self) -> Path:

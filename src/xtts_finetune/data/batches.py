@@ -138,9 +138,21 @@ def collate(reader: FeatureReader, indices: Indices, prompts: Indices) -> Batch:
     )
 
 
-def eval_groups(reader: FeatureReader, size: int) -> list[Indices]:
-    """All clips, at most `size` together, none with a voice prompt that its neighbours shorten."""
-    order = reader.samples.argsort(kind="stable")
+def alike(train: FeatureReader, evaluation: FeatureReader) -> Indices:
+    """Clips to train on, as many as there are to evaluate, and as long: what they score can be held beside those."""
+    order = train.samples.argsort(kind="stable")
+    count = min(len(evaluation), len(order))
+    return np.asarray(order[(np.arange(count) * 2 + 1) * len(order) // (2 * count)])
+
+
+def eval_groups(reader: FeatureReader, size: int, chosen: Indices | None = None) -> list[Indices]:
+    """Clips, at most `size` together, none with a voice prompt that its neighbours shorten.
+
+    Args:
+        chosen: None: all.
+    """
+    indices = np.arange(len(reader.samples)) if chosen is None else np.sort(chosen)
+    order = indices[reader.samples[indices].argsort(kind="stable")]
     lengths = np.array([conditioning_length(reader.samples[[index]], None) for index in order])
     alike = np.split(order, np.flatnonzero(np.diff(lengths)) + 1)
     return [group[at : at + size] for group in alike for at in range(0, len(group), size)]

@@ -118,7 +118,7 @@ def _delete(workspace: Workspace, going: Plan) -> None:
     for path in (path for item in going.items for path in item.paths):
         if path in works:
             if not CheckpointReader(path).done:
-                remove(workspace.stop_page)  # which says that dvc repro resumes there
+                remove(workspace.stopped)  # which says that dvc repro resumes there
             set_aside_run(workspace, path)
             discard(path)
             continue

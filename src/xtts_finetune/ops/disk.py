@@ -1,23 +1,20 @@
 """`xtts-finetune disk`: what holds the disk, what training has yet to write, and what can go."""
 
 import shutil
-from collections.abc import Iterable, Iterator
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
 
 from xtts_finetune.core.commands import as_typed
-from xtts_finetune.core.disk import files_below, free_bytes, freed_bytes, held_bytes, mount_point, shown
+from xtts_finetune.core.disk import free_bytes, freed_bytes, mount_point, shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.diskspace.ahead import unfinished
 from xtts_finetune.diskspace.budget import Budget
+from xtts_finetune.diskspace.holdings import holdings
 from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.coming_back import coming_back
-
-Held = dict[Path, dict[str, int]]  # by file system (where it is mounted) and part: bytes
 
 
 def disk_text(workspace: Workspace) -> str:
@@ -37,47 +34,8 @@ def disk_text(workspace: Workspace) -> str:
     )
 
 
-def _parts(workspace: Workspace, cache: Cache) -> list[tuple[str, Path]]:
-    """A file with several names counts under the first of these that has it: what is kept longest comes first."""
-    return [
-        ("data/", workspace.data),
-        ("base/", workspace.base),
-        ("prepared/", workspace.prepared),
-        ("models/", workspace.model("phase1").parent),
-        ("mlruns/", workspace.tracking_db.parent),
-        ("checkpoints/", workspace.checkpoints("phase1").parent),
-        ("work/", workspace.work("phase1").parent),
-        ("reports/", workspace.reports),
-        ("DVC's cache, for earlier runs", cache.root),
-    ]
-
-
-def _held(workspace: Workspace, dvc: Cache) -> Held:
-    held: Held = {}
-    counted: set[tuple[int, int]] = set()
-    for part, folder in _parts(workspace, dvc):
-        files = (_within(dvc.root, file) for file in files_below(folder.resolve()))
-        for disk, group in _by_disk(files).items():
-            held.setdefault(disk, {})[part] = held_bytes(group, counted)
-    return held
-
-
-def _within(cache_folder: Path, file: Path) -> Path:
-    """The file itself, where DVC has put a symlink to it; it is of the part that has the link."""
-    target = file.resolve() if file.is_symlink() else file
-    return target if target.is_relative_to(cache_folder.resolve()) else file
-
-
-def _by_disk(files: Iterable[Path]) -> dict[Path, list[Path]]:
-    disk_of = cache(mount_point)
-    groups: dict[Path, list[Path]] = {}
-    for file in files:
-        groups.setdefault(disk_of(file.parent), []).append(file)
-    return groups
-
-
 def _held_lines(workspace: Workspace, dvc: Cache) -> Iterator[str]:
-    held = {mount_point(workspace.root): {}, **_held(workspace, dvc)}
+    held = {mount_point(workspace.root): {}, **holdings(workspace, dvc)}
     for disk, parts in held.items():
         ours = sum(parts.values())
         yield f"{disk}: {shown(free_bytes(disk))} free"

@@ -27,6 +27,6 @@ def repro(workspace: Workspace, seconds: float) -> int:
         code = process.wait()
     finally:
         signal.signal(signal.SIGINT, before)
-    if code != EXIT_DONE and time.time() >= until and workspace.stop_page.exists():
+    if code != EXIT_DONE and time.time() >= until and workspace.stopped.exists():
         return EXIT_RESUMABLE
     return code

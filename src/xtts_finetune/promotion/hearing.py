@@ -73,14 +73,12 @@ class Hearing:
 
         Raises:
             NotMeasured: its vocabulary cannot spell one.
-            NotThere: the base's own weights are not here.
-            UserError: the recogniser, or a file, cannot be used.
+            NotThere: its weights, or for the base the base's own, are not here, or cannot be used.
+            UserError: the recogniser cannot be used.
         """
         try:
             speaker = load_speaker(folder, is_tuned)
         except UserError as error:
-            if is_tuned:
-                raise
             raise NotThere(reasons(error)) from None
         measures = []
         for entry in tqdm(self.entries, desc=f"{name} speaks", unit="sentence", leave=False):

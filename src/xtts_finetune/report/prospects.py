@@ -1,12 +1,13 @@
 """A phase's prospects in words: whether and when its target is reached, what it ends with, whether it has turned."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from xtts_finetune.checkpoints.stopping import evaluation
 from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.report.content import Prospect
 from xtts_finetune.tracking.pace import in_words
 from xtts_finetune.trend.forecast import LEAST, Forecast
 from xtts_finetune.trend.turning import Evaluation, Turn
@@ -23,46 +24,62 @@ class Course:
         target: Mel CE; None: none is asked for.
         last_step: that its epochs end with; None: it has ended, or that cannot be told.
         seconds: that a step takes here; None: not known.
+        steps_per_epoch: None: not known yet.
     """
 
     evaluations: Sequence[Evaluation]
     target: float | None
     last_step: int | None
     seconds: float | None
+    steps_per_epoch: float | None = None
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], rules: PhaseParams, seconds: float | None, is_over: bool) -> Self:
         """By the rows of a phase's curve; of weights and their average the better counts, as for the target."""
         seen = [row for row in rows if "eval/mel_ce" in row]
-        evaluations = [evaluation(row) for row in seen]
+        an_epoch = _steps_per_epoch(seen)
         last = None
-        if not is_over and seen and seen[-1]["epoch"] > seen[0]["epoch"]:
-            an_epoch = (seen[-1]["step"] - seen[0]["step"]) / (seen[-1]["epoch"] - seen[0]["epoch"])
+        if not is_over and an_epoch is not None:
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
-        return cls(evaluations, rules.target_mel_ce, last, seconds)
+        return cls([evaluation(row) for row in seen], rules.target_mel_ce, last, seconds, an_epoch)
 
 
-def prospects(course: Course) -> Iterator[str]:
-    """Lines: what the evaluations tell, and no more than they do."""
+def _steps_per_epoch(seen: Sequence[Mapping[str, Any]]) -> float | None:
+    """By the ends of epochs, each of which was evaluated; between them there may be evaluations, too."""
+    ends: dict[int, int] = {}
+    for row in seen:
+        ends.setdefault(row["epoch"], row["step"])
+    if len(ends) < 2:
+        return None
+    first, last = min(ends), max(ends)
+    return (ends[last] - ends[first]) / (last - first)
+
+
+def prospect(course: Course) -> Prospect | None:
+    """What the evaluations tell, and no more than they do; None: there are none."""
     seen = [each for each in course.evaluations if math.isfinite(each.eval)]
     best = min(seen, key=lambda each: each.eval, default=None)
     if best is None:
-        return
+        return None
     turn = Turn.of(seen)
-    if turn:
-        yield _turned(turn)
+    turned = [_turned(turn)] if turn else []
+    told = Prospect(lines=turned, is_overfitting=bool(turn and turn.is_overfitting))
     if course.target is not None and best.eval <= course.target:
         first = next(each for each in seen if each.eval <= course.target)
         better = f"; the best is {best.eval:.3f}, of step {best.step:,}" if best != first else ""
-        yield f"the target {course.target:.3f} was reached at step {first.step:,}, by {first.eval:.3f}{better}"
-    elif turn:
-        yield "no forecast: it is not falling"
-    elif forecast := Forecast.of([each.step for each in seen], [each.eval for each in seen]):
-        yield from _ahead(course, forecast, seen[-1].step)
-    elif len(seen) < LEAST:
-        yield f"too few evaluations for a forecast: {len(seen)} of {LEAST}"
-    else:
-        yield "no forecast: no falling curve fits the evaluations"
+        reached = f"the target {course.target:.3f} was reached at step {first.step:,}, by {first.eval:.3f}{better}"
+        return _with(told, [reached], never=False, steps_to_target=(0.0, 0.0))
+    if turn:
+        return _with(told, ["no forecast: it is not falling"])
+    if forecast := Forecast.of([each.step for each in seen], [each.eval for each in seen]):
+        return _ahead(told, course, forecast, seen[-1].step)
+    if len(seen) < LEAST:
+        return _with(told, [f"too few evaluations for a forecast: {len(seen)} of {LEAST}"])
+    return _with(told, ["no forecast: no falling curve fits the evaluations"])
+
+
+def _with(told: Prospect, lines: Iterable[str], **figures: Any) -> Prospect:
+    return told.model_copy(update={"lines": [*told.lines, *lines], **figures})
 
 
 def _turned(turn: Turn) -> str:
@@ -74,29 +91,36 @@ def _turned(turn: Turn) -> str:
     return f"{rises}, and train Mel CE has not fallen: a lower lr may go further; the best is kept"
 
 
-def _ahead(course: Course, forecast: Forecast, last: int) -> Iterator[str]:
+def _ahead(told: Prospect, course: Course, forecast: Forecast, last: int) -> Prospect:
+    told = _with(told, [], levels_off=forecast.levels_off)
     if course.target is not None:
-        yield _to_target(course, forecast, course.target, last)
+        told = _to_target(told, course, forecast, course.target, last)
     if course.last_step is not None and course.last_step > last:
         low, high = forecast.figures_at(course.last_step)
         left = course.last_step - last
         end = f"{left:,} steps{_time(course, left)} are left, up to step {course.last_step:,}"
-        yield f"{end}: by the fit it is at {_between(low, high)} then"
+        line = f"{end}: by the fit it is at {_between(low, high)} then"
+        told = _with(told, [line], mel_ce_at_end=(low, high))
+    return told
 
 
-def _to_target(course: Course, forecast: Forecast, target: float, last: int) -> str:
+def _to_target(told: Prospect, course: Course, forecast: Forecast, target: float, last: int) -> Prospect:
     level, wide = forecast.levels_off
     levels = f"the fit levels off at {level:.2f} ± {max(wide, 0.005):.2f}"
     if forecast.never(target):
-        return f"not at this rate: {levels}, above the target {target:.3f}"
+        return _with(told, [f"not at this rate: {levels}, above the target {target:.3f}"], never=True)
+    told = _with(told, [], never=False)
     low, high = (max(0.0, step - last) for step in forecast.reaches(target))
     far = _FAR * forecast.span
     if low > far:
-        return f"the target {target:.3f} may never be reached: {levels}"
+        return _with(told, [f"the target {target:.3f} may never be reached: {levels}"])
     if high > far:
-        return f"the target {target:.3f} in {_steps(low)} steps{_time(course, low)} at the earliest, if ever: {levels}"
+        earliest = f"in {_steps(low)} steps{_time(course, low)} at the earliest, if ever"
+        return _with(told, [f"the target {target:.3f} {earliest}: {levels}"])
     until = f"{_steps(low)} to {_steps(high)} steps{_time(course, low, high)}"
-    return f"the target {target:.3f} in {until}, four in five: {levels}"
+    seconds = (low * course.seconds, high * course.seconds) if course.seconds else None
+    line = f"the target {target:.3f} in {until}, four in five: {levels}"
+    return _with(told, [line], steps_to_target=(low, high), seconds_to_target=seconds)
 
 
 def _between(low: float, high: float) -> str:

@@ -4,12 +4,13 @@ import sys
 
 from xtts_finetune.core.deadline import time_is_up
 from xtts_finetune.core.errors import Stopped, exit_code_of
-from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.preflight import preflight, preflight_evaluate, preflight_prepare
+from xtts_finetune.report.gathering import Stage
 from xtts_finetune.stages.check import check
 from xtts_finetune.stages.process import begin_process
-from xtts_finetune.stages.stops import explained_stops
+from xtts_finetune.stages.stops import explained_stops, told
 
 
 def main() -> None:
@@ -17,38 +18,49 @@ def main() -> None:
     begin_process()
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load
-    with explained_stops(workspace):
+    stage = _stage(sys.argv[1:])
+    with told(workspace, stage), explained_stops(workspace):
         if time_is_up():
-            raise Stopped(f"the time that --for gave was up before {sys.argv[1]} began; run dvc repro again to go on")
-        _run(workspace, params, sys.argv[1:])
+            raise Stopped(f"the time that --for gave was up before {stage} began; run dvc repro again to go on")
+        _run(workspace, params, stage)
 
 
-def _run(workspace: Workspace, params: Params, arguments: list[str]) -> None:
+def _stage(arguments: list[str]) -> Stage:
     match arguments:
-        case ["check"]:
+        case ["train", "phase1" | "phase2" as phase]:
+            return phase
+        case ["check" | "prepare" | "evaluate" as stage]:
+            return stage
+        case other:
+            raise AssertionError(f"dvc.yaml names no such stage: {other}")
+
+
+def _run(workspace: Workspace, params: Params, stage: Stage) -> None:
+    match stage:
+        case "check":
             check(workspace, params)
-        case ["prepare"]:
+        case "prepare":
             preflight_prepare(workspace, params)
             from xtts_finetune.stages.prepare import prepare
 
             prepare(workspace, params)
-        case ["train", phase] if phase in PHASES:
-            preflight(workspace, params, phase)
-            if params.launch.processes * params.launch.nodes > 1:
-                from xtts_finetune.training.launch import lead
-
-                sys.exit(lead(workspace, params, phase))
-            from xtts_finetune.stages.train import train
-            from xtts_finetune.training.team import Team
-
-            train(workspace, params, phase, Team.alone())
-        case ["evaluate"]:
+        case "evaluate":
             preflight_evaluate(workspace, params)
             from xtts_finetune.stages.evaluate import evaluate
 
             evaluate(workspace, params)
-        case other:
-            raise AssertionError(f"dvc.yaml names no such stage: {other}")
+        case phase:
+            preflight(workspace, params, phase)
+            if params.launch.processes * params.launch.nodes > 1:
+                from xtts_finetune.training.launch import lead
+
+                if code := lead(workspace, params, phase):
+                    sys.exit(code)
+                return
+            from xtts_finetune.stages.train import train
+            from xtts_finetune.training.team import Team
+
+            train(workspace, params, phase, Team.alone())
 
 
 if __name__ == "__main__":

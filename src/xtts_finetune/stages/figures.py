@@ -19,6 +19,7 @@ from xtts_finetune.core.layout import PhaseName
 
 TRAIN, EVAL, AVERAGE, TARGET = "#4c78a8", "#e4572e", "#9467bd", "#3a9a3a"
 INK = "#808080"  # on no background: read on a white page and on a dark one
+_SPLITS = {"eval_train": "train clips", "eval": "eval", "eval_ema": "eval of the EMA"}
 _STYLE: dict[Any, str] = {f"{what}.color": INK for what in ("text", "xtick", "ytick")}
 _STYLE |= {f"axes.{what}": INK for what in ("labelcolor", "edgecolor", "titlecolor")}
 
@@ -59,11 +60,11 @@ def _draw_phase(axes: Axes, phase: PhaseName, rows: Sequence[Mapping[str, str]],
     if phase != "phase1":
         axes.axvline(int(rows[0]["step"]), color=INK, lw=0.5)
     style = {"phase1": "-", "phase2": "--"}[phase]
-    for split, colour, marker in ("train", TRAIN, "none"), ("eval", EVAL, "o"), ("eval_ema", AVERAGE, "."):
+    for split, colour, marker in ("eval_train", TRAIN, "none"), ("eval", EVAL, "o"), ("eval_ema", AVERAGE, "."):
         steps = [int(row["step"]) for row in rows]
         values = [float(row.get(f"{split}_{measure}", "nan")) for row in rows]  # before the first step, say
         if not all(map(math.isnan, values)):
-            label = f"{split.replace('_ema', ' of the EMA')}, {phase}"
+            label = f"{_SPLITS[split]}, {phase}"
             axes.plot(steps, values, style, color=colour, marker=marker, ms=3.5, label=label)
 
 

@@ -1,4 +1,4 @@
-"""What a stage that cannot go on leaves: all that was saved, and a page that says what happened and what to type."""
+"""What a stage that cannot go on leaves: all that was saved, and a text that says what happened and what to type."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,14 @@ from pathlib import Path
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
-from xtts_finetune.core.errors import DiskFull, OutOfMemory, Problem, Stopped, UserError
+from xtts_finetune.core.errors import EXIT_RESUMABLE, DiskFull, OutOfMemory, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.survey import ways_to_make_room
+from xtts_finetune.report.gathering import Stage
+from xtts_finetune.report.journal import happened
+from xtts_finetune.report.pages import write_pages
+from xtts_finetune.tracking.curve import read_rows
 
 _PAGE = 4096  # bytes; a block of most file systems
 # Bytes: the page, and the list of locks that DVC writes when `clean` asks it, a path and a command per dep and out.
@@ -18,8 +22,36 @@ _ROOM = 1 << 16
 
 
 @contextmanager
+def told(workspace: Workspace, stage: Stage) -> Iterator[None]:
+    """Write down when a stage begins, ends or stops, and then the report."""
+    happened(workspace, "began", stage)
+    try:
+        yield
+    except (Stopped, UserError) as end:
+        _tell_stop(workspace, stage, str(end).partition("\n")[0])
+        raise
+    except SystemExit as end:  # with the code of processes that trained together, who said why
+        if end.code == EXIT_RESUMABLE:
+            _tell_stop(workspace, stage, "")
+        raise
+    happened(workspace, "ended", stage)
+    write_pages(workspace, stage)
+
+
+def _tell_stop(workspace: Workspace, stage: Stage, why: str) -> None:
+    happened(workspace, "stopped", stage, _step(workspace, stage), why)
+    write_pages(workspace)
+
+
+def _step(workspace: Workspace, stage: Stage) -> int | None:
+    """Up to which one was trained."""
+    steps = [row["step"] for row in read_rows(workspace.running_curve(stage))] if stage in PHASES else []
+    return steps[-1] if steps else None
+
+
+@contextmanager
 def explained_stops(workspace: Workspace) -> Iterator[None]:
-    """Let a stage end as Stopped when the disk is full, and write reports/status.md when it is stopped.
+    """Let a stage end as Stopped when the disk is full, and leave `Workspace.stopped` when it is stopped.
 
     Raises:
         Stopped: with what happened, the resume point and the commands that go on from there.
@@ -27,7 +59,7 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
     """
     try:
         with full_disk_raises(), _interrupts_stop():
-            workspace.stop_page.unlink(missing_ok=True)
+            workspace.stopped.unlink(missing_ok=True)
             _hold_page(workspace)
             yield
     except Stopped as stop:
@@ -119,7 +151,7 @@ def _write(workspace: Workspace, text: str) -> None:
     for phase in PHASES:
         Reserve(reserve_of(workspace.work(phase))).release()
     try:
-        write_text(workspace.stop_page, f"# Stopped\n\n```\n{as_typed(text)}\n```\n")
+        write_text(workspace.stopped, f"{as_typed(text)}\n")
     except OSError as error:
         if not is_disk_full(error):
             raise

@@ -6,6 +6,7 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.report.journal import happened, remember_saves
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.stages.phase1 import phase1_key
@@ -61,6 +62,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     refuse_unspeakable(job.params.evaluate.sentences, job.params.prepare.language, job.base.tokenizer())
     if claimed.state:  # else its curve begins anew, and what waits is longer
         take_back(job.workspace, job.name, claimed.record.identity.key)
+        happened(job.workspace, "resumed", job.name, claimed.state.step)
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps
@@ -70,6 +72,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
             run = Run(share, claimed.record, store, curve, tracker, save_every, log_every)
             end = within_memory(run, lambda: _fit(run, claimed, stop))
         store.with_room(lambda: remember_pace(job.workspace, job.name, curve.rows))
+        remember_saves(job.workspace, job.name, curve.rows)
         store.with_room(lambda: _conclude(tracker, run, end.reason))
     store.mark_done(summary(run, claimed.record, end))  # last: a done phase logs nothing any more
 

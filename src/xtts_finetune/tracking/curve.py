@@ -17,16 +17,19 @@ from xtts_finetune.core.layout import CURVE, curve_segment, is_curve_segment
 
 Row = dict[str, Any]  # {"step": int, "epoch": int, "time": ms since 1970, metric name: float}
 
-# Of reports/curve_<phase>.csv, by their names in a row; train figures are means since the evaluation before.
+# Of reports/curve_<phase>.csv, by their names in a row. `train` figures are means of the steps since the evaluation
+# before, with dropout and of weights that moved; `eval_train` ones are of train clips, measured as the eval split is.
 COLUMNS = {
     "step": "step",
     "epoch": "epoch",
     "train_mel_ce": "mean/mel_ce",
     "eval_mel_ce": "eval/mel_ce",
     "eval_ema_mel_ce": "eval_ema/mel_ce",
+    "eval_train_mel_ce": "eval_train/mel_ce",
     "train_text_ce": "mean/text_ce",
     "eval_text_ce": "eval/text_ce",
     "eval_ema_text_ce": "eval_ema/text_ce",
+    "eval_train_text_ce": "eval_train/text_ce",
     "lr": "lr",
 }
 _WHOLE = ("step", "epoch")  # counts: 1000000, where a figure is 1e+06

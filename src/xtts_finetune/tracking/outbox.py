@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 RUNNING = "RUNNING"
-_LOGGED = ("train/", "eval/", "eval_ema/", "disk/", "system/")  # `mean/…` and `lr` of a row are the CSV's alone
+# `mean/…` and `lr` of a row are the CSV's alone
+_LOGGED = ("train/", "eval/", "eval_ema/", "eval_train/", "disk/", "system/")
 BEST = "best"  # begins the metrics of what a run came to, as best/mel_ce
 
 # In the card and the tags of weights that were put together for the registry: SHA-256 of what was trained of them.

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
-from xtts_finetune.data.batches import Batch, collate, eval_groups, voice_prompts
+from xtts_finetune.data.batches import Batch, Indices, collate, eval_groups, voice_prompts
 from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.model.forward import Settings, hidden_states
 from xtts_finetune.model.xtts import GPT, TorchMelSpectrogram
@@ -73,15 +73,18 @@ def _summed(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
 
 
-def eval_batches(reader: FeatureReader, label: str | None, leave: bool, share: slice = slice(None)) -> Iterator[Batch]:
-    """All clips of the eval split, like lengths together.
+def eval_batches(
+    reader: FeatureReader, label: str | None, leave: bool, share: slice = slice(None), chosen: Indices | None = None
+) -> Iterator[Batch]:
+    """Clips of a split, like lengths together.
 
     Args:
         label: of a progress bar; None: there is none.
         leave: whether the bar's last state stays.
         share: which of the batches.
+        chosen: which clips; None: all.
     """
-    groups = eval_groups(reader, EVAL_BATCH)[share]
+    groups = eval_groups(reader, EVAL_BATCH, chosen)[share]
     for group in tqdm(groups, desc=label, unit="batch", leave=leave, disable=label is None):
         yield collate(reader, group, voice_prompts(reader.samples[group], None))
 

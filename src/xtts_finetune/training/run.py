@@ -129,11 +129,11 @@ class Run:
         self.position.epoch, self.position.epoch_step = self.position.epoch + 1, 0
 
     def evaluate(self) -> None:
-        """Mel CE and Text CE of the whole eval split, also of the EMA; remembers the best."""
+        """Mel CE and Text CE of the whole eval split, also of the EMA, and of train clips; remembers the best."""
         self.read_figures()
         position, means = self.position, self.position.train
-        raw, ema = self.share.evaluate()
-        row = raw.metrics("eval") | (ema.metrics("eval_ema") if ema else {})
+        raw, ema, train = self.share.evaluate()
+        row = raw.metrics("eval") | (ema.metrics("eval_ema") if ema else {}) | train.metrics("eval_train")
         if means.mel_tokens:
             row |= {
                 "mean/mel_ce": means.mel_ce,

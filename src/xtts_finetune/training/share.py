@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import astuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from xtts_finetune.data.batches import Indices, collate, torch_seed, voice_prompts
+from xtts_finetune.data.batches import Indices, alike, collate, torch_seed, voice_prompts
+from xtts_finetune.data.features import FeatureReader
 from xtts_finetune.model import xtts
 from xtts_finetune.model.forward import set_dropout
 from xtts_finetune.training import loss
@@ -21,6 +22,14 @@ from xtts_finetune.training.plan import Plan
 from xtts_finetune.training.snapshot import optimizer_tensors, restore_optimizer
 from xtts_finetune.training.step import Step, is_padding_free
 from xtts_finetune.training.team import Order, Task, Team, described, made_room_for
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation gives: of the eval split, and of train clips that are as many and as long."""
+
+    raw: TokenSums
+    ema: TokenSums | None  # of the weights' average, where there is one
+    train: TokenSums  # of the weights themselves
 
 
 class Share:
@@ -40,6 +49,7 @@ class Share:
         self.conditioning_mel = xtts.build_conditioning_mel(inputs.mel_stats)
         self.plan = Plan(inputs)
         self._special = SpecialTokens.of(self.gpt)
+        self._alike = alike(inputs.train, inputs.eval)
         self._step = Step(self.gpt, self.conditioning_mel, self.optimizer, inputs.phase, team)
         self.ema = self._step.ema
         self._feed = Feed(self._micro_batches, self.plan.after)
@@ -68,8 +78,8 @@ class Share:
         with self.team.ordered(Order(Task.STEP, place)):
             return self._take_step(place, made, may_update)
 
-    def evaluate(self) -> tuple[TokenSums, TokenSums | None]:
-        """Mel CE and Text CE of the whole eval split: of the weights, and of their EMA if there is one."""
+    def evaluate(self) -> Evaluated:
+        """Mel CE and Text CE, without dropout."""
         with self.team.ordered(Order(Task.EVALUATE)):
             return self._evaluate()
 
@@ -111,17 +121,17 @@ class Share:
         dropout = torch_seed(*parts, self.team.rank) if self.team.rank else torch_seed(*parts)
         return targets, self._step(micros, self.learning_rate(place.step), dropout, may_update)
 
-    def _evaluate(self) -> tuple[TokenSums, TokenSums | None]:
-        raw = self._measure()
-        if self.ema is None:
-            return raw, None
-        with self.ema.in_use():
-            return raw, self._measure()
+    def _evaluate(self) -> Evaluated:
+        raw, ema = self._measure(self.inputs.eval), None
+        if self.ema is not None:
+            with self.ema.in_use():
+                ema = self._measure(self.inputs.eval)
+        return Evaluated(raw, ema, self._measure(self.inputs.train, self._alike))
 
-    def _measure(self) -> TokenSums:
+    def _measure(self, reader: FeatureReader, chosen: Indices | None = None) -> TokenSums:
         share = slice(self.team.rank, None, self.team.size)
         label = "evaluating" if self.team.is_leader else None
-        batches = loss.eval_batches(self.inputs.eval, label, leave=False, share=share)
+        batches = loss.eval_batches(reader, label, leave=False, share=share, chosen=chosen)
         sums = astuple(loss.evaluate(self.gpt, self.conditioning_mel, batches))
         together = torch.tensor(sums, dtype=torch.float64)
         self.team.add_up(together)

@@ -20,7 +20,8 @@ class Evaluation:
     Attributes:
         step: in optimiser updates.
         eval: Mel CE on the eval split.
-        train: mean Mel CE of the steps since the evaluation before; nan before the first step.
+        train: Mel CE of clips to train on, measured as the eval split is; or the mean of the steps since the evaluation
+            before. Only its change counts. nan: not known.
     """
 
     step: int
@@ -68,6 +69,6 @@ class Turn:
     def is_overfitting(self) -> bool:
         """Whether what is trained on goes on to fit better, and what is held out fits worse.
 
-        Train figures are of weights that move, with dropout; only their change is looked at, which both leave as it is.
+        By their change alone: so it does not matter that clips to train on fit better.
         """
         return self.train < 0

@@ -1,6 +1,6 @@
 """Whose figures and whose version lie here: reports come with git, models with DVC, and parameters from the editor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -74,14 +74,14 @@ def _other_models(workspace: Workspace, stages: list[str]) -> Iterator[str]:
 
 def _other_params(workspace: Workspace, params: Params, phases: list[PhaseName]) -> Iterator[str]:
     """What stands in params.yaml that the phases were not trained with."""
-    now = _flat(params.model_dump())
+    now = flat(params.model_dump())
     before: dict[str, Any] = {}
     for stage in ("prepare", *(f"train_{phase}" for phase in phases)):
-        before |= _flat(named_params(workspace, stage))
+        before |= flat(named_params(workspace, stage))
     yield from (f"{key} {old} → {now[key]}" for key, old in before.items() if key in now and now[key] != old)
 
 
-def _flat(params: dict[str, Any]) -> dict[str, Any]:
+def flat(params: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their path, e.g. train_phase1.lr."""
     flat: dict[str, Any] = {}
     for name, value in params.items():
@@ -132,9 +132,24 @@ def _is_elsewhere(beside: Beside, receipt: dict[str, Any], params: Params) -> bo
     return is_moved or receipt["name"] != params.registry.model_name
 
 
+def champion_weights(workspace: Workspace) -> str | None:
+    """SHA-256 of the champion's weights, as far as this checkout knows; None: there is none, or it does not."""
+    if not workspace.registration.exists():
+        return None
+    receipt = read_json(workspace.registration)
+    return None if receipt.get("pending") else _champion(workspace, receipt, Beside.read(workspace, receipt))[1]
+
+
 def _aliases_now(workspace: Workspace, receipt: dict[str, Any], beside: Beside) -> list[str]:
     """As it was registered, but for what this checkout's log knows of since; of a damaged log `history` tells."""
     aliases = [alias for alias in receipt["aliases"] if alias != CHAMPION]
+    champion, weights = _champion(workspace, receipt, beside)
+    is_champion = champion == receipt["version"] and weights in (None, receipt["model_sha256"])
+    return [*aliases, *([CHAMPION] if is_champion else [])]
+
+
+def _champion(workspace: Workspace, receipt: dict[str, Any], beside: Beside) -> tuple[int | None, str | None]:
+    """Its version, and the SHA-256 of its weights, where that is known."""
     champion, weights = receipt["champion"], None
     if champion == receipt["version"]:
         weights = receipt["model_sha256"]
@@ -144,5 +159,4 @@ def _aliases_now(workspace: Workspace, receipt: dict[str, Any], beside: Beside) 
             goes_on = entry.before in (None, champion) and (not weights or entry.before_sha256 in ("", weights))
             if is_own and goes_on:
                 champion, weights = entry.champion, entry.champion_sha256
-    is_champion = champion == receipt["version"] and weights in (None, receipt["model_sha256"])
-    return [*aliases, *([CHAMPION] if is_champion else [])]
+    return champion, weights

@@ -7,7 +7,7 @@ from making.params import make_params
 
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.ops.origin import is_to_be_promoted, whose_version
+from xtts_finetune.report.origin import is_to_be_promoted, whose_version
 from xtts_finetune.tracking.promotions import Entry, Log
 from xtts_finetune.tracking.receipt import Beside, address_digest
 

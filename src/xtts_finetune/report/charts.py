@@ -1,0 +1,153 @@
+"""Charts of a report, by Vega-Altair: pictures for Markdown, and specifications that a page draws by itself."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xtts_finetune.report.content import Report
+from xtts_finetune.report.journal import Happening
+
+if TYPE_CHECKING:
+    import altair as alt
+
+TRAIN, EVAL, AVERAGE, TARGET = "#4c78a8", "#e4572e", "#9467bd", "#3a9a3a"
+INK = "#808080"  # on no background: read on a white page and on a dark one
+_WIDTH, _HEIGHT = 620, 260
+_KINDS = {"train clips": TRAIN, "eval": EVAL, "eval of the EMA": AVERAGE}
+Values = list[dict[str, Any]]
+
+
+def curves(report: Report, happenings: Sequence[Happening]) -> dict[str, Any] | None:
+    """Mel CE of both phases over steps, with target, best, stops and resumes; None where nothing was evaluated."""
+    import altair as alt
+
+    points = list(_points(report))
+    if not points:
+        return None
+    steps, seen = [point["step"] for point in points], {point["what"] for point in points}
+    there = [kind for kind in _KINDS if kind in seen]
+    scale = alt.Scale(domain=[min(steps), max(*steps, min(steps) + 1)], nice=False)
+    over = alt.X("step:Q", title="step", scale=scale)
+    colour = alt.Color(
+        "what:N",
+        title=None,
+        scale=alt.Scale(domain=there, range=[_KINDS[kind] for kind in there]),
+        legend=alt.Legend(orient="bottom"),
+    )
+    dashes = alt.Legend(orient="bottom", symbolType="stroke", symbolStrokeColor=INK)
+    told = [alt.Tooltip(f"{name}:N") for name in ("phase", "what", "step", "epoch", "Mel CE")]
+    lines = (
+        alt.Chart(_data(points), description="Mel CE of train and eval clips over the steps of both phases")
+        .mark_line(point=True)
+        .encode(
+            x=over,
+            y=alt.Y("Mel CE:Q", title="Mel CE, nats per token", scale=alt.Scale(zero=False)),
+            color=colour,
+            strokeDash=alt.StrokeDash("phase:N", title=None, legend=dashes),
+            detail="run:N",
+            tooltip=told,
+        )
+    )
+    return _finished(alt.layer(lines, *_marks(report, happenings, (min(steps), max(steps)))))
+
+
+def disk(happenings: Sequence[Happening]) -> dict[str, Any] | None:
+    """What was free over time; None where that was not seen twice."""
+    import altair as alt
+
+    seen = [each for each in happenings if each.free_bytes is not None]
+    if len(seen) < 2:
+        return None
+    values: Values = [
+        {
+            "time": round(each.time * 1000),
+            "free": (each.free_bytes or 0) / 1e9,
+            "what": f"{each.stage} {each.kind}" + (f" at step {each.step}" if each.step is not None else ""),
+        }
+        for each in seen
+    ]
+    chart = (
+        alt.Chart(_data(values), description="Free room on the disk over time")
+        .mark_line(point=True, color=TRAIN, interpolate="step-after")
+        .encode(
+            x=alt.X("time:T", title=None),
+            y=alt.Y("free:Q", title="free, GB", scale=alt.Scale(zero=True)),
+            tooltip=[alt.Tooltip("time:T", format="%Y-%m-%d %H:%M:%S"), "what:N", alt.Tooltip("free:Q", format=".2f")],
+        )
+    )
+    return _finished(chart, height=140)
+
+
+def picture(chart: dict[str, Any]) -> str:
+    """A chart as SVG; no network, no browser."""
+    import vl_convert
+
+    return str(vl_convert.vegalite_to_svg(json.dumps(chart)))
+
+
+def script() -> str:
+    """What draws charts in a page: Vega, Vega-Lite and Vega-Embed, under the name `vega`; a megabyte."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _points(report: Report) -> Iterable[dict[str, Any]]:
+    for phase in report.phases:
+        for each in phase.evaluations:
+            figures = {
+                "train clips": each.train_mel_ce,
+                "eval": each.eval_mel_ce,
+                "eval of the EMA": each.eval_ema_mel_ce,
+            }
+            for what, figure in figures.items():
+                if figure is not None and math.isfinite(figure):
+                    run = f"{phase.name} {what}"
+                    point = {"step": each.step, "epoch": each.epoch, "what": what, "phase": phase.name, "run": run}
+                    yield {**point, "Mel CE": round(figure, 4)}
+
+
+def _marks(report: Report, happenings: Iterable[Happening], steps: tuple[int, int]) -> "list[alt.Chart]":
+    """Target, the best, and where training was stopped or went on."""
+    import altair as alt
+
+    marks: list[alt.Chart] = []
+    targets = [{"target": target} for target in {*report.target_mel_ce.values()} if target is not None]
+    if targets:
+        line = alt.Chart(_data(targets)).mark_rule(color=TARGET, strokeDash=[6, 4])
+        marks.append(line.encode(y="target:Q", tooltip=[alt.Tooltip("target:Q", title="target Mel CE")]))
+    bests = [
+        {"step": phase.best.step, "Mel CE": round(phase.best.mel_ce, 4), "best of": phase.name}
+        for phase in report.phases
+        if phase.best and phase.evaluations
+    ]
+    if bests:
+        star = alt.Chart(_data(bests)).mark_point(shape="diamond", size=140, color=TARGET, filled=True)
+        marks.append(star.encode(x="step:Q", y="Mel CE:Q", tooltip=["best of:N", "step:Q", "Mel CE:Q"]))
+    halts = [
+        {"step": each.step, "what": f"{each.stage} {each.kind}", "why": each.why}
+        for each in happenings
+        if each.kind in ("stopped", "resumed") and each.step is not None and steps[0] <= each.step <= steps[1]
+    ]
+    if halts:
+        rule = alt.Chart(_data(halts)).mark_rule(color=INK, strokeDash=[2, 3])
+        marks.append(rule.encode(x="step:Q", tooltip=["what:N", "step:Q", "why:N"]))
+    return marks
+
+
+def _data(values: Values) -> Any:
+    import altair as alt
+
+    return alt.InlineData(values=values)
+
+
+def _finished(chart: Any, height: int = _HEIGHT) -> dict[str, Any]:
+    styled = (
+        chart.properties(width=_WIDTH, height=height, background="transparent")
+        .configure_view(stroke=None)
+        .configure_axis(labelColor=INK, titleColor=INK, gridColor=INK, gridOpacity=0.2, domainColor=INK, tickColor=INK)
+        .configure_legend(labelColor=INK, titleColor=INK)
+    )
+    found: dict[str, Any] = styled.to_dict()
+    return found

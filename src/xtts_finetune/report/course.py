@@ -1,0 +1,159 @@
+"""A phase in figures: its evaluations, what they promise, and how long the rest takes."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.checkpoints.stopping import evaluation
+from xtts_finetune.core.constants import TEXT_WEIGHT
+from xtts_finetune.core.layout import PhaseName, Workspace
+from xtts_finetune.core.phase_params import PhaseParams
+from xtts_finetune.report.content import Best, Evaluation, Phase, PhaseState
+from xtts_finetune.report.prospects import Course, prospect
+from xtts_finetune.tracking.curve import Row, read_csv, read_rows
+from xtts_finetune.tracking.pace import pace_of
+
+
+def phase_of(
+    workspace: Workspace,
+    name: PhaseName,
+    rules: PhaseParams | None,
+    *,
+    metrics: Mapping[str, Any] | None,
+    is_live: bool,
+    is_displaced: bool,
+    comes_back: bool,
+) -> Phase:
+    """What there is to say of a phase.
+
+    Args:
+        rules: None: params.yaml cannot be read.
+        metrics: that it left when it was done; None: it is not.
+        is_displaced: another run, which is to be parked, lies in its place.
+        comes_back: DVC's cache has it.
+    """
+    is_done = metrics is not None
+    running = [] if is_done or is_displaced else list(read_rows(workspace.running_curve(name)))
+    rows = read_csv(workspace.curve(name)) if is_done else running
+    seen = [row for row in rows if "eval/mel_ce" in row]
+    pace = pace_of(workspace, name)
+    course = Course.of(rows, rules, pace, is_over=is_done) if rules else None
+    best = best_of(metrics) if metrics else _best_among(seen)
+    store = CheckpointReader(workspace.work(name))
+    states = [] if is_done or is_displaced else store.states()
+    state, why = _state(seen, store, metrics=metrics, is_live=is_live, comes_back=comes_back)
+    step = metrics["last_step"] if metrics else (rows[-1]["step"] if rows else None)
+    target = rules.target_mel_ce if rules else None
+    return Phase(
+        name=name,
+        state=state,
+        why=why,
+        first_step=seen[0]["step"] if seen else None,
+        step=step,
+        last_step=metrics["last_step"] if metrics else (course.last_step if course else None),
+        resume_step=states[-1].step if states else None,
+        target_mel_ce=target,
+        missing_mel_ce=max(0.0, best.mel_ce - target) if best and target is not None else None,
+        best=best,
+        evaluations=list(evaluations(seen)),
+        prospect=prospect(course) if course and seen else None,
+        seconds_per_step=pace,
+        seconds_per_epoch=pace * course.steps_per_epoch if pace and course and course.steps_per_epoch else None,
+        seconds_left=_seconds_left(course, step, pace) if not is_done and not comes_back else None,
+        steps_skipped=_most(rows, "train/skipped_steps") if not metrics else metrics["skipped_steps"],
+        saves_skipped=_most(rows, "disk/saves_skipped"),
+    )
+
+
+def evaluations(seen: Sequence[Row]) -> Iterator[Evaluation]:
+    """What each evaluation brought: by the steps that really lie between it and the one before."""
+    for before, row in pairwise([None, *seen]):
+        assert row is not None
+        mel, steps = row["eval/mel_ce"], row["step"] - before["step"] if before else 0
+        change = mel - before["eval/mel_ce"] if before else math.nan
+        text = row.get("eval/text_ce", math.nan)
+        yield Evaluation(
+            step=row["step"],
+            epoch=row.get("epoch", 0),
+            eval_mel_ce=_finite(mel),
+            eval_text_ce=_finite(text),
+            eval_text_ce_weighted=_finite(text * TEXT_WEIGHT),
+            eval_ema_mel_ce=_finite(row.get("eval_ema/mel_ce", math.nan)),
+            train_mel_ce=_finite(evaluation(row).train),
+            from_start=_finite(mel - seen[0]["eval/mel_ce"]) if before else None,
+            from_before=_finite(change),
+            per_100_steps=_finite(100 * change / steps) if steps else None,
+        )
+
+
+def best_of(metrics: Mapping[str, Any]) -> Best:
+    """As a phase's metrics say it."""
+    figures = metrics["eval"]
+    return Best(
+        step=metrics["step"],
+        mel_ce=figures["mel_ce"],
+        text_ce=figures["text_ce"],
+        text_ce_weighted=figures["text_ce"] * TEXT_WEIGHT,
+        weights=metrics.get("best_weights", "raw"),
+    )
+
+
+def _best_among(seen: Iterable[Row]) -> Best | None:
+    figures = [
+        (row[f"{name}/mel_ce"], row["step"], row.get(f"{name}/text_ce", math.nan), weights)
+        for row in seen
+        for name, weights in (("eval", "raw"), ("eval_ema", "ema"))
+        if math.isfinite(row.get(f"{name}/mel_ce", math.nan))
+    ]
+    if not figures:
+        return None
+    mel, step, text, weights = min(figures, key=lambda figure: figure[0])
+    return best_of({"step": step, "eval": {"mel_ce": mel, "text_ce": text}, "best_weights": weights})
+
+
+def _state(
+    seen: Sequence[Row],
+    store: CheckpointReader,
+    *,
+    metrics: Mapping[str, Any] | None,
+    is_live: bool,
+    comes_back: bool,
+) -> tuple[PhaseState, str | None]:
+    """And why: in words."""
+    if metrics is not None:
+        return "done", metrics["stopped"]
+    if comes_back:
+        return "in DVC's cache", "dvc repro brings it back, without training"
+    if not seen:
+        return ("training", None) if is_live else ("not started", None)
+    if is_live:
+        return "training", None
+    if store.done:
+        return "trained", "not published yet: dvc repro"
+    return "stopped", _resumes(store, seen[0]["step"])
+
+
+def _resumes(store: CheckpointReader, start: int) -> str:
+    """Where a phase that nobody trains now, and that began at step `start`, goes on."""
+    states, best = store.states(), store.best()
+    if states:
+        return f"dvc repro goes on from step {states[-1].step}"
+    if best and best.step > start:
+        return f"only the best weights are left, of step {best.step}: dvc repro says how to start over"
+    return "dvc repro starts over"
+
+
+def _seconds_left(course: Course | None, step: int | None, pace: float | None) -> float | None:
+    if pace is None or course is None or course.last_step is None or step is None:
+        return None
+    return max(0, course.last_step - step) * pace
+
+
+def _most(rows: Iterable[Row], name: str) -> int:
+    return int(max((row.get(name, 0) for row in rows), default=0))
+
+
+def _finite(figure: float) -> float | None:
+    return figure if math.isfinite(figure) else None

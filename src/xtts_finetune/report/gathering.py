@@ -1,0 +1,237 @@
+"""Where a run stands, from what lies in its workspace: nothing is asked of MLflow, and no network is loaded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from xtts_finetune.checkpoints.lock import trained_now
+from xtts_finetune.core.disk import free_bytes
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
+from xtts_finetune.dvcio.coming_back import coming_back
+from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
+from xtts_finetune.report.course import best_of, phase_of
+from xtts_finetune.report.differences import since_champion, since_commit
+from xtts_finetune.report.next_steps import Standing, next_steps, remarks
+from xtts_finetune.report.origin import OURS, is_evaluated, whose_figures, whose_version
+from xtts_finetune.report.room import room
+from xtts_finetune.tracking.delivery import damaged, waiting
+
+Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
+# Of params.yaml, what people ask for first.
+_MAIN = ("method", "epochs", "batch_size", "accumulate", "lr", "schedule", "precision", "target_mel_ce")
+
+
+def gather(workspace: Workspace, ended: Stage | None = None, disk: Disk | None = None) -> Report:
+    """What there is to say now.
+
+    Args:
+        ended: the stage that calls, as its last act: dvc.lock does not name yet what it left.
+        disk: of a report of just now, of which only what is free is asked again.
+
+    Raises:
+        UserError: this is no checkout, or what DVC or an earlier stage left is damaged. A mistake in params.yaml is
+            told in the report.
+    """
+    return _Gathering(workspace, ended, disk).report()
+
+
+@dataclass(frozen=True)
+class _Gathering:
+    workspace: Workspace
+    ended: Stage | None
+    known_disk: Disk | None
+
+    def report(self) -> Report:
+        at, params = self.workspace, self.params
+        return Report(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            state=self._state(),
+            stopped=self._stopped,
+            mistakes=self.mistakes,
+            data=_data(at),
+            base=self._base,
+            phases=self.phases,
+            whose=self._whose,
+            target_mel_ce={phase: params.phase(phase).target_mel_ce for phase in PHASES} if params else {},
+            seconds_left=self._seconds_left,
+            registered=whose_version(at, params),
+            settings=dict(_settings(params)) if params else {},
+            changed_since_commit=since_commit(at, params) if params else [],
+            changed_since_champion=since_champion(at, params) if params else None,
+            disk=self._disk,
+            parked=[_parked(run) for run in self.parked],
+            mlflow=self._waiting,
+            next=next_steps(self._standing),
+            remarks=remarks(self._standing),
+        )
+
+    @cached_property
+    def _read(self) -> tuple[str | None, Params | None]:
+        try:
+            return None, load_params(self.workspace.params)
+        except UserError as error:
+            if not self.workspace.params.exists():
+                raise
+            return str(error), None
+
+    @property
+    def mistakes(self) -> str | None:
+        return self._read[0]
+
+    @property
+    def params(self) -> Params | None:
+        return self._read[1]
+
+    @cached_property
+    def live(self) -> set[PhaseName]:
+        return trained_now(self.workspace) if self.ended is None else set()
+
+    @cached_property
+    def parked(self) -> list[ParkedRun]:
+        return parked_runs(self.workspace)
+
+    @cached_property
+    def back(self) -> list[PhaseName]:
+        return coming_back(self.workspace) if self.ended is None else []
+
+    @cached_property
+    def phases(self) -> list[Phase]:
+        metrics = dict(self._metrics())
+        displaced = {run.run.phase for run in self.parked if run.run.folder == self.workspace.work(run.run.phase)}
+        return [
+            phase_of(
+                self.workspace,
+                phase,
+                self.params.phase(phase) if self.params else None,
+                metrics=metrics.get(phase),
+                is_live=phase in self.live,
+                is_displaced=phase in displaced,
+                comes_back=phase in self.back,
+            )
+            for phase in PHASES
+        ]
+
+    def _metrics(self) -> Iterator[tuple[PhaseName, dict[str, Any]]]:
+        """Of the phases that are done; a phase after one that is not has those of the run before."""
+        for phase in PHASES:
+            figures = _read(self.workspace.metrics(phase))
+            if figures is None:
+                return
+            yield phase, figures
+            if phase == self.ended:
+                return
+
+    @property
+    def _base(self) -> Best | None:
+        first = next((figures for _, figures in self._metrics()), None)
+        return best_of({"step": 0, "eval": first["start"]}) if first else None
+
+    @cached_property
+    def _whose(self) -> str | None:
+        """A stage that has just ended knows better than dvc.lock, which DVC writes behind it."""
+        if not any(phase.state == "done" for phase in self.phases):
+            return None
+        return OURS if self.ended in (*PHASES, "evaluate") else whose_figures(self.workspace, self.params)
+
+    @property
+    def _stopped(self) -> str | None:
+        page = self.workspace.stopped
+        return page.read_text(encoding="utf-8").strip() if page.exists() else None
+
+    def _state(self) -> State:
+        if self.live:
+            return "training"
+        if self._stopped:
+            return "stopped"
+        if self._is_complete:
+            return "evaluated"
+        if all(phase.state == "done" for phase in self.phases):
+            return "trained" if self._whose == OURS else "outdated"
+        return "prepared" if self.workspace.dataset_report.exists() else "nothing prepared"
+
+    @cached_property
+    def _is_complete(self) -> bool:
+        """Whether every stage has left what it leaves, and of this run."""
+        at = self.workspace
+        left = [*(at.model(phase) for phase in PHASES), at.registration]
+        if not all(each.exists() for each in left):
+            return False
+        return self.ended == "evaluate" or (is_evaluated(at) and self._whose == OURS)
+
+    @property
+    def _seconds_left(self) -> float | None:
+        left = [phase.seconds_left for phase in self.phases if phase.state not in ("done", "in DVC's cache")]
+        return sum(each for each in left if each is not None) if left and None not in left else None
+
+    @cached_property
+    def _waiting(self) -> Waiting:
+        runs = waiting(self.workspace, self.live)
+        return Waiting(
+            runs=len(runs),
+            points=sum(run.points for run in runs),
+            models=sum(run.registration for run in runs),
+            damaged=[f"{each.where} {each.what}\nremedy: {each.remedy}" for each in damaged(self.workspace)],
+        )
+
+    @property
+    def _standing(self) -> Standing:
+        is_waiting, goes_on = self._waiting.runs > 0, self.ended is not None
+        return Standing(self.workspace, self.params, self.live, self._is_complete, is_waiting, goes_on)
+
+    @property
+    def _disk(self) -> Disk:
+        if self.known_disk is None:
+            return room(self.workspace, self.params, self._without)
+        return self.known_disk.model_copy(update={"free_bytes": free_bytes(self.workspace.work(PHASES[0]))})
+
+    @property
+    def _without(self) -> list[PhaseName]:
+        """Phases that need no room any more."""
+        if self.ended in (*PHASES, "evaluate"):
+            return list(PHASES[: PHASES.index("phase1" if self.ended == "phase1" else "phase2") + 1])
+        return self.back
+
+
+def _data(workspace: Workspace) -> Data | None:
+    report = _read(workspace.dataset_report)
+    if report is None:
+        return None
+    clips, hours = report["clips"], report.get("hours", {})
+    return Data(
+        read=clips["read"],
+        accepted=clips["accepted"],
+        train=clips.get("train"),
+        eval=clips.get("eval"),
+        hours_train=hours.get("train"),
+        hours_eval=hours.get("eval"),
+        rejected=[{name: str(value) for name, value in each.items()} for each in report.get("rejected", [])],
+        codebook_perplexity=report.get("base", {}).get("codebook_perplexity"),
+        refused=report.get("refused"),
+    )
+
+
+def _settings(params: Params) -> Iterator[tuple[str, str]]:
+    yield "base", params.base
+    yield "seed", str(params.seed)
+    for phase in PHASES:
+        of_phase = params.phase(phase).model_dump()
+        yield from ((f"train_{phase}.{name}", str(of_phase[name])) for name in _MAIN)
+
+
+def _parked(parked: ParkedRun) -> Parked:
+    run = parked.run
+    return Parked(phase=run.phase, key=parked.key, words=str(parked), bytes=run.bytes, command=parked.command)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    content: dict[str, Any] = read_json(path)
+    return content

@@ -1,0 +1,86 @@
+"""What happened in a workspace, and when: stages that began, went on, stopped or ended, and the room on the disk then.
+
+A line a happening in work/journal.jsonl. Nothing depends on it: on a full disk it lacks one.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from xtts_finetune.core.disk import free_bytes, is_disk_full
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import PHASES, Workspace
+
+Kind = Literal["began", "resumed", "stopped", "ended", "saved"]
+_MOST = 4_000  # lines that are kept
+_THINNED = 100  # saves of a phase that are told
+
+
+class Happening(BaseModel):
+    """Of a stage."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: Kind
+    stage: str
+    time: float  # seconds since 1970
+    step: int | None = None  # of training
+    free_bytes: int | None = None
+    why: str = ""
+
+
+def happened(workspace: Workspace, kind: Kind, stage: str, step: int | None = None, why: str = "") -> None:
+    """Write it down."""
+    free = free_bytes(workspace.work(PHASES[0]))
+    _append(workspace, [Happening(kind=kind, stage=stage, time=time.time(), step=step, free_bytes=free, why=why)])
+
+
+def saves(stage: str, rows: Iterable[dict[str, Any]]) -> list[Happening]:
+    """What the disk had free at saves, by the rows of a phase's curve: a hundred at the most."""
+    seen = [row for row in rows if "disk/free_bytes" in row and "time" in row]
+    every = max(1, -(-len(seen) // _THINNED))
+    return [
+        Happening(
+            kind="saved",
+            stage=stage,
+            time=row["time"] / 1000,
+            step=row["step"],
+            free_bytes=int(row["disk/free_bytes"]),
+        )
+        for row in seen[::every]
+    ]
+
+
+def remember_saves(workspace: Workspace, stage: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Of a phase that is done: its curve goes with its folder in work/."""
+    _append(workspace, saves(stage, rows))
+
+
+def journal(workspace: Workspace) -> list[Happening]:
+    """All of it, in the order of time; lines that a kill cut short are left out."""
+    if not workspace.journal.exists():
+        return []
+    found = []
+    for line in workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(Happening.model_validate_json(line))
+        except ValidationError:
+            continue
+    return sorted(found, key=lambda each: each.time)
+
+
+def _append(workspace: Workspace, new: Sequence[Happening]) -> None:
+    text = "".join(json.dumps(each.model_dump(exclude_defaults=True)) + "\n" for each in new)
+    try:
+        workspace.journal.parent.mkdir(parents=True, exist_ok=True)
+        with workspace.journal.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+        lines = workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if len(lines) > 2 * _MOST:
+            write_text(workspace.journal, "".join(lines[-_MOST:]))
+    except OSError as error:
+        if not is_disk_full(error):
+            raise

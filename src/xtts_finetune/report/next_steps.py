@@ -1,0 +1,82 @@
+"""What to type next: commands that are right at this moment."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xtts_finetune.core.layout import PhaseName, Workspace
+from xtts_finetune.core.params import Params
+from xtts_finetune.dvcio.outs import lost_states
+from xtts_finetune.report.content import Next
+from xtts_finetune.report.origin import is_to_be_promoted
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What it depends on.
+
+    Attributes:
+        params: None: params.yaml has mistakes.
+        live: phases that are being trained.
+        is_complete: every stage has left what it leaves, and of this run.
+        is_waiting: MLflow lacks something.
+        goes_on: a stage has ended, and DVC begins the next.
+    """
+
+    workspace: Workspace
+    params: Params | None
+    live: set[PhaseName]
+    is_complete: bool
+    is_waiting: bool
+    goes_on: bool
+
+
+def next_steps(now: Standing) -> list[Next]:
+    """In the order in which they are typed; nothing where something has to be mended, or waited for, first."""
+    return [] if now.params is None or _base_is_missing(now) else list(_steps(now))
+
+
+def remarks(now: Standing) -> list[str]:
+    """What there is to do that is no command."""
+    if now.params is None:
+        return [f"mend {now.workspace.params.name}"]
+    if _base_is_missing(now):
+        folder = (now.workspace.base / now.params.base).resolve()
+        return [
+            f"params.yaml: base = {now.params.base}: there is no folder {folder}",
+            "it starts in base/, so that a folder beside it is ../FOLDER; XTTS v2 itself: xtts-finetune base fetch",
+        ]
+    if now.live:
+        return [f"{' and '.join(sorted(now.live))} is being trained: wait for it"]
+    if now.goes_on and not now.is_complete:
+        return ["dvc repro goes on with the next stage"]
+    if now.is_complete:
+        return ["listen to reports/samples/: base, phase1 and phase2 say the same sentences"]
+    return []
+
+
+def _base_is_missing(now: Standing) -> bool:
+    params = now.params
+    return params is not None and params.base != "mini" and not (now.workspace.base / params.base).is_dir()
+
+
+def _steps(now: Standing) -> Iterator[Next]:
+    if now.live:
+        yield Next(command="xtts-finetune status --watch", why="shows it as it goes")
+        return
+    if now.goes_on and not now.is_complete:
+        return
+    if not now.goes_on and lost_states(now.workspace):
+        pull = "dvc pull checkpoints/phase1 checkpoints/phase2"
+        yield Next(command=pull, why="brings states back, if a DVC remote has them;")
+        clean = "xtts-finetune clean --best-only --yes"
+        yield Next(command=clean, why="lets dvc.lock name models/ alone: no training again")
+    if now.is_waiting:
+        yield Next(command="xtts-finetune sync", why="brings to MLflow what it has not got yet")
+    if not now.is_complete:
+        yield Next(command="dvc repro", why="runs what is missing, and resumes what was stopped")
+        return
+    if now.params and is_to_be_promoted(now.workspace, now.params):
+        yield Next(command="xtts-finetune promote", why="makes it champion, if it is better than the champion")
+    yield Next(command="mlflow ui", why="compare phase 1 and phase 2, at http://127.0.0.1:5000")
+    yield Next(command="dvc plots show", why="the curves as a page")
+    yield Next(command="dvc metrics diff", why="what changed since the last commit")

@@ -1,0 +1,52 @@
+"""Write a report where people look: reports/status.md with its picture, and reports/index.html."""
+
+import sys
+import traceback
+
+from xtts_finetune.core.commands import as_typed
+from xtts_finetune.core.disk import full_disk_raises, is_disk_full
+from xtts_finetune.core.errors import DiskFull
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.report import charts
+from xtts_finetune.report.gathering import Stage, gather
+from xtts_finetune.report.journal import journal
+from xtts_finetune.report.markdown import markdown_of
+from xtts_finetune.report.page import page_of
+
+
+def write_pages(workspace: Workspace, ended: Stage | None = None) -> None:
+    """Say where the run stands. What keeps it from that is said, and ends no stage: all results are there by now.
+
+    Args:
+        ended: the stage that calls, as its last act; None: one that stopped, or none.
+    """
+    try:
+        _write(workspace, ended)
+    except Exception as error:  # noqa: BLE001 - of a report no stage may fail
+        if is_disk_full(error):
+            print("reports/status.md and index.html have no room", file=sys.stderr)
+            return
+        traceback.print_exc()
+        print("reports/status.md and index.html could not be written, for the reason above", file=sys.stderr)
+
+
+def _write(workspace: Workspace, ended: Stage | None) -> None:
+    report, happenings = gather(workspace, ended), journal(workspace)
+    plain = as_typed(markdown_of(report, None))
+    _write_first(workspace, plain)
+    curves = charts.curves(report, happenings)
+    if curves:
+        write_text(workspace.status_picture, charts.picture(curves))
+        write_text(workspace.status_page, as_typed(markdown_of(report, workspace.status_picture.name)))
+    write_text(workspace.report_page, page_of(workspace, report, happenings))
+
+
+def _write_first(workspace: Workspace, page: str) -> None:
+    """A page of before says what is not so any more: where two have no room, it goes."""
+    try:
+        with full_disk_raises():
+            write_text(workspace.status_page, page)
+    except DiskFull:
+        workspace.status_page.unlink(missing_ok=True)
+        write_text(workspace.status_page, page)

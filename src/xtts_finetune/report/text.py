@@ -1,0 +1,228 @@
+"""A report for the terminal."""
+
+from collections.abc import Iterable, Iterator
+
+from xtts_finetune.core.disk import shown
+from xtts_finetune.report.content import Best, Disk, Phase, Report
+from xtts_finetune.report.progress import progress, rates
+from xtts_finetune.tracking.pace import in_words
+
+_PARTS = 3  # of what the project holds, the largest
+
+
+def text_of(report: Report) -> str:
+    """All of it, a line per thing."""
+    return "\n".join(
+        [
+            *_state_lines(report),
+            *_data_lines(report),
+            *_disk_lines(report.disk),
+            *_figure_lines(report),
+            "",
+            f"registered {report.registered}",
+            *_changes_lines(report),
+            *_mlflow_lines(report),
+            *_parked_lines(report),
+            *(["", *report.stopped.splitlines()] if report.stopped else []),
+            *(["", report.mistakes] if report.mistakes else []),
+            *_next_lines(report),
+        ]
+    )
+
+
+def _state_lines(report: Report) -> Iterator[str]:
+    yield f"state      {state_in_words(report)}"
+
+
+def state_in_words(report: Report) -> str:
+    """What is going on, in one line."""
+    phase = under_way(report)
+    if report.state == "training" and phase:
+        left = [f"{in_words(phase.seconds_left)} left in {phase.name}"] if phase.seconds_left else []
+        if report.seconds_left and report.seconds_left != phase.seconds_left:
+            left.append(f"{in_words(report.seconds_left)} in all phases")
+        return ", ".join([f"training: {phase.name} {_how_far(phase)}", *left])
+    if report.state == "stopped" and phase and phase.resume_step is not None:
+        return f"stopped: {phase.name} {_how_far(phase)}; it goes on from step {phase.resume_step:,}"
+    return {
+        "nothing prepared": "nothing was prepared or trained yet",
+        "prepared": "prepared",
+        "training": "training",
+        "stopped": "stopped, as said below",
+        "trained": "trained, and not evaluated yet",
+        "evaluated": "trained, evaluated and registered",
+        "outdated": "what lies here is of another run than params.yaml and dvc.lock ask for",
+    }[report.state]
+
+
+def under_way(report: Report) -> Phase | None:
+    """The first phase that has begun and is not done."""
+    return next((each for each in report.phases if each.state in ("training", "stopped", "trained")), None)
+
+
+def _how_far(phase: Phase) -> str:
+    """By steps of the phase, whose first is not always 0."""
+    if phase.step is None:
+        return "begins"
+    if phase.last_step is None or phase.first_step is None:
+        return f"at step {phase.step:,}"
+    share = (phase.step - phase.first_step) / max(1, phase.last_step - phase.first_step)
+    return f"at step {phase.step:,} of {phase.last_step:,} ({100 * share:.0f} %)"
+
+
+def _data_lines(report: Report) -> Iterator[str]:
+    data = report.data
+    if data is None:
+        yield "data       not prepared yet"
+    elif data.refused:
+        yield f"data       {data.accepted} of {data.read} clips usable: {data.refused}"
+        yield "           reports/dataset.json says why the others are not"
+    else:
+        yield (
+            f"data       {data.train} clips to train on, {data.eval} to evaluate, {len(data.rejected)} rejected; "
+            f"codebook perplexity {data.codebook_perplexity:.0f}"
+        )
+
+
+def _disk_lines(disk: Disk) -> Iterator[str]:
+    """What is free and held, whether the next phase fits, and what can go."""
+    yield f"disk       {room_in_words(disk)}"
+    held = sorted(disk.held.items(), key=lambda part: -part[1])
+    if held:
+        parts = ", ".join(f"{part} {shown(size)}" for part, size in held[:_PARTS])
+        yield f"           this project holds {shown(sum(disk.held.values()))}: {parts}"
+    frees = [f"{flags_of(way.command)} {shown(way.frees_bytes)}" for way in disk.ways if way.frees_bytes]
+    if frees:
+        yield f"           xtts-finetune clean frees: {', '.join(frees)}"
+
+
+def room_in_words(disk: Disk) -> str:
+    """What is free, and whether the next phase fits."""
+    free = f"{shown(disk.free_bytes)} free"
+    if disk.next_phase is None or disk.needed_bytes is None:
+        return free
+    if disk.missing_bytes:
+        place = f"{disk.next_phase} needs {shown(disk.needed_bytes)} on {disk.full_disk}"
+        return f"{free}; {place}, {shown(disk.missing_bytes)} too much: `xtts-finetune disk` shows what can go"
+    return f"{free}; {disk.next_phase} needs {shown(disk.needed_bytes)}: fits"
+
+
+def flags_of(command: str) -> str:
+    """Of a `clean` command, without what says that it be done."""
+    return " ".join(word for word in command.split() if word.startswith("--") and word != "--yes")
+
+
+def _figure_lines(report: Report) -> Iterator[str]:
+    """A table of the models on the eval split, what they promise, and whose figures these are."""
+    yield ""
+    yield "model      eval Mel CE   eval Text CE   (× 0.01)   best at step"
+    if report.base:
+        yield _row("base", report.base)
+    for phase in report.phases:
+        if phase.state == "done" and phase.best:
+            yield _row(phase.name, phase.best) + (" (EMA)" if phase.best.weights == "ema" else "")
+        else:
+            yield f"{phase.name:<10} {phase_in_words(phase)}"
+    yield from _target_lines(report)
+    yield from _prospect_lines(report)
+    yield from rates(report.phases)
+    if report.whose:
+        yield f"figures    {report.whose}"
+    for phase in report.phases:
+        if table := list(progress(phase.evaluations)):
+            so_far = f", ended: {phase.why}" if phase.state == "done" else " so far"
+            yield from ["", f"{phase.name}{so_far}", *table]
+
+
+def _row(model: str, best: Best) -> str:
+    mel, text = best.mel_ce, best.text_ce
+    return f"{model:<10} {mel:>11.3f} {text:>14.3f} {best.text_ce_weighted:>11.4f} {best.step:>14}"
+
+
+def phase_in_words(phase: Phase) -> str:
+    """How far an unfinished phase is, whether it runs now or waits to be resumed."""
+    if phase.state in ("in DVC's cache", "not started"):
+        return f"in DVC's cache: {phase.why}" if phase.why else "not there yet"
+    if not phase.evaluations:
+        return "begins now"
+    last = phase.evaluations[-1]
+    left_out = f"; {phase.saves_skipped} states had no room on the disk" if phase.saves_skipped else ""
+    figures = f"at step {phase.step}; eval Mel CE {_figure(last.eval_mel_ce)} at step {last.step}{left_out}"
+    state = {"training": "runs now", "trained": f"trained, {phase.why}", "stopped": f"stopped: {phase.why}"}
+    return f"{figures}; {state[phase.state]}"
+
+
+def _figure(figure: float | None) -> str:
+    return "not finite" if figure is None else f"{figure:.3f}"
+
+
+def _target_lines(report: Report) -> Iterator[str]:
+    targets = report.target_mel_ce
+    differ = len(set(targets.values())) > 1
+    for name, target in targets.items() if differ else [*targets.items()][:1]:
+        if target is not None:
+            yield f"{'target':<10} {target:>11.3f}{f'   ({name})' if differ else ''}{_missing(report, target)}"
+
+
+def _missing(report: Report, target: float) -> str:
+    best = min((phase.best.mel_ce for phase in report.phases if phase.best), default=None)
+    return f"   {best - target:.3f} above it is the best" if best is not None and best > target else ""
+
+
+def told_of(report: Report) -> Phase | None:
+    """The phase whose prospects count: the one under way, else the last that ended."""
+    done = [phase for phase in report.phases if phase.state == "done"]
+    running = under_way(report)
+    return running if running and running.evaluations else (done[-1] if done else None)
+
+
+def _prospect_lines(report: Report) -> Iterator[str]:
+    phase = told_of(report)
+    lines = phase.prospect.lines if phase and phase.prospect else []
+    for number, line in enumerate(lines):
+        yield f"forecast   {phase.name}: {line}" if phase and number == 0 else f"{'':11}{line}"
+
+
+def _changes_lines(report: Report) -> Iterator[str]:
+    if report.changed_since_commit:
+        yield f"params     since the last commit: {_listed(report.changed_since_commit)}"
+    if report.changed_since_champion:
+        yield f"           since the champion's: {_listed(report.changed_since_champion)}"
+
+
+def _listed(changes: Iterable[str], most: int = 5) -> str:
+    listed = list(changes)
+    more = [f"and {len(listed) - most} more"] if len(listed) > most else []
+    return ", ".join([*listed[:most], *more])
+
+
+def _mlflow_lines(report: Report) -> Iterator[str]:
+    """What MLflow does not have yet."""
+    waiting = report.mlflow
+    if waiting.runs:
+        what = [f"{waiting.points} points"] if waiting.points else []
+        what += ["a model to be registered"] if waiting.models else []
+        yield f"mlflow     lacks {' and '.join(what) or 'the tags or the end of a run'}: xtts-finetune sync"
+    for problem in waiting.damaged:
+        first, *others = problem.splitlines()
+        yield from [f"mlflow     {first}", *(f"           {line}" for line in others)]
+
+
+def _parked_lines(report: Report) -> Iterator[str]:
+    """Runs that were moved aside, and come back with their parameters."""
+    if report.parked:
+        yield ""
+        yield "parked runs go on when their parameters come back, if a state of them is left:"
+        yield from (f"  {parked.words}, {shown(parked.bytes)}" for parked in report.parked)
+
+
+def _next_lines(report: Report) -> Iterator[str]:
+    yield ""
+    if report.next:
+        yield "next:"
+        yield from (f"  {each.command:<18}  {each.why}" for each in report.next)
+        yield from (f"and {remark}" for remark in report.remarks)
+        return
+    first, *others = report.remarks or ["nothing"]
+    yield f"next: {first}"
+    yield from (f"  {remark}" for remark in others)

@@ -1,0 +1,148 @@
+"""`xtts-finetune status --watch`: the report as it changes, in a terminal; in a pipe a line for every change.
+
+It reads what the trainer writes, and takes no lock.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from xtts_finetune.core.commands import as_typed
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.report.content import Disk, Phase, Report
+from xtts_finetune.report.gathering import gather
+from xtts_finetune.report.progress import COLUMNS, cells
+from xtts_finetune.report.text import phase_in_words, room_in_words, state_in_words, told_of, under_way
+from xtts_finetune.tracking.pace import in_words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SECONDS = 2.0  # between two looks, at the least
+_SHARE = 10  # it looks for a tenth of the time at the most: the trainer may need the processor
+_DISK_SECONDS = 60.0  # what can go is asked so often; what is free, every time
+_HEIGHT, _WIDTH = 12, 72  # of the curve, in characters
+_SHOWN = 5  # evaluations
+
+
+def watch(workspace: Workspace) -> None:
+    """Until Ctrl-C.
+
+    Raises:
+        UserError: this is no checkout, or something in it is damaged.
+    """
+    try:
+        if sys.stdout.isatty():
+            _watch_live(workspace)
+        else:
+            for line in _lines(workspace):
+                print(as_typed(line), flush=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _watch_live(workspace: Workspace) -> None:
+    from rich.live import Live
+
+    with Live(screen=True, auto_refresh=False) as live:
+        for report in _reports(workspace):
+            live.update(view(report), refresh=True)
+
+
+def _lines(workspace: Workspace) -> Iterator[str]:
+    """One for each change."""
+    before = ""
+    for report in _reports(workspace):
+        phase = under_way(report)
+        line = f"{report.at} {state_in_words(report)}" + (f"; {phase_in_words(phase)}" if phase else "")
+        if line.partition(" ")[2] != before:
+            before = line.partition(" ")[2]
+            yield line
+
+
+def _reports(workspace: Workspace) -> Iterator[Report]:
+    """One after the other."""
+    disk: Disk | None = None
+    asked = -math.inf
+    while True:
+        begun = time.monotonic()
+        if begun - asked > _DISK_SECONDS:
+            disk, asked = None, begun
+        report = gather(workspace, disk=disk)
+        disk = report.disk
+        yield report
+        time.sleep(max(SECONDS, _SHARE * (time.monotonic() - begun)))
+
+
+def view(report: Report) -> "RenderableType":
+    """All that fits a terminal: state, bars, curve, evaluations, disk and what to type."""
+    from rich.console import Group
+    from rich.text import Text
+
+    phase = told_of(report)
+    parts: list[RenderableType] = [Text(state_in_words(report), style="bold"), Text(f"as of {report.at}", style="dim")]
+    parts += [_bar(each) for each in report.phases]
+    if phase:
+        parts += ["", Text(f"eval Mel CE of {phase.name}"), *map(Text, curve(phase, report.target_mel_ce[phase.name]))]
+        parts += [Text(f"  {line}") for line in (phase.prospect.lines if phase.prospect else ())]
+        parts += ["", _evaluations(phase)]
+    parts += ["", Text(f"disk  {as_typed(room_in_words(report.disk))}")]
+    if report.stopped:
+        parts += ["", Text(report.stopped, style="bold red")]
+    parts += [Text(f"next  {as_typed(each.command)}  {each.why}") for each in report.next]
+    parts += [Text(as_typed(remark), style="dim") for remark in report.remarks]
+    return Group(*parts)
+
+
+def _bar(phase: Phase) -> "RenderableType":
+    from rich.columns import Columns
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    first, step, last = phase.first_step or 0, phase.step or 0, phase.last_step
+    is_known = last is not None and last > first
+    left = f", {in_words(phase.seconds_left)} left" if phase.seconds_left else ""
+    words = f"{step - first:,} of {last - first:,} steps{left}" if last is not None and is_known else phase.state
+    total, done = (last - first, step - first) if last is not None and is_known else (1, 0)
+    bar = ProgressBar(total=total, completed=done, width=40)
+    return Columns([Text(f"{phase.name:<7}"), bar, Text(words)])
+
+
+def curve(phase: Phase, target: float | None) -> list[str]:
+    """Evaluations as a picture of characters: `o`, the best `*`, the target `-`; figures at its side."""
+    points = [(each.step, each.eval_mel_ce) for each in phase.evaluations if each.eval_mel_ce is not None]
+    if len(points) < 2:
+        return ["(its curve begins with the second evaluation)"]
+    figures = [figure for _, figure in points]
+    reach = [*figures, target] if target is not None else figures
+    low, high = min(reach), max(reach)
+    first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
+    rows = [[" "] * _WIDTH for _ in range(_HEIGHT)]
+
+    def row(figure: float) -> int:
+        return round((high - figure) / ((high - low) or 1.0) * (_HEIGHT - 1))
+
+    if target is not None:
+        rows[row(target)] = ["-"] * _WIDTH
+    for step, figure in points:
+        column = round((step - first) / (last - first) * (_WIDTH - 1))
+        rows[row(figure)][column] = "*" if figure == min(figures) else "o"
+    labels = {0: f"{high:.3f}", _HEIGHT - 1: f"{low:.3f}"}
+    return [
+        *(f"{labels.get(number, ''):>8} |{''.join(cells_)}" for number, cells_ in enumerate(rows)),
+        f"{'':8}  {f'step {first:,}':<{_WIDTH // 2}}{f'{last:,}':>{_WIDTH // 2}}",
+    ]
+
+
+def _evaluations(phase: Phase) -> "RenderableType":
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    names: Sequence[str] = [name.strip() for name in COLUMNS]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in phase.evaluations[-_SHOWN:]:
+        table.add_row(*cells(each))
+    return table

@@ -1,0 +1,80 @@
+"""`status --watch`: the report as it changes, in a terminal and in a pipe."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkouts import Checkout
+from rich.console import Console
+
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.report.gathering import gather
+from xtts_finetune.report.watch import curve, view
+from xtts_finetune.tracking.curve import Curve
+
+
+def trained(checkout: Checkout, figures: list[float], beside: dict[str, Any] | None = None) -> Curve:
+    """A phase under way, evaluated at the end of each epoch of 100 steps."""
+    work = checkout.root / "work" / "phase1"
+    work.mkdir(parents=True, exist_ok=True)
+    found = Curve(work / "curve.jsonl")
+    for epoch, figure in enumerate(figures):
+        found.append(
+            {"step": 100 * epoch, "epoch": epoch, "eval/mel_ce": figure, "eval/text_ce": 3.0, **(beside or {})}
+        )
+    return found
+
+
+def test_what_a_terminal_shows(fresh: Checkout) -> None:
+    fresh.change_params(lambda params: params["train_phase1"].update(epochs=20, target_mel_ce=2.5))
+    trained(fresh, [4.0, 3.5, 3.2, 3.05, 2.95, 2.9])
+    console = Console(width=130, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(view(gather(Workspace(fresh.root))))
+    said = console.export_text()
+    assert "500 of 2,000 steps" in said
+    assert "eval Mel CE of phase1" in said
+    assert "* " in said or "*\n" in said
+    assert "free" in said
+
+
+def test_a_curve_of_characters(fresh: Checkout) -> None:
+    trained(fresh, [4.0, 3.0, 3.5])
+    [phase, _] = gather(Workspace(fresh.root)).phases
+    lines = curve(phase, 2.0)
+    assert lines[0].startswith("   4.000 |o")
+    assert lines[-2].startswith("   2.000 |-----")
+    assert sum(line.count("o") for line in lines[:-1]) == 2
+    assert sum(line.count("*") for line in lines[:-1]) == 1
+    assert "step 0" in lines[-1] and lines[-1].endswith("200")
+
+
+@pytest.mark.parametrize("figures", [[4.0], [4.0, 4.0], [4.0, float("nan")]], ids=str)
+def test_a_curve_of_little(fresh: Checkout, figures: list[float]) -> None:
+    trained(fresh, figures)
+    [phase, _] = gather(Workspace(fresh.root)).phases
+    assert curve(phase, None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_in_a_pipe_a_line_for_each_change(fresh: Checkout, tmp_path: Path) -> None:
+    found = trained(fresh, [4.0, 3.5])
+    process = fresh.start("xtts-finetune", "status", "--watch")
+    assert process.stdout
+    first = process.stdout.readline()
+    assert "at step 100; eval Mel CE 3.500 at step 100" in first
+    found.append({"step": 200, "epoch": 2, "eval/mel_ce": 3.25, "eval/text_ce": 3.0})
+    second = process.stdout.readline()
+    assert "eval Mel CE 3.250 at step 200" in second
+    assert "\r" not in first + second
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_one_moment_or_all(fresh: Checkout) -> None:
+    said = fresh.run("xtts-finetune", "status", "--json", "--watch", code=2).stderr
+    assert "leave out --watch" in said
