@@ -65,4 +65,5 @@ carry default-timeout UV_HTTP_TIMEOUT
 # docopt and antlr4-python3-runtime have no wheels: they are built, with the setuptools of the lock
 .venv/bin/uv pip sync $quiet --python $python --require-hashes --build-constraints requirements.lock requirements.lock
 .venv/bin/uv pip install $quiet --python $python --no-deps --no-build-isolation --editable .
+$python -c "from xtts_finetune.report.charts import script; script()"  # what draws plots, without a network
 touch .venv/.installed

@@ -42,7 +42,7 @@ def of_evaluation(
         update={
             "git_commit": tags["git_commit"],
             "git_dirty": None if dirty is None else dirty == "true",
-            "params": params.model_dump(mode="json", exclude={"tracking"}),  # whose address may hold a password
+            "params": params.model_dump(mode="json", exclude={"tracking", "notify"}),  # which may hold a password
             "requirements_sha256": sha256_file(lock) if lock.is_file() else None,
             "hardware": _hardware(),
             "software": {name: text for name, text in tags.items() if name not in _OF_GIT},

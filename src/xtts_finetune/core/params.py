@@ -149,6 +149,12 @@ class TrackingParams(Strict):
     flush_every_steps: PositiveInt
 
 
+class NotifyParams(Strict):
+    """Whom to tell; changes no result."""
+
+    command: Name | None  # run when a stage stops, all is done, a target is reached or the disk is low; null: nobody
+
+
 class Params(Strict):
     """The whole of params.yaml."""
 
@@ -164,6 +170,7 @@ class Params(Strict):
     registry: RegistryParams
     promotion: PromotionParams
     tracking: TrackingParams
+    notify: NotifyParams
 
     @model_validator(mode="after")
     def _mini_lacks_nothing(self) -> "Params":

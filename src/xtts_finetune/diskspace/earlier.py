@@ -14,7 +14,7 @@ from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, Workspa
 from xtts_finetune.diskspace.again import LOST, run_again
 from xtts_finetune.diskspace.plan import Item, Kept, Request
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
-from xtts_finetune.dvcio.history import Revision, revisions
+from xtts_finetune.dvcio.history import Revision
 from xtts_finetune.dvcio.outs import out_path
 
 _RECORDINGS = "metadata.csv"  # what a folder of recordings has, and no other
@@ -24,12 +24,13 @@ _IRREPLACEABLE = "nothing can make them again (--force)"
 class EarlierRuns:
     """The cache as a request to free room sees it."""
 
-    def __init__(self, workspace: Workspace, request: Request, cache: Cache) -> None:
+    def __init__(self, workspace: Workspace, request: Request, cache: Cache, named: list[Revision]) -> None:
+        """`named`: what git and DVC's experiments name."""
         self.workspace, self.request, self.cache = workspace, request, cache
         self.states = {out_path(workspace, workspace.checkpoints(phase)) for phase in PHASES}
         self.models = {out_path(workspace, workspace.model(phase)) for phase in PHASES}
         self.named = named_outs(workspace)
-        self.revisions = revisions(workspace)
+        self.revisions = named
         self.claims: dict[str, str] = {}  # object → who names it
         for revision in self.revisions:
             for oid in cache.below(self._claimed(revision)):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from xtts_finetune.core.disk import files_below, held_bytes, mount_point
+from xtts_finetune.core.disk import file_system, files_below, held_bytes, mount_point
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.cache import Cache
 
@@ -44,8 +44,8 @@ def _within(cache_folder: Path, file: Path) -> Path:
 
 
 def _by_disk(files: Iterable[Path]) -> dict[Path, list[Path]]:
-    disk_of = cache(mount_point)
-    groups: dict[Path, list[Path]] = {}
+    disk_of = cache(file_system)  # by folder
+    groups: dict[int, list[Path]] = {}
     for file in files:
         groups.setdefault(disk_of(file.parent), []).append(file)
-    return groups
+    return {mount_point(group[0].parent): group for group in groups.values()}

@@ -20,6 +20,7 @@ from xtts_finetune.diskspace.parked import parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
 from xtts_finetune.diskspace.thinning import names, thinned
 from xtts_finetune.dvcio.cache import Cache, Listing
+from xtts_finetune.dvcio.history import Revision, revisions
 from xtts_finetune.dvcio.outs import is_taken_over, lost_states, out_path
 from xtts_finetune.tracking.outbox import ended_outboxes
 from xtts_finetune.tracking.registered import registered
@@ -42,27 +43,15 @@ def make_plan(
     Raises:
         UserError: DVC's configuration cannot be read, or git cannot say what it names.
     """
-    survey = _Survey(workspace, request, verify, trained_now(workspace) if live is None else live)
-    parts = [
-        *(part for phase in PHASES for part in survey.phase(phase)),
-        *survey.leftovers(),
-        *survey.cache_objects(),
-        *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in survey.parked),
-        *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(workspace)),
-        *(
-            Kept(out_path(workspace, folder), "waits for MLflow: xtts-finetune sync", held_bytes(files_below(folder)))
-            for folder in ended_outboxes(workspace)
-        ),
-    ]
-    items = counted(part for part in parts if isinstance(part, Item))
-    kept = [part for part in parts if isinstance(part, Kept)]
-    return Plan(request, items, kept, survey.outs, survey.lost, survey.earlier.safe(survey.own))
+    survey = _Survey(workspace, request, verify, trained_now(workspace) if live is None else live, revisions(workspace))
+    return survey.plan()
 
 
 def ways_to_make_room(workspace: Workspace) -> list[Plan]:
     """A plan of each, those that take less first; runs that somebody names only where they free more."""
+    live, named = trained_now(workspace), revisions(workspace)
     sparing, best_only, history = (
-        make_plan(workspace, request)
+        _Survey(workspace, request, verify=False, live=live, named=named).plan()
         for request in (Request("intermediates"), Request("best_only"), Request("best_only", history=True))
     )
     return [sparing, best_only, *([history] if history.bytes > best_only.bytes else [])]
@@ -71,11 +60,18 @@ def ways_to_make_room(workspace: Workspace) -> list[Plan]:
 class _Survey:
     """The workspace as a request sees it."""
 
-    def __init__(self, workspace: Workspace, request: Request, verify: bool, live: Collection[PhaseName]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        request: Request,
+        verify: bool,
+        live: Collection[PhaseName],
+        named: list[Revision],
+    ) -> None:
         self.workspace, self.request, self.verify, self.live = workspace, request, verify, live
         self.cache = Cache(workspace)
         self.frozen = self.cache.is_shared and not request.force
-        self.earlier = EarlierRuns(workspace, request, self.cache)
+        self.earlier = EarlierRuns(workspace, request, self.cache, named)
         self.named = self.earlier.named
         self.lost = set[PhaseName]() if self._thins or self.frozen else set(lost_states(workspace))
         self.going = {phase: self._going(phase) for phase in PHASES}  # names in checkpoints/<phase>/
@@ -83,6 +79,27 @@ class _Survey:
         self.parked = parked_runs(workspace)
         self.others = {each.run.folder for each in self.parked}  # which only their key deletes
         self.own = self._own()
+
+    def plan(self) -> Plan:
+        """All of it."""
+        parts = [
+            *(part for phase in PHASES for part in self.phase(phase)),
+            *self.leftovers(),
+            *self.cache_objects(),
+            *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in self.parked),
+            *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(self.workspace)),
+            *(
+                Kept(
+                    out_path(self.workspace, folder),
+                    "waits for MLflow: xtts-finetune sync",
+                    held_bytes(files_below(folder)),
+                )
+                for folder in ended_outboxes(self.workspace)
+            ),
+        ]
+        items = counted(part for part in parts if isinstance(part, Item))
+        kept = [part for part in parts if isinstance(part, Kept)]
+        return Plan(self.request, items, kept, self.outs, self.lost, self.earlier.safe(self.own))
 
     def phase(self, phase: PhaseName) -> Iterator[Item | Kept]:
         work = self.workspace.work(phase)

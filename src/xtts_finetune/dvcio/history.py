@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -186,6 +187,7 @@ def _contents(root: Path, blobs: list[str]) -> dict[str, str]:
     return texts
 
 
+@lru_cache(maxsize=256)
 def _outs(content: str) -> dict[str, str]:
     """Path → object. Of a text that is no dvc.lock (left with the marks of a merge), everything that looks like one."""
     try:

@@ -1,10 +1,15 @@
 """Charts of a report, by Vega-Altair: pictures for Markdown, and specifications that a page draws by itself."""
 
+import importlib.metadata
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xtts_finetune.core.files import write_text
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.journal import Happening
 
@@ -86,11 +91,25 @@ def picture(chart: dict[str, Any]) -> str:
     return str(vl_convert.vegalite_to_svg(json.dumps(chart)))
 
 
+SCRIPT = Path(sys.prefix, "share", "xtts-finetune", "vega.js")  # .dvc/plots.html names it, too
+
+
 def script() -> str:
-    """What draws charts in a page: Vega, Vega-Lite and Vega-Embed, under the name `vega`; a megabyte."""
+    """What draws charts in a page, as `vegaEmbed`: Vega, Vega-Lite and Vega-Embed, a megabyte.
+
+    It takes seconds to make, and is kept in the environment, which `make setup` does; of another version it is not.
+    """
+    mark = f"/* {importlib.metadata.version('vl-convert-python')} */\n"
+    with suppress(OSError):
+        kept = SCRIPT.read_text(encoding="utf-8")
+        if kept.startswith(mark):
+            return kept
     import vl_convert
 
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    made = mark + str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    with suppress(OSError):  # an environment that is not one's own
+        write_text(SCRIPT, made)
+    return made
 
 
 def _points(report: Report) -> Iterable[dict[str, Any]]:

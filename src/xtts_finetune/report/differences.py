@@ -10,12 +10,12 @@ from xtts_finetune.dvcio.history import params_at
 from xtts_finetune.report.origin import champion_weights, flat
 
 # What makes no other model: where runs are told of, how many processes share a batch, and when states are saved.
-_BESIDE = ("tracking", "launch", "checkpoints", "promotion", "registry")
+_BESIDE = ("tracking", "launch", "checkpoints", "promotion", "registry", "notify")
 
 
 def since_commit(workspace: Workspace, params: Params) -> list[str]:
-    """As `train_phase2.lr 0.0003 → 0.0001`; nothing outside of a git repository."""
-    return _changes(params_at(workspace, "HEAD"), params.model_dump(mode="json"))
+    """As `train_phase2.lr 0.0003 → 0.0001`; nothing outside of a git repository. Whom to tell may hold a password."""
+    return _changes(params_at(workspace, "HEAD"), params.model_dump(mode="json", exclude={"notify"}))
 
 
 def since_champion(workspace: Workspace, params: Params) -> list[str] | None:

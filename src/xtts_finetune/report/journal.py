@@ -1,6 +1,6 @@
 """What happened in a workspace, and when: stages that began, went on, stopped or ended, and the room on the disk then.
 
-A line a happening in work/journal.jsonl. Nothing depends on it: on a full disk it lacks one.
+A line a happening in work/journal.jsonl. Nothing depends on it: where it cannot be written, it lacks one.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from xtts_finetune.core.disk import free_bytes, is_disk_full
+from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, Workspace
 
@@ -81,6 +81,5 @@ def _append(workspace: Workspace, new: Sequence[Happening]) -> None:
         lines = workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         if len(lines) > 2 * _MOST:
             write_text(workspace.journal, "".join(lines[-_MOST:]))
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
+    except OSError:  # full, read-only, or no folder: what the stage itself writes there says so
+        return

@@ -19,7 +19,7 @@ def main() -> None:
     workspace = Workspace.here()
     params = load_params(workspace.params)  # a wrong key is refused before torch and TTS load
     stage = _stage(sys.argv[1:])
-    with told(workspace, stage), explained_stops(workspace):
+    with told(workspace, params, stage), explained_stops(workspace):
         if time_is_up():
             raise Stopped(f"the time that --for gave was up before {stage} began; run dvc repro again to go on")
         _run(workspace, params, stage)

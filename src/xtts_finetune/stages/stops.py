@@ -10,10 +10,12 @@ from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_di
 from xtts_finetune.core.errors import EXIT_RESUMABLE, DiskFull, OutOfMemory, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
+from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.report.gathering import Stage
 from xtts_finetune.report.journal import happened
 from xtts_finetune.report.pages import write_pages
+from xtts_finetune.stages.notify import notify
 from xtts_finetune.tracking.curve import read_rows
 
 _PAGE = 4096  # bytes; a block of most file systems
@@ -22,25 +24,28 @@ _ROOM = 1 << 16
 
 
 @contextmanager
-def told(workspace: Workspace, stage: Stage) -> Iterator[None]:
-    """Write down when a stage begins, ends or stops, and then the report."""
+def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
+    """Write down when a stage begins, ends or stops, and then the report; tell who wants to know."""
     happened(workspace, "began", stage)
     try:
         yield
     except (Stopped, UserError) as end:
-        _tell_stop(workspace, stage, str(end).partition("\n")[0])
+        _tell_stop(workspace, params, stage, str(end).partition("\n")[0])
         raise
     except SystemExit as end:  # with the code of processes that trained together, who said why
         if end.code == EXIT_RESUMABLE:
-            _tell_stop(workspace, stage, "")
+            _tell_stop(workspace, params, stage, "")
         raise
     happened(workspace, "ended", stage)
     write_pages(workspace, stage)
+    if stage == "evaluate":
+        notify(workspace, params, "finish", "all stages are done", stage)
 
 
-def _tell_stop(workspace: Workspace, stage: Stage, why: str) -> None:
+def _tell_stop(workspace: Workspace, params: Params, stage: Stage, why: str) -> None:
     happened(workspace, "stopped", stage, _step(workspace, stage), why)
     write_pages(workspace)
+    notify(workspace, params, "stop", f"{stage} has stopped: {why}")
 
 
 def _step(workspace: Workspace, stage: Stage) -> int | None:
