@@ -40,7 +40,6 @@ def curves(report: Report, happenings: Sequence[Happening]) -> dict[str, Any] | 
         scale=alt.Scale(domain=there, range=[_KINDS[kind] for kind in there]),
         legend=alt.Legend(orient="bottom"),
     )
-    dashes = alt.Legend(orient="bottom", symbolType="stroke", symbolStrokeColor=INK)
     told = [alt.Tooltip(f"{name}:N") for name in ("phase", "what", "step", "epoch", "Mel CE")]
     lines = (
         alt.Chart(_data(points), description="Mel CE of train and eval clips over the steps of both phases")
@@ -49,7 +48,7 @@ def curves(report: Report, happenings: Sequence[Happening]) -> dict[str, Any] | 
             x=over,
             y=alt.Y("Mel CE:Q", title="Mel CE, nats per token", scale=alt.Scale(zero=False)),
             color=colour,
-            strokeDash=alt.StrokeDash("phase:N", title=None, legend=dashes),
+            strokeDash=alt.StrokeDash("phase:N", title=None, legend=None),
             detail="run:N",
             tooltip=told,
         )
@@ -128,10 +127,12 @@ def _points(report: Report) -> Iterable[dict[str, Any]]:
 
 
 def _marks(report: Report, happenings: Iterable[Happening], steps: tuple[int, int]) -> "list[alt.Chart]":
-    """Target, the best, and where training was stopped or went on."""
+    """Where phases begin, the target, the best, and where training was stopped or went on."""
     import altair as alt
 
-    marks: list[alt.Chart] = []
+    starts = [{"step": phase.evaluations[0].step, "phase": phase.name} for phase in report.phases if phase.evaluations]
+    name = alt.Chart(_data(starts)).mark_text(color=INK, align="left", baseline="top", dx=4)
+    marks: list[alt.Chart] = [name.encode(x="step:Q", y=alt.value(0), text="phase:N")]
     targets = [{"target": target} for target in {*report.target_mel_ce.values()} if target is not None]
     if targets:
         line = alt.Chart(_data(targets)).mark_rule(color=TARGET, strokeDash=[6, 4])

@@ -33,7 +33,7 @@ def page_of(workspace: Workspace, report: Report, happenings: Sequence[Happening
     return template.render(
         title=f"{workspace.root.resolve().name}: {state_in_words(report)}",
         report=report,
-        state=state_in_words(report),
+        state=_capital(state_in_words(report)),
         typed=as_typed,
         curves=_embedded(curves),
         disk=_embedded(disk),
@@ -54,6 +54,10 @@ def page_of(workspace: Workspace, report: Report, happenings: Sequence[Happening
 
 
 _TEMPLATE = "page.html.j2"
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _embedded(spec: dict[str, Any] | None) -> str | None:

@@ -7,6 +7,7 @@ from xtts_finetune.report.content import Best, Disk, Phase, Report
 from xtts_finetune.report.progress import progress, rates
 from xtts_finetune.tracking.pace import in_words
 
+_SMALL = 1_000_000  # bytes, that nobody cleans for
 _PARTS = 3  # of what the project holds, the largest
 
 
@@ -91,7 +92,7 @@ def _disk_lines(disk: Disk) -> Iterator[str]:
     if held:
         parts = ", ".join(f"{part} {shown(size)}" for part, size in held[:_PARTS])
         yield f"           this project holds {shown(sum(disk.held.values()))}: {parts}"
-    frees = [f"{flags_of(way.command)} {shown(way.frees_bytes)}" for way in disk.ways if way.frees_bytes]
+    frees = [f"{flags_of(way.command)} {shown(way.frees_bytes)}" for way in disk.ways if way.frees_bytes > _SMALL]
     if frees:
         yield f"           xtts-finetune clean frees: {', '.join(frees)}"
 
@@ -166,7 +167,7 @@ def _target_lines(report: Report) -> Iterator[str]:
 
 def _missing(report: Report, target: float) -> str:
     best = min((phase.best.mel_ce for phase in report.phases if phase.best), default=None)
-    return f"   {best - target:.3f} above it is the best" if best is not None and best > target else ""
+    return f"   the best is {best - target:.3f} above it" if best is not None and best > target else ""
 
 
 def told_of(report: Report) -> Phase | None:
