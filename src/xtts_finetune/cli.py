@@ -286,6 +286,12 @@ def rollback(
 @app.command()
 def history(
     verify: Annotated[bool, typer.Option("--verify", help="Hold every entry against MLflow's copy of it.")] = False,
+    vouch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST", help="Answer for an entry of the file that MLflow never had, as --verify names it."
+        ),
+    ] = None,
 ) -> None:
     """Show who became champion: when, by whom, by which figures, and why.
 
@@ -293,9 +299,9 @@ def history(
     and those of the entries before it, so that one that was changed, or taken out, is found: here always, in MLflow's
     copies with --verify. Entries that other clones wrote come from MLflow; where it does not answer, the file is shown.
     """
-    from xtts_finetune.promotion.command import history_lines
+    from xtts_finetune.promotion.command import history_lines, vouch_lines
 
-    for line in history_lines(Workspace.here(), verify):
+    for line in vouch_lines(Workspace.here(), vouch) if vouch is not None else history_lines(Workspace.here(), verify):
         typer.echo(as_typed(line))
 
 

@@ -16,6 +16,7 @@ from xtts_finetune.data.clips import Clip
 from xtts_finetune.data.features import FeatureWriter, code_count
 from xtts_finetune.measures.measured import Measurer, Measures, Recording
 from xtts_finetune.promotion import examination, hearing
+from xtts_finetune.promotion.command import Request, promote_lines
 from xtts_finetune.promotion.figures import NotMeasured
 from xtts_finetune.tracking.registry import DATA_TAG, Version
 
@@ -151,3 +152,24 @@ def test_the_voice_is_of_one_speaker(team: Team, opened: list[int], monkeypatch:
     with pytest.raises(UserError, match="speech"):
         team.promote()
     assert voices == ["a", "a"]
+
+
+def test_what_cannot_pass_by_its_figures_is_not_heard(team: Team, opened: list[int]) -> None:
+    """It takes minutes; who forces it is to know how it sounds."""
+    prepare(team, [("en", "a")] * 8, [("en", "a")])
+    team.promote(2, force=True, why="so")
+    team.register(4.5, split="a")
+    opened.clear()
+    with pytest.raises(UserError, match=r"does not pass: eval Mel CE\n"):
+        team.promote(3)
+    assert opened == []
+    team.promote(3, force=True, why="so")
+    assert opened == [3, 2]
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_no_version(team: Team, opened: list[int], name: str) -> None:
+    """As of a variable in a script that is not set."""
+    with pytest.raises(UserError, match="there is no such version"):
+        list(promote_lines(team.workspace, Request(name, force=True, why="so")))
+    assert team.champion == 1

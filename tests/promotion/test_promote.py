@@ -29,11 +29,13 @@ def refused(team: Team, version: int | None = None, force: bool = False, why: st
 def killed_before_the_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The alias has moved, and nothing is written down."""
 
-    def killed(*_: object) -> None:
+    @contextmanager
+    def killed(_: command.Log) -> Iterator[None]:
+        yield
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(command.Log, "write", killed)
+        patch.setattr(command.Log, "written", killed)
         yield
 
 

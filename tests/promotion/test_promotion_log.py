@@ -1,12 +1,18 @@
 """The log of promotions: a line that was changed, taken out or doubled is found."""
 
+import errno
+import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from promoting import Team
+from promoting import MODEL, Team
 
-from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.errors import DiskFull, UserError
+from xtts_finetune.promotion.command import vouch_lines
 from xtts_finetune.tracking.promotions import Entry
+from xtts_finetune.tracking.versions import Versions
 
 
 @pytest.fixture
@@ -115,3 +121,87 @@ def test_an_entry_of_before_registries_were_told_apart(team: Team, log: Path) ->
     assert "registry" not in old[0].text
     assert Entry.parse(old[0].text) == old[0]
     assert "registry" in team.entries[0].text
+
+
+def forged(log: Path, line: int, **changes: Any) -> Entry:
+    """A line with other content and a SHA-256 that is right: whoever can run Python can make one."""
+    lines = log.read_text().splitlines()
+    entry = Entry.parse(lines[line]).model_copy(update=changes)
+    lines[line] = entry.text
+    log.write_text("".join(f"{text}\n" for text in lines))
+    return entry
+
+
+def test_a_last_line_that_was_forged_never_becomes_mlflow_s(team: Team, log: Path) -> None:
+    entry = forged(log, 2, why="the boss said so")
+    for act in (lambda: team.promote(1, force=True, why="x"), team.rollback, lambda: team.history(verify=True)):
+        with pytest.raises(UserError) as error:
+            act()
+        said = str(error.value)
+        assert "has an entry that MLflow never had, and that was not written in this workspace" in said
+        assert "the boss said so" in said
+    assert team.champion == 4
+    tags = [tag for version in Versions.of(team.store, MODEL).versions for tag in version.tags]
+    assert entry.tag not in tags
+    log.unlink()
+    assert "went back: champion version 4" in team.rollback(), "MLflow's entries come back"
+    team.history(verify=True)
+
+
+def test_nor_does_one_that_was_added(team: Team, log: Path) -> None:
+    last = Entry.parse(log.read_text().splitlines()[-1])
+    added = last.model_copy(update={"follows": [last.digest], "why": "nobody did"})
+    with log.open("a") as stream:
+        stream.write(f"{added.text}\n")
+    with pytest.raises(UserError, match="that MLflow never had"):
+        team.rollback()
+
+
+def test_who_answers_for_a_line_may_have_it(team: Team, log: Path) -> None:
+    """As of a clone that was killed before MLflow had it, and is gone."""
+    entry = forged(log, 2, why="in that other clone")
+    with pytest.raises(UserError, match="of no such entry is it asked"):
+        list(vouch_lines(team.workspace, "0123"))
+    [said] = vouch_lines(team.workspace, entry.digest[:16])
+    assert "in that other clone" in said
+    assert "went back" in team.rollback()
+    team.history(verify=True)
+
+
+def test_a_full_disk_moves_nobody(team: Team, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line has its room before the champion moves."""
+    before = log.read_bytes()
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        for act in (team.rollback, lambda: team.promote(1, force=True, why="x")):
+            with pytest.raises(DiskFull, match=r"make room \(xtts-finetune clean\), then type it again"):
+                act()
+    assert (team.champion, log.read_bytes()) == (4, before)
+    assert list(log.parent.glob(".*")) == []
+    team.rollback()
+    team.history(verify=True)
+
+
+def test_a_refusal_in_an_older_commit_s_checkout_writes_no_file(team: Team, log: Path) -> None:
+    """It would stand in the way of `git checkout -`, as an untracked file that the branch has."""
+    root = team.workspace.root
+    git(root, "init", "--quiet")
+    git(root, "commit", "--quiet", "--allow-empty", "--message", "First")
+    git(root, "checkout", "--quiet", "--detach")
+    log.unlink()
+    with pytest.raises(UserError, match="does not pass"):
+        team.promote(1)
+    assert not log.exists()
+    git(root, "checkout", "--quiet", "-B", "main")
+    with pytest.raises(UserError, match="does not pass"):
+        team.promote(1)
+    assert log.exists()
+
+
+def git(root: Path, *arguments: str) -> None:
+    who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    subprocess.run(["git", *arguments], cwd=root, env={**os.environ, **who}, check=True, capture_output=True)

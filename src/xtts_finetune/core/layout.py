@@ -23,6 +23,7 @@ work/models.lock               held by who measures models/, or restores to it
 work/base.lock                 held by who fetches into base/
 work/pipelines.lock            held by who brings MLflow the run that phases and evaluations come under
 work/promotions.lock           held by who moves the champion
+work/promotions.json           the lines of the log that were written here, or seen in MLflow
 registry/promotions.jsonl      who became champion, why, and by which figures: an entry a line
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
@@ -292,6 +293,11 @@ class Workspace:
     def promotions(self) -> Path:
         """The log of promotions, which is committed."""
         return self.root / "registry" / "promotions.jsonl"
+
+    @property
+    def promotions_known(self) -> Path:
+        """Digests of the entries of `promotions` that were written in this workspace, or that MLflow had."""
+        return self.root / "work" / "promotions.json"
 
     @property
     def promotions_lock(self) -> Path:

@@ -129,12 +129,21 @@ class RegistryParams(Strict):
     weights: Literal["whole", "trained"]  # trained: without what was frozen, so that it needs the base where it speaks
 
 
+LEAST_SENTENCES = 8  # of fewer an interval says little
+
+
+def _enough(sentences: int) -> int:
+    if sentences and sentences < LEAST_SENTENCES:
+        raise ValueError(f"must be 0, or {LEAST_SENTENCES} at the least: of fewer nothing can be told")
+    return sentences
+
+
 class PromotionParams(Strict):
     """What a version must show to become champion; changes no result."""
 
     mel_ce_margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # nats per token below the champion's
     text_ce_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # nats per token that it may be above
-    sentences: NonNegativeInt  # of the eval split, which both say, to be measured; 0: neither is heard
+    sentences: Annotated[int, AfterValidator(_enough)]  # of the eval split, said to be measured; 0: neither is heard
     recogniser: Name | None  # a folder with a speech recogniser, for other languages than English
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from xtts_finetune.core.params import LEAST_SENTENCES
 from xtts_finetune.measures.alarms import Alarm
 from xtts_finetune.measures.measured import Measures
 from xtts_finetune.measures.rules import RULES, Rule
@@ -17,7 +18,7 @@ from xtts_finetune.measures.rules import RULES, Rule
 RESAMPLES = 10_000
 SEED = 0
 ALPHA = 0.05 / len(RULES)  # chance that a rule refuses an equal model: together at most 0.05 (Bonferroni)
-LEAST_PAIRS = 8  # an interval from fewer says little
+LEAST_PAIRS = LEAST_SENTENCES
 RARE = 0.05  # chance that an equal model alarms in so many sentences
 
 Outcome = Literal["passes", "worse", "not measured"]

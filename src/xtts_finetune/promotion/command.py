@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xtts_finetune.checkpoints.lock import AGAIN, held_alone
-from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.disk import free_bytes, full_disk_raises
+from xtts_finetune.core.disk import shown as shown_bytes
+from xtts_finetune.core.errors import DiskFull, Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.dvcio.history import is_detached
@@ -46,12 +48,12 @@ def promote_lines(workspace: Workspace, request: Request) -> Iterator[str]:
     with _alone(workspace):
         params = load_params(workspace.params)
         standing = yield from _caught_up(_standing(workspace, params))
-        version = standing.version(request.version or CANDIDATE)
+        version = standing.version(CANDIDATE if request.version is None else request.version)
         if standing.champion and standing.champion.version == version.version:
             yield f"{shown(version)}: is the champion already"
             return
         refuse_incomplete(standing.versions, version)
-        rules = yield from _examined(standing, params, version)
+        rules = yield from _examined(standing, params, version, hears_all=request.force)
         failed = [rule.name for rule in rules if not rule.passed]
         if failed and not request.force:
             raise _refused(version, failed)
@@ -113,6 +115,23 @@ def _gone(standing: Standing, number: int) -> str:
     return ""
 
 
+def vouch_lines(workspace: Workspace, digest: str) -> Iterator[str]:
+    """Take an entry of the file for genuine that MLflow never had, so that the next command brings it there.
+
+    Raises:
+        UserError: there is none of that digest to answer for; or MLflow does not answer.
+    """
+    with _alone(workspace):
+        standing = _standing(workspace, load_params(workspace.params))
+        entries = [entry for entry in standing.unvouched if digest and entry.digest.startswith(digest)]
+        if not entries:
+            what = f"{digest}: of no such entry is it asked whether it is genuine"
+            raise UserError("nothing to answer for", [Problem("--vouch", what, "xtts-finetune history --verify")])
+        standing.remember(*entries)
+        for entry in entries:
+            yield f"taken for genuine, and brought to MLflow by the next promote or rollback: {told(entry)}"
+
+
 def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
     """Every promotion, the newest last; without MLflow, those that the file has.
 
@@ -151,12 +170,17 @@ def _standing(workspace: Workspace, params: Params) -> Standing:
     return Standing.read(workspace, open_store(workspace, params.tracking), params.registry.model_name)
 
 
-def _examined(standing: Standing, params: Params, version: Version) -> Generator[str, None, list[Rule]]:
+def _examined(
+    standing: Standing, params: Params, version: Version, hears_all: bool
+) -> Generator[str, None, list[Rule]]:
     """What the rules say of a version; the lines tell it.
+
+    Args:
+        hears_all: also one that cannot pass any more.
 
     Where no version is champion, as when it was deleted, it is held against the last that was and is left.
     """
-    from xtts_finetune.promotion.examination import examine
+    from xtts_finetune.promotion.examination import examine, fails_already
     from xtts_finetune.promotion.gate import not_measured, table
 
     last = next((left for number in reversed(standing.line) if (left := standing.left(number))), None)
@@ -173,6 +197,9 @@ def _examined(standing: Standing, params: Params, version: Version) -> Generator
     if champion.version == version.version:
         return []
     yield f"{version.name} version {version.version} against the champion, version {champion.version}"
+    if params.promotion.sentences and not hears_all and fails_already(params, version, champion):
+        yield "by its figures it does not pass: neither is heard (with --force both are)"
+        params = params.model_copy(update={"promotion": params.promotion.model_copy(update={"sentences": 0})})
     if params.promotion.sentences:
         yield f"up to {params.promotion.sentences} sentences of each are heard, and of the base: some minutes"
     found = examine(standing.workspace, params, standing.versions, version, champion)
@@ -214,4 +241,9 @@ def _alone(workspace: Workspace) -> Iterator[None]:
     """
     busy = Problem(log_name(workspace), "another promote or rollback is at work here", AGAIN)
     with held_alone(workspace.promotions_lock, "not now", busy):
-        yield
+        try:
+            with full_disk_raises():
+                yield
+        except DiskFull as error:
+            free = f"the disk is full ({shown_bytes(free_bytes(workspace.root))} free): {error}"
+            raise DiskFull(f"{free}; make room (xtts-finetune clean), then type it again") from error

@@ -78,6 +78,12 @@ def examine(
     return Examination(rules, how, beside_base, doubts)
 
 
+def fails_already(params: Params, candidate: Version, champion: Version) -> bool:
+    """Whether what their evaluations measured is enough to tell that the candidate does not pass."""
+    evaluated = as_evaluated(candidate, champion)
+    return evaluated is not None and not all(rule.passed for rule in loss_rules(*evaluated, params.promotion))
+
+
 @dataclass(frozen=True)
 class _Steps:
     """What is to be found of each version."""

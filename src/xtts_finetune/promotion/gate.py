@@ -28,6 +28,9 @@ def loss_rules(candidate: Figures, champion: Figures, params: PromotionParams) -
     ]
 
 
+INTERVAL = 18  # characters
+
+
 def not_measured(name: str, why: str) -> Rule:
     """A rule that nothing was found for does not pass."""
     return Rule(name=name, candidate=None, champion=None, demand="to be measured", passed=False, remark=why)
@@ -37,13 +40,24 @@ def table(rules: list[Rule], other: str = "champion") -> Iterator[str]:
     """A line each, with the champion's figure, or the base's, and what is asked of the candidate's."""
     width = max(len(rule.name) for rule in rules)
     words = ("FAIL", "pass") if other == "champion" else ("worse", "as good")
-    yield f"{'rule':<{width}}   candidate  {other:>9}   {'asked of the candidate':<24}"
+    asks, intervals = max(22, *(len(rule.demand) for rule in rules)), any(rule.interval for rule in rules)
+    change = f"   {'change':<{INTERVAL}}" if intervals else ""
+    asked = "asked of the candidate" if other == "champion" else "held against it"
+    yield f"{'rule':<{width}}   candidate  {other:>9}   {asked:<{asks}}{change}".rstrip()
     for rule in rules:
         verdict = words[rule.passed] if other == "champion" or rule.candidate is not None else "not known"
         figures = f"{_shown(rule.candidate):>9}  {_shown(rule.champion):>9}"
-        interval = f" [{rule.interval[0]:+.3f}, {rule.interval[1]:+.3f}]" if rule.interval else ""
         remark = f": {rule.remark}" if rule.remark else ""
-        yield f"{rule.name:<{width}}   {figures}   {rule.demand + interval:<24}  {verdict}{remark}"
+        asked = f"{rule.demand:<{asks}}   {_interval(rule):<{INTERVAL}}" if intervals else f"{rule.demand:<{asks}}"
+        yield f"{rule.name:<{width}}   {figures}   {asked}  {verdict}{remark}"
+
+
+def _interval(rule: Rule) -> str:
+    """Of the change, in the unit of what is asked: by it, not by the figures, is decided."""
+    if rule.interval is None:
+        return ""
+    low, high = rule.interval
+    return f"{100 * low:+.1f} to {100 * high:+.1f} %" if "%" in rule.demand else f"{low:+.3f} to {high:+.3f}"
 
 
 def _shown(figure: float | None) -> str:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
+from xtts_finetune.promotion.wording import unvouched
 from xtts_finetune.tracking.environment import user
 from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule
 from xtts_finetune.tracking.registry import Version, move_champion
@@ -29,9 +31,12 @@ def move(standing: Standing, action: Action, to: Version, rules: list[Rule], for
     before = now.champion.version if now.champion else None
     entry = _entry(now, action, before, to, rules, forced, why)
     now = replace(now, log=now.log.appended(entry))
-    with answered(now.store, "the champion was not moved, as far as is known", "look: xtts-finetune history"):
+    now.remember(entry)
+    with (
+        now.log.written(),  # its room is had before the champion moves
+        answered(now.store, "the champion was not moved, as far as is known", "look: xtts-finetune history"),
+    ):
         move_champion(now.store, to)
-    now.log.write()
     _deliver(now, f"xtts-finetune promote {to.version}, which is champion, makes up for it")
     return entry
 
@@ -40,17 +45,32 @@ def caught_up(standing: Standing) -> Standing:
     """With what was done by other means written down, and delivered, too.
 
     Raises:
-        UserError: MLflow does not take it.
+        UserError: MLflow does not take it; or the file has entries of which nobody knows whether they are genuine.
     """
+    _refuse_unvouched(standing)
     champion, found = standing.champion, standing.unwritten
     if champion and found:
         why = f"{found}: moved by other means, or half-way"
         entry = _entry(standing, "found", standing.line[-1], champion, [], forced=False, why=why)
         standing = replace(standing, log=standing.log.appended(entry))
-    if standing.log.entries != Log.read(standing.workspace.promotions).entries:
+        standing.remember(entry)
+    else:
+        standing.remember()
+    if _is_to_be_written(standing, is_found=bool(champion and found)):
         standing.log.write()
     _deliver(standing, "type it again")
     return standing
+
+
+def _is_to_be_written(standing: Standing, is_found: bool) -> bool:
+    """Whether the file lacks something; in an older commit's checkout it may, as long as nothing happens there."""
+    lacks = standing.log.entries != Log.read(standing.workspace.promotions).entries
+    return lacks and (is_found or not is_detached(standing.workspace))
+
+
+def _refuse_unvouched(standing: Standing) -> None:
+    if entries := standing.unvouched:
+        raise UserError("the promotion log does not hold", [unvouched(standing.workspace, entry) for entry in entries])
 
 
 def _deliver(standing: Standing, remedy: str) -> None:
@@ -60,9 +80,9 @@ def _deliver(standing: Standing, remedy: str) -> None:
         UserError: it does not take them.
     """
     with answered(standing.store, "the champion is written down here, but not in MLflow yet", remedy):
-        for entry in standing.log.entries:
+        for entry in standing.lacking:
             version = standing.left(entry.champion)
-            if version and standing.is_own(entry) and entry.tag not in version.tags:
+            if version:
                 client, number = standing.store.client, str(version.version)
                 client.set_model_version_tag(version.name, number, entry.tag, entry.text)
                 version.tags[entry.tag] = entry.text

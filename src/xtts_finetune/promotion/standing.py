@@ -10,7 +10,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import TAG, Entry, Log
+from xtts_finetune.tracking.promotions import TAG, Entry, Log, known_here, remember
 from xtts_finetune.tracking.registry import CHAMPION, Version
 from xtts_finetune.tracking.versions import Versions
 
@@ -37,6 +37,29 @@ class Standing:
         with answered(store, "the champion is not known", "type it again"):
             versions = Versions.of(store, model_name)
         return cls(workspace, store, versions, log.joined(e for each in versions.versions for e in entries_of(each)))
+
+    @property
+    def unvouched(self) -> list[Entry]:
+        """Entries of the file that MLflow lacks, and that nobody here wrote or ever saw in MLflow.
+
+        Somebody may have added or changed them by hand: they are not to become MLflow's by that.
+        """
+        known = known_here(self.workspace) | self._delivered
+        return [each for each in self.lacking if each.digest not in known]
+
+    @property
+    def lacking(self) -> list[Entry]:
+        """Entries whose copy MLflow has not got, of versions that are there."""
+        own = ((entry, self.left(entry.champion)) for entry in self.log.entries if self.is_own(entry))
+        return [entry for entry, version in own if version and entry.tag not in version.tags]
+
+    @property
+    def _delivered(self) -> set[str]:
+        return {entry.digest for version in self.versions.versions for entry in entries_of(version)}
+
+    def remember(self, *entries: Entry) -> None:
+        """That these are genuine, and all that MLflow has."""
+        remember(self.workspace, self._delivered | {entry.digest for entry in entries})
 
     def again(self) -> "Standing":
         return Standing.read(self.workspace, self.store, self.versions.model_name)

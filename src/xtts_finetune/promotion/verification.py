@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, entries_of, weights_of
-from xtts_finetune.promotion.wording import log_name, told
-from xtts_finetune.tracking.promotions import TAG, Log
+from xtts_finetune.promotion.wording import log_name, told, unvouched
+from xtts_finetune.tracking.promotions import TAG, Entry, Log
 from xtts_finetune.tracking.registry import Version
 
 
@@ -62,6 +62,12 @@ def _of(standing: Standing, version: Version) -> Iterator[Problem]:
         elif tags.get(tag) != known[tag]:
             if tag in tags:
                 yield Problem(where, "is not as it was written", f"somebody changed it: {name} has it as it was")
+            elif (entry := _named(of_it, tag)) in standing.unvouched:
+                yield unvouched(standing.workspace, entry)
             else:
                 remedy = "a command was killed before, or somebody deleted it: the next promote or rollback brings it"
                 yield Problem(where, "is not there", remedy)
+
+
+def _named(entries: list[Entry], tag: str) -> Entry:
+    return next(entry for entry in entries if entry.tag == tag)

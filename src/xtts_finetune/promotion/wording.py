@@ -1,5 +1,6 @@
 """The log in words."""
 
+from xtts_finetune.core.errors import Problem
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.promotions import Action, Entry
 
@@ -23,3 +24,14 @@ def told(entry: Entry) -> str:
 def log_name(workspace: Workspace) -> str:
     """The file, as it is named in the checkout."""
     return workspace.promotions.relative_to(workspace.root).as_posix()
+
+
+def unvouched(workspace: Workspace, entry: Entry) -> Problem:
+    """Of an entry of the file that may have been made by hand."""
+    what = f"has an entry that MLflow never had, and that was not written in this workspace: {told(entry)}"
+    remedy = (
+        f"was it added or changed by hand? git log -p -- {log_name(workspace)}; take the line out, or move the file "
+        "away: MLflow's entries come back. If another clone wrote it, and was killed before MLflow had it, type "
+        f"promote or rollback there; or, if you answer for it: xtts-finetune history --vouch {entry.digest[:16]}"
+    )
+    return Problem(log_name(workspace), what, remedy)

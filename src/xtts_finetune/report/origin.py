@@ -9,6 +9,7 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
+from xtts_finetune.tracking.connection import is_local
 from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.promotions import Log
 from xtts_finetune.tracking.receipt import Beside, address_digest
@@ -114,6 +115,8 @@ def whose_version(workspace: Workspace, params: Params | None) -> str:
         return f"{version} is of another run: those weights are not in models/"
     what = "the whole network of" if trained else "the weights of"
     aliases = ", ".join(_aliases_now(workspace, receipt, beside))
+    if aliases and params and not is_local(params.tracking):
+        aliases += ", as far as this clone knows"
     return f"{version}{f' ({aliases})' if aliases else ''}" + (f", {what} models/{here[0]}" if here else "")
 
 

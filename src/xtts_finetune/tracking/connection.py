@@ -32,6 +32,7 @@ _ENVIRONMENT = {  # read by mlflow when it is imported; the user's own values wi
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # at ERROR it prints a traceback for every write that a full disk refuses
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # The outbox tries again, and looks first: a server that hung would make each repeated request come true.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     TIMEOUT: "20",  # seconds
@@ -248,4 +249,6 @@ def reason(error: Exception) -> str:
         root = cause
     if isinstance(root, OSError) and root.strerror:
         return f"{root.strerror}: {root.filename}" if root.filename else root.strerror
+    if "Read timed out" in str(error) or isinstance(root, TimeoutError):
+        return f"it is there, and does not answer in {os.environ.get(TIMEOUT, '?')} s"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

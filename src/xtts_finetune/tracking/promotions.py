@@ -9,6 +9,7 @@ entry stands after those that it follows; clocks do not matter.
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +17,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import sha256_json, write_text
+from xtts_finetune.core.files import fsync_path, published_file, read_json, sha256_json, write_json
+from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.phase_params import Strict
 
 TITLE = "the promotion log cannot be used"
@@ -140,15 +142,41 @@ class Log:
 
     def write(self) -> None:
         """Publish the file: whole or as before."""
+        with self.written():
+            pass
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Publish the file behind the block; it has its room before, and where the block raises it is as before."""
         assert not list(_gaps(self.file, self.entries)), "what is written can be read again"
         self.file.parent.mkdir(exist_ok=True)
-        write_text(self.file, "".join(f"{entry.text}\n" for entry in self.entries))
+        with published_file(self.file) as temporary:
+            temporary.write_bytes("".join(f"{entry.text}\n" for entry in self.entries).encode("utf-8"))
+            fsync_path(temporary)
+            yield
 
     @property
     def ends(self) -> list[str]:
         """The digests that the next entry follows: of those that none follows yet."""
         followed = {digest for entry in self.entries for digest in entry.follows}
         return [entry.digest for entry in self.entries if entry.digest not in followed]
+
+
+def known_here(workspace: Workspace) -> set[str]:
+    """Digests of the entries that were written in this workspace, or that MLflow had when it was asked here.
+
+    git brings the file from anywhere; of these it is sure that they were not made by hand.
+    """
+    with suppress(OSError, ValueError, TypeError):  # what is damaged counts as nothing
+        return set(map(str, read_json(workspace.promotions_known)))
+    return set()
+
+
+def remember(workspace: Workspace, digests: Iterable[str]) -> None:
+    """Add some to `known_here`."""
+    before = known_here(workspace)
+    if new := set(digests) - before:
+        write_json(workspace.promotions_known, sorted(before | new))
 
 
 def _lines(file: Path) -> list[str]:
@@ -180,4 +208,7 @@ def _remedy(text: str) -> str:
         return "git left it where two branches meet: keep the entries of both sides, and delete this line"
     if not text.strip():
         return "delete the line"
-    return f"git log -p -- registry/promotions.jsonl has it as it was; MLflow has every entry, too (tags {TAG}…)"
+    return (
+        "git log -p -- registry/promotions.jsonl has it as it was; or move the file away: MLflow's entries come back "
+        f"with the next promote or rollback (tags {TAG}…)"
+    )
