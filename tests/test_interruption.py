@@ -119,3 +119,21 @@ def wait_for_file(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} does not come"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_in_the_time_that_it_is_given(untrained: Checkout, finished: Checkout) -> None:
+    """As before a machine must be given back: it ends with 75, says where it goes on, and no stage begins any more."""
+    said = untrained.run("xtts-finetune", "repro", "--for", "0.001s", code=75)
+    assert "the time that --for gave was up before phase1 began; run" in said.stderr
+    assert "stopped" in untrained.run("xtts-finetune", "status").stdout.splitlines()[0]
+    untrained.run("xtts-finetune", "repro", "--for", "1d")
+    assert untrained.files("models") == finished.files("models")
+    assert untrained.json("reports/train_phase2.json") == finished.json("reports/train_phase2.json")
+    assert "trained, evaluated and registered" in untrained.run("xtts-finetune", "status").stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("written", ["soon", "6", "0h"])
+def test_what_is_no_time(fresh: Checkout, written: str) -> None:
+    said = fresh.run("xtts-finetune", "repro", "--for", written, code=2).stderr
+    assert "write it as 6h, 90m or 1h30m" in " ".join(said.split())

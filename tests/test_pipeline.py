@@ -110,7 +110,7 @@ def test_the_running_phases_folders_are_gone_when_dvc_has_their_outs(finished: C
 
 def test_reports_are_complete(finished: Checkout) -> None:
     expected = {"dataset.json", "dataset.png", "croissant.json", "evaluation.json", "registration.json", "curves.png"}
-    expected |= {".gitignore"}
+    expected |= {".gitignore", "status.md", "status.svg", "index.html"}
     for phase in PHASES:
         expected |= {f"train_{phase}.json", f"curve_{phase}.csv"}
     expected |= {f"samples/{model}/{name}.wav" for model in ("base", *PHASES) for name in ("1", "clip")}

@@ -18,7 +18,7 @@ from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.gathering import gather
-from xtts_finetune.report.journal import happened, journal, remember_saves
+from xtts_finetune.report.journal import Happening, journal, remember_saves, write_down
 from xtts_finetune.report.pages import write_pages
 
 
@@ -148,15 +148,15 @@ def test_on_a_full_disk_no_page_of_before_stays(tmp_path: Path, capsys: pytest.C
         disk.fill()
         write_pages(workspace)
         assert "All is well" not in (workspace.status_page.read_text() if workspace.status_page.exists() else "")
-        happened(workspace, "stopped", "phase1", 7)
+        write_down(workspace, Happening.now(workspace, "stopped", "phase1", 7))
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_journal_that_was_cut_short(workspace: Workspace) -> None:
-    happened(workspace, "began", "phase1")
+    write_down(workspace, Happening.now(workspace, "began", "phase1"))
     with workspace.journal.open("a", encoding="utf-8") as stream:
         stream.write('{"kind": "sto\n[]\n')
-    happened(workspace, "stopped", "phase1", 7, "asked to")
+    write_down(workspace, Happening.now(workspace, "stopped", "phase1", 7, "asked to"))
     rows: list[dict[str, Any]] = [
         {"step": step, "time": 1_000 * step, "disk/free_bytes": 5.0} for step in range(1, 501)
     ]

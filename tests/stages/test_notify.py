@@ -9,12 +9,14 @@ import pytest
 from making.params import make_params
 from making.project import PROJECT
 
-from xtts_finetune.core.errors import Stopped, UserError
+from xtts_finetune.core.errors import Problem, Stopped, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import NotifyParams, Params
+from xtts_finetune.report.journal import journal
 from xtts_finetune.stages import notify as telling
 from xtts_finetune.stages.notify import Notified, notify
 from xtts_finetune.stages.stops import explained_stops, told
+from xtts_finetune.tracking.curve import Curve
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="commands of a POSIX shell")
 KEEP = 'cat > "told-$XTTS_FINETUNE_EVENT"'
@@ -47,13 +49,19 @@ def test_of_a_stop_with_the_report(workspace: Workspace) -> None:
     assert lines[2].startswith("state      stopped")
 
 
-def test_of_a_mistake(workspace: Workspace) -> None:
-    from xtts_finetune.core.errors import Problem
-
+def test_of_a_training_that_diverges_but_of_no_refusal(workspace: Workspace) -> None:
+    """Who is refused sits before it, and nothing is written then."""
     mistake = UserError("training diverged", [Problem("train_phase1", "it did", "lower lr")])
-    with pytest.raises(UserError), told(workspace, with_command(KEEP), "prepare"), explained_stops(workspace):
+    before = sorted(workspace.root.rglob("*"))
+    with pytest.raises(UserError), told(workspace, with_command(KEEP), "phase1"):
         raise mistake
-    assert heard(workspace, "stop").startswith("prepare has stopped: training diverged\n")
+    assert sorted(workspace.root.rglob("*")) == before
+    workspace.work("phase1").mkdir(parents=True)
+    Curve(workspace.running_curve("phase1")).append({"step": 7, "epoch": 0, "train/mel_ce": 99.0})
+    with pytest.raises(UserError), told(workspace, with_command(KEEP), "phase1"):
+        raise mistake
+    assert heard(workspace, "stop").startswith("phase1 has stopped: training diverged\n")
+    assert [(each.kind, each.step) for each in journal(workspace)] == [("began", None), ("stopped", 7)]
 
 
 def test_of_the_end_once(workspace: Workspace) -> None:

@@ -155,7 +155,8 @@ def test_what_is_logged(workspace: Workspace) -> None:
     assert held[-1] == pytest.approx(held_bytes(files_below(run.store.folder)), rel=0.01)
     names = {name for _, row in rows for name in row if not name.startswith("disk/")}
     train_names = {"train/mel_ce", "train/text_ce", "train/loss", "train/lr", "train/grad_norm"}
-    assert names == train_names | {"train/tokens_per_second", "eval/mel_ce", "eval/text_ce", "eval/loss"}
+    measured = {f"{split}/{name}" for split in ("eval", "eval_train") for name in ("mel_ce", "text_ce", "loss")}
+    assert names == train_names | {"train/tokens_per_second"} | measured
     for _, row in rows:
         for split in ("train", "eval"):
             if f"{split}/loss" in row:

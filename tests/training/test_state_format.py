@@ -38,6 +38,7 @@ SINCE_FORMAT_1 = {
     "train_phase1.gradient_checkpointing": False,
     "train_phase1.ema": None,
     "train_phase1.batch_tokens": None,
+    "train_phase1.evaluate_every_steps": None,
 }
 OF_FORMAT_1 = {"gpt_layers": 1, "gpt_n_model_channels": 32, "gpt_n_heads": 1, "decoder_input_dim": 32}
 

@@ -5,8 +5,8 @@ A line a happening in work/journal.jsonl. Nothing depends on it: where it cannot
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,11 +31,11 @@ class Happening(BaseModel):
     free_bytes: int | None = None
     why: str = ""
 
-
-def happened(workspace: Workspace, kind: Kind, stage: str, step: int | None = None, why: str = "") -> None:
-    """Write it down."""
-    free = free_bytes(workspace.work(PHASES[0]))
-    _append(workspace, [Happening(kind=kind, stage=stage, time=time.time(), step=step, free_bytes=free, why=why)])
+    @classmethod
+    def now(cls, workspace: Workspace, kind: Kind, stage: str, step: int | None = None, why: str = "") -> Self:
+        """With what is free."""
+        free = free_bytes(workspace.work(PHASES[0]))
+        return cls(kind=kind, stage=stage, time=time.time(), step=step, free_bytes=free, why=why)
 
 
 def saves(stage: str, rows: Iterable[dict[str, Any]]) -> list[Happening]:
@@ -56,7 +56,7 @@ def saves(stage: str, rows: Iterable[dict[str, Any]]) -> list[Happening]:
 
 def remember_saves(workspace: Workspace, stage: str, rows: Iterable[dict[str, Any]]) -> None:
     """Of a phase that is done: its curve goes with its folder in work/."""
-    _append(workspace, saves(stage, rows))
+    write_down(workspace, *saves(stage, rows))
 
 
 def journal(workspace: Workspace) -> list[Happening]:
@@ -72,7 +72,8 @@ def journal(workspace: Workspace) -> list[Happening]:
     return sorted(found, key=lambda each: each.time)
 
 
-def _append(workspace: Workspace, new: Sequence[Happening]) -> None:
+def write_down(workspace: Workspace, *new: Happening) -> None:
+    """Add to the journal."""
     text = "".join(json.dumps(each.model_dump(exclude_defaults=True)) + "\n" for each in new)
     try:
         workspace.journal.parent.mkdir(parents=True, exist_ok=True)

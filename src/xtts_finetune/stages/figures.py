@@ -62,7 +62,7 @@ def _draw_phase(axes: Axes, phase: PhaseName, rows: Sequence[Mapping[str, str]],
     style = {"phase1": "-", "phase2": "--"}[phase]
     for split, colour, marker in ("eval_train", TRAIN, "none"), ("eval", EVAL, "o"), ("eval_ema", AVERAGE, "."):
         steps = [int(row["step"]) for row in rows]
-        values = [float(row.get(f"{split}_{measure}", "nan")) for row in rows]  # before the first step, say
+        values = [float(row.get(f"{split}_{measure}") or "nan") for row in rows]  # before the first step, say
         if not all(map(math.isnan, values)):
             label = f"{_SPLITS[split]}, {phase}"
             axes.plot(steps, values, style, color=colour, marker=marker, ms=3.5, label=label)

@@ -13,7 +13,7 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.report.gathering import Stage
-from xtts_finetune.report.journal import happened
+from xtts_finetune.report.journal import Happening, write_down
 from xtts_finetune.report.pages import write_pages
 from xtts_finetune.stages.notify import notify
 from xtts_finetune.tracking.curve import read_rows
@@ -26,24 +26,28 @@ _ROOM = 1 << 16
 @contextmanager
 def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
     """Write down when a stage begins, ends or stops, and then the report; tell who wants to know."""
-    happened(workspace, "began", stage)
+    began = Happening.now(workspace, "began", stage)
     try:
         yield
-    except (Stopped, UserError) as end:
-        _tell_stop(workspace, params, stage, str(end).partition("\n")[0])
+    except UserError as mistake:
+        if _step(workspace, stage) is not None:  # else it was refused, and nothing is written
+            _tell_stop(workspace, params, stage, began, mistake.title)
+        raise
+    except Stopped as stop:
+        _tell_stop(workspace, params, stage, began, str(stop).partition("\n")[0])
         raise
     except SystemExit as end:  # with the code of processes that trained together, who said why
         if end.code == EXIT_RESUMABLE:
-            _tell_stop(workspace, params, stage, "")
+            _tell_stop(workspace, params, stage, began, "")
         raise
-    happened(workspace, "ended", stage)
+    write_down(workspace, began, Happening.now(workspace, "ended", stage))
     write_pages(workspace, stage)
     if stage == "evaluate":
         notify(workspace, params, "finish", "all stages are done", stage)
 
 
-def _tell_stop(workspace: Workspace, params: Params, stage: Stage, why: str) -> None:
-    happened(workspace, "stopped", stage, _step(workspace, stage), why)
+def _tell_stop(workspace: Workspace, params: Params, stage: Stage, began: Happening, why: str) -> None:
+    write_down(workspace, began, Happening.now(workspace, "stopped", stage, _step(workspace, stage), why))
     write_pages(workspace)
     notify(workspace, params, "stop", f"{stage} has stopped: {why}")
 

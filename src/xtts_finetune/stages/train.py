@@ -6,7 +6,7 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
-from xtts_finetune.report.journal import happened, remember_saves
+from xtts_finetune.report.journal import Happening, remember_saves, write_down
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.stages.notify import Notified
@@ -63,7 +63,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     refuse_unspeakable(job.params.evaluate.sentences, job.params.prepare.language, job.base.tokenizer())
     if claimed.state:  # else its curve begins anew, and what waits is longer
         take_back(job.workspace, job.name, claimed.record.identity.key)
-        happened(job.workspace, "resumed", job.name, claimed.state.step)
+        write_down(job.workspace, Happening.now(job.workspace, "resumed", job.name, claimed.state.step))
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps

@@ -249,6 +249,6 @@ def reason(error: Exception) -> str:
         root = cause
     if isinstance(root, OSError) and root.strerror:
         return f"{root.strerror}: {root.filename}" if root.filename else root.strerror
-    if "Read timed out" in str(error) or isinstance(root, TimeoutError):
+    if "Read timed out" in str(error):
         return f"it is there, and does not answer in {os.environ.get(TIMEOUT, '?')} s"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
