@@ -34,7 +34,7 @@ setup: $(INSTALLED)  ## make .venv from the lock, and data/ from samples/ where 
 repro: setup  ## run every stage that is not up to date, bring MLflow what it lacks, show the status
 	@.venv/bin/dvc repro
 	-@.venv/bin/xtts-finetune sync
-	@.venv/bin/xtts-finetune status
+	@.venv/bin/xtts-finetune status --pages
 
 test: setup  ## run the quick tests
 	@$(IN_VENV) $(PYTEST) -m "not slow and not gpu and not alone"

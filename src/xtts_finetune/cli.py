@@ -42,6 +42,9 @@ def status(
         bool, typer.Option("--json", help="For programs: docs/report.schema.json says what each field means.")
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="As it changes, until Ctrl-C; from any terminal.")] = False,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="Also write reports/status.md and reports/index.html, as it is now.")
+    ] = False,
 ) -> None:
     """Show Mel CE and Text CE per phase, when the target is reached, what fits on the disk, and what to type next.
 
@@ -51,7 +54,8 @@ def status(
     `clean` frees; and how params.yaml differs from the last commit and from the champion's (docs/report.md).
 
     The same, with curves and samples, is written to reports/status.md and reports/index.html whenever a stage ends or
-    stops. Nothing here waits for a trainer or for MLflow, or keeps one waiting.
+    stops; what DVC brings from its cache ends no stage: --pages writes them now. Nothing here waits for a trainer or
+    for MLflow, or keeps one waiting.
     """
     if json and watch:
         raise typer.BadParameter("--json is of one moment: leave out --watch")
@@ -63,6 +67,10 @@ def status(
         watch_on(Workspace.here())
         return
     report = gather(Workspace.here())
+    if pages:
+        from xtts_finetune.report.pages import write_pages
+
+        write_pages(Workspace.here())
     typer.echo(report.model_dump_json(indent=2) if json else as_typed(text_of(report)))
 
 
@@ -73,7 +81,8 @@ def repro(
     """Run `dvc repro` for so long, and no longer: as before a machine must be given back, or a night ends.
 
     When the time is up the step under way is finished and saved, which takes seconds on a GPU, and the command ends
-    with exit code 75; `dvc repro`, or this again, goes on there, to the same bytes. No other stage begins after that.
+    with exit code 75; `dvc repro`, or this again, goes on there, to the same bytes. No other stage begins after that;
+    but prepare, evaluate and an evaluation between steps, once begun, come to their end.
     A pipeline that is done earlier ends earlier, with 0. Ctrl-C saves and stops, as ever.
     """
     from xtts_finetune.core.deadline import seconds_of

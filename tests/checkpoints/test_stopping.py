@@ -7,6 +7,7 @@ import pytest
 from making.params import make_params
 
 from xtts_finetune.checkpoints.stopping import ending
+from xtts_finetune.trend.turning import Turn
 
 FELL = [3.5, 3.2, 3.05, 2.97, 2.93, 2.91]
 
@@ -50,3 +51,23 @@ def test_the_target_comes_first() -> None:
         500,
         "target Mel CE 2.95 reached and held",
     )
+
+
+def test_measures_of_two_kinds_are_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on under newer code: means of steps, with dropout, are higher than what is measured since."""
+    found = rows([*FELL, 2.95, 3.0])
+    for row in found[-2:]:
+        row["eval_train/mel_ce"] = row["mean/mel_ce"] - 0.5 + 0.2 * (row["step"] == 700)
+    assert ending(found, make_params(epochs=99, stop_when_overfitting=True).train_phase1) is None
+
+
+def test_every_evaluation_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of hundreds on a plateau: each asks for all before it again."""
+    fits: list[int] = []
+    of = Turn.of
+    monkeypatch.setattr(Turn, "of", lambda seen: fits.append(len(seen)) or of(seen))
+    plateau = rows([*FELL, *(2.95 + 0.001 * (number % 3) for number in range(30))], [3.0 + n / 50 for n in range(36)])
+    rules = make_params(epochs=99, stop_when_overfitting=True).train_phase1
+    for count in range(1, len(plateau) + 1):
+        ending(plateau[:count], rules)
+    assert sorted(fits) == sorted(set(fits))

@@ -16,10 +16,12 @@ from small_disks import small_disk
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.journal import Happening, journal, remember_saves, write_down
 from xtts_finetune.report.pages import write_pages
+from xtts_finetune.tracking.curve import Curve
 
 
 def told(checkout: Checkout) -> Report:
@@ -174,3 +176,55 @@ def test_of_a_checkout_in_which_nothing_ran(fresh: Checkout) -> None:
     assert [each.command for each in report.next] == ["dvc repro"]
     write_pages(Workspace(fresh.root))
     assert "Nothing was prepared or trained yet" in (fresh.root / "reports" / "status.md").read_text(encoding="utf-8")
+
+
+def test_no_password_of_mlflow_s_is_told(copied: Checkout) -> None:
+    copied.commit()
+    copied.change_params(lambda params: params["tracking"].update(uri="http://anna:geheim@127.0.0.1:9"))
+    copied.change_params(lambda params: params["notify"].update(command="curl https://example.org/geheim"))
+    said = copied.run("xtts-finetune", "status", "--pages").stdout
+    said += copied.run("xtts-finetune", "status", "--json").stdout
+    for kind in ("index.html", "status.md"):
+        said += (copied.root / "reports" / kind).read_text(encoding="utf-8")
+    assert "geheim" not in said
+
+
+def test_what_a_run_that_was_killed_is(untrained: Checkout) -> None:
+    """Nothing says why it ended; that it waits to be resumed is seen."""
+    work = untrained.root / "work" / "phase1"
+    (work / "step-00000002").mkdir(parents=True)
+    write_json(work / "step-00000002" / "manifest.json", {"files": {}})
+    curve = Curve(work / "curve.jsonl")
+    curve.append({"step": 0, "epoch": 0, "eval/mel_ce": 4.0})
+    curve.append({"step": 2, "epoch": 0, "train/mel_ce": 4.0})
+    report = told(untrained)
+    assert (report.state, report.stopped) == ("stopped", None)
+    assert report.phases[0].resume_step == 2
+
+
+def test_a_stop_that_was_made_good_is_none_any_more(copied: Checkout) -> None:
+    """DVC brought the rest from its cache, and no stage ran that would have said so."""
+    (copied.root / "work" / "stopped.txt").write_text("asked to stop", encoding="utf-8")
+    report = told(copied)
+    assert (report.state, report.stopped) == ("evaluated", None)
+
+
+def test_halts_of_a_run_before_are_not_in_this_one_s_curve(copied: Checkout) -> None:
+    workspace = Workspace(copied.root)
+    for kind, step in (("stopped", 2), ("started", 0), ("stopped", 4)):
+        write_down(workspace, Happening.now(workspace, kind, "phase1", step))  # type: ignore[arg-type]
+    drawn = json.dumps(charts.curves(gather(workspace), journal(workspace)))
+    assert '"step": 4, "what": "phase1 stopped"' in drawn
+    assert '"step": 2, "what": "phase1 stopped"' not in drawn
+
+
+def test_of_many_evaluations_pages_stay_small(fresh: Checkout) -> None:
+    work = fresh.root / "work" / "phase1"
+    work.mkdir(parents=True)
+    rows = [{"step": step, "epoch": 0, "eval/mel_ce": 4.0, "eval/text_ce": 3.0, "time": step} for step in range(6_000)]
+    (work / "curve.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    workspace = Workspace(fresh.root)
+    write_pages(workspace)
+    assert workspace.status_page.stat().st_size < 20_000
+    assert workspace.status_picture.stat().st_size < 1_000_000
+    assert "the first, and the last 39 of 6000 evaluations" in workspace.status_page.read_text(encoding="utf-8")

@@ -10,7 +10,9 @@ import pytest
 from checkouts import Checkout
 from rich.console import Console
 
+from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.report import watch
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.watch import curve, view
 from xtts_finetune.tracking.curve import Curve
@@ -78,3 +80,34 @@ def test_in_a_pipe_a_line_for_each_change(fresh: Checkout, tmp_path: Path) -> No
 def test_one_moment_or_all(fresh: Checkout) -> None:
     said = fresh.run("xtts-finetune", "status", "--json", "--watch", code=2).stderr
     assert "leave out --watch" in said
+
+
+def test_a_mistake_in_the_parameters_ends_no_view(fresh: Checkout) -> None:
+    trained(fresh, [4.0, 3.5])
+    fresh.change_params(lambda params: params.update(sead=1))
+    report = gather(Workspace(fresh.root))
+    assert report.mistakes
+    assert view(report)
+
+
+def test_a_file_that_is_written_just_now_is_looked_at_again(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC writes dvc.lock in place: for a moment half of it is there."""
+    workspace = Workspace(fresh.root)
+    monkeypatch.setattr(watch, "SECONDS", 0.0)
+    looks = watch._reports(workspace)
+    assert next(looks).state == "nothing prepared"
+    workspace.dvc_lock.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError):
+        next(looks)
+    workspace.dvc_lock.unlink()
+    trained(fresh, [4.0])
+    failing = iter([True, True, False])
+    real = watch.gather
+
+    def gathered(*arguments: Any, **others: Any) -> Any:
+        if next(failing):
+            raise UserError("damaged", [Problem("dvc.lock", "is cut short", "look again")])
+        return real(*arguments, **others)
+
+    monkeypatch.setattr(watch, "gather", gathered)
+    assert next(watch._reports(workspace)).phases[0].step == 0

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from making.params import make_params
 from making.project import PROJECT
@@ -14,6 +15,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import NotifyParams, Params
 from xtts_finetune.report.journal import journal
 from xtts_finetune.stages import notify as telling
+from xtts_finetune.stages import stops
 from xtts_finetune.stages.notify import Notified, notify
 from xtts_finetune.stages.stops import explained_stops, told
 from xtts_finetune.tracking.curve import Curve
@@ -118,3 +120,42 @@ def test_nobody_is_named(workspace: Workspace) -> None:
     before = sorted(Path(workspace.root).iterdir())
     notify(workspace, with_command(None), "stop", "it stopped")
     assert sorted(Path(workspace.root).iterdir()) == before
+
+
+@pytest.mark.parametrize("how", [ValueError("a bug"), SystemExit(2)], ids=["a bug", "processes that failed"])
+def test_what_fails_is_no_state_of_peace(workspace: Workspace, how: BaseException) -> None:
+    with pytest.raises(type(how)), told(workspace, with_command(KEEP), "phase1"):
+        raise how
+    assert heard(workspace, "stop").startswith("phase1 has stopped: ")
+    page = workspace.status_page.read_text(encoding="utf-8")
+    assert ("# Stopped" in page) == isinstance(how, ValueError)
+    assert [each.kind for each in journal(workspace)] == ["began", "stopped"]
+
+
+def test_a_report_that_cannot_be_made_is_said_to_who_is_told(workspace: Workspace) -> None:
+    workspace.dataset_report.parent.mkdir(exist_ok=True)
+    workspace.dataset_report.write_text("<<<<<<< HEAD", encoding="utf-8")
+    with pytest.raises(Stopped), told(workspace, with_command(KEEP), "prepare"), explained_stops(workspace):
+        raise Stopped("asked to")
+    assert "the report cannot be made" in heard(workspace, "stop")
+
+
+def test_ctrl_c_beside_the_report_leaves_a_done_stage_done(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stops, "write_pages", interrupted)
+    with told(workspace, with_command(None), "evaluate"):
+        pass
+    assert [each.kind for each in journal(workspace)] == ["began", "ended"]
+
+
+def test_a_command_that_takes_too_long_ends_with_all_it_started(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "TIMEOUT", 1.0)
+    notify(workspace, with_command("(sleep 600 & echo $! > pid; wait) | cat"), "stop", "it stopped")
+    pid = int((workspace.root / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

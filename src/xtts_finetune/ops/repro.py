@@ -5,6 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import psutil
 
 from xtts_finetune.core.deadline import UNTIL
 from xtts_finetune.core.errors import EXIT_DONE, EXIT_RESUMABLE
@@ -22,11 +28,30 @@ def repro(workspace: Workspace, seconds: float) -> int:
         cwd=workspace.root,
         env={**os.environ, "DVC_NO_ANALYTICS": "1", UNTIL: repr(until)},
     )
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage, which saves: wait for it
-    try:
+    with _passing_on(process):
         code = process.wait()
-    finally:
-        signal.signal(signal.SIGINT, before)
     if code != EXIT_DONE and time.time() >= until and workspace.stopped.exists():
         return EXIT_RESUMABLE
     return code
+
+
+@contextmanager
+def _passing_on(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Ctrl-C reaches the stage by itself, which saves: it is waited for. What reaches this process alone is passed on.
+
+    DVC would end of it at once, and leave the stage behind.
+    """
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(signal.SIGTERM)
+
+    taken: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: pass_on}
+    before = {number: signal.signal(number, handler) for number, handler in taken.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -23,6 +23,7 @@ from xtts_finetune.tracking.versions import NotWhole, shown
 
 _TITLE = "nothing was promoted"
 _NOTHING_BEFORE = "nothing to go back to"
+_DIGITS = 16  # of a digest, as --verify names it
 _LONGEST_WHY = 2000  # characters: it goes into a tag of MLflow's, too
 
 
@@ -123,7 +124,8 @@ def vouch_lines(workspace: Workspace, digest: str) -> Iterator[str]:
     """
     with _alone(workspace):
         standing = _standing(workspace, load_params(workspace.params))
-        entries = [entry for entry in standing.unvouched if digest and entry.digest.startswith(digest)]
+        wanted = digest if len(digest) >= _DIGITS else "too few"
+        entries = [entry for entry in standing.unvouched if entry.digest.startswith(wanted)]
         if not entries:
             what = f"{digest}: of no such entry is it asked whether it is genuine"
             raise UserError("nothing to answer for", [Problem("--vouch", what, "xtts-finetune history --verify")])
@@ -155,7 +157,8 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
     if not standing.log.entries:
         yield "nothing was promoted yet" + (f"; the champion is {shown(champion)}" if champion else "")
     for entry in standing.log.entries:
-        yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)")
+        doubt = " (NOT KNOWN to be genuine: --verify says why)" if entry in standing.unvouched else ""
+        yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)") + doubt
     if found := standing.unwritten:
         yield f"not written down: {found}; the next promote or rollback does so"
     if verified:

@@ -20,6 +20,7 @@ TRAIN, EVAL, AVERAGE, TARGET = "#4c78a8", "#e4572e", "#9467bd", "#3a9a3a"
 INK = "#808080"  # on no background: read on a white page and on a dark one
 _WIDTH, _HEIGHT = 620, 260
 _KINDS = {"train clips": TRAIN, "eval": EVAL, "eval of the EMA": AVERAGE}
+_MOST = 500  # points of a line
 Values = list[dict[str, Any]]
 
 
@@ -113,7 +114,8 @@ def script() -> str:
 
 def _points(report: Report) -> Iterable[dict[str, Any]]:
     for phase in report.phases:
-        for each in phase.evaluations:
+        every = max(1, -(-len(phase.evaluations) // _MOST))
+        for each in [*phase.evaluations[::every], *phase.evaluations[-1:]]:
             figures = {
                 "train clips": each.train_mel_ce,
                 "eval": each.eval_mel_ce,
@@ -145,10 +147,14 @@ def _marks(report: Report, happenings: Iterable[Happening], steps: tuple[int, in
     if bests:
         star = alt.Chart(_data(bests)).mark_point(shape="diamond", size=140, color=TARGET, filled=True)
         marks.append(star.encode(x="step:Q", y="Mel CE:Q", tooltip=["best of:N", "step:Q", "Mel CE:Q"]))
+    begun = {each.stage: each.time for each in happenings if each.kind == "started"}  # the newest run of each
     halts = [
         {"step": each.step, "what": f"{each.stage} {each.kind}", "why": each.why}
         for each in happenings
-        if each.kind in ("stopped", "resumed") and each.step is not None and steps[0] <= each.step <= steps[1]
+        if each.kind in ("stopped", "resumed")
+        and each.step is not None
+        and steps[0] <= each.step <= steps[1]
+        and each.time >= begun.get(each.stage, 0.0)
     ]
     if halts:
         rule = alt.Chart(_data(halts)).mark_rule(color=INK, strokeDash=[2, 3])

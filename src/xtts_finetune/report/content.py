@@ -40,8 +40,8 @@ class Best(Part):
 
     step: int
     mel_ce: float
-    text_ce: float
-    text_ce_weighted: float
+    text_ce: float | None
+    text_ce_weighted: float | None
     weights: Literal["raw", "ema"]
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
-from xtts_finetune.checkpoints.stopping import evaluation
+from xtts_finetune.checkpoints.stopping import evaluations as figures_of
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.phase_params import PhaseParams
@@ -69,7 +69,8 @@ def phase_of(
 
 def evaluations(seen: Sequence[Row]) -> Iterator[Evaluation]:
     """What each evaluation brought: by the steps that really lie between it and the one before."""
-    for before, row in pairwise([None, *seen]):
+    trains = [each.train for each in figures_of(seen)]
+    for (before, row), train in zip(pairwise([None, *seen]), trains, strict=True):
         assert row is not None
         mel, steps = row["eval/mel_ce"], row["step"] - before["step"] if before else 0
         change = mel - before["eval/mel_ce"] if before else math.nan
@@ -81,7 +82,7 @@ def evaluations(seen: Sequence[Row]) -> Iterator[Evaluation]:
             eval_text_ce=_finite(text),
             eval_text_ce_weighted=_finite(text * TEXT_WEIGHT),
             eval_ema_mel_ce=_finite(row.get("eval_ema/mel_ce", math.nan)),
-            train_mel_ce=_finite(evaluation(row).train),
+            train_mel_ce=_finite(train),
             from_start=_finite(mel - seen[0]["eval/mel_ce"]) if before else None,
             from_before=_finite(change),
             per_100_steps=_finite(100 * change / steps) if steps else None,
@@ -94,8 +95,8 @@ def best_of(metrics: Mapping[str, Any]) -> Best:
     return Best(
         step=metrics["step"],
         mel_ce=figures["mel_ce"],
-        text_ce=figures["text_ce"],
-        text_ce_weighted=figures["text_ce"] * TEXT_WEIGHT,
+        text_ce=_finite(figures["text_ce"]),
+        text_ce_weighted=_finite(figures["text_ce"] * TEXT_WEIGHT),
         weights=metrics.get("best_weights", "raw"),
     )
 

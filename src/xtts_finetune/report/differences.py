@@ -14,8 +14,11 @@ _BESIDE = ("tracking", "launch", "checkpoints", "promotion", "registry", "notify
 
 
 def since_commit(workspace: Workspace, params: Params) -> list[str]:
-    """As `train_phase2.lr 0.0003 → 0.0001`; nothing outside of a git repository. Whom to tell may hold a password."""
-    return _changes(params_at(workspace, "HEAD"), params.model_dump(mode="json", exclude={"notify"}))
+    """As `train_phase2.lr 0.0003 → 0.0001`; nothing outside of a git repository.
+
+    Whom to tell, and MLflow's address, may hold a password: they are left out.
+    """
+    return _changes(params_at(workspace, "HEAD"), params.model_dump(mode="json", exclude={"notify", "tracking"}))
 
 
 def since_champion(workspace: Workspace, params: Params) -> list[str] | None:

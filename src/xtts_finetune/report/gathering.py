@@ -140,15 +140,18 @@ class _Gathering:
             return None
         return OURS if self.ended in (*PHASES, "evaluate") else whose_figures(self.workspace, self.params)
 
-    @property
+    @cached_property
     def _stopped(self) -> str | None:
+        """Nothing where all is done since: DVC may have brought the rest from its cache, without a stage."""
         page = self.workspace.stopped
-        return page.read_text(encoding="utf-8").strip() if page.exists() else None
+        if self._is_complete or not page.exists():
+            return None
+        return page.read_text(encoding="utf-8").strip()
 
     def _state(self) -> State:
         if self.live:
             return "training"
-        if self._stopped:
+        if self._stopped or any(phase.state in ("stopped", "trained") for phase in self.phases):
             return "stopped"
         if self._is_complete:
             return "evaluated"

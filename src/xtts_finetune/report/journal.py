@@ -14,7 +14,7 @@ from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, Workspace
 
-Kind = Literal["began", "resumed", "stopped", "ended", "saved"]
+Kind = Literal["began", "started", "resumed", "stopped", "ended", "saved"]  # started: a run, from its beginning
 _MOST = 4_000  # lines that are kept
 _THINNED = 100  # saves of a phase that are told
 
@@ -77,8 +77,9 @@ def write_down(workspace: Workspace, *new: Happening) -> None:
     text = "".join(json.dumps(each.model_dump(exclude_defaults=True)) + "\n" for each in new)
     try:
         workspace.journal.parent.mkdir(parents=True, exist_ok=True)
+        is_cut_short = workspace.journal.exists() and workspace.journal.read_bytes()[-1:] not in (b"", b"\n")
         with workspace.journal.open("a", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(f"\n{text}" if is_cut_short else text)
         lines = workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         if len(lines) > 2 * _MOST:
             write_text(workspace.journal, "".join(lines[-_MOST:]))

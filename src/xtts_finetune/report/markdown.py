@@ -1,14 +1,24 @@
 """A report in Markdown, as git hosts show it: reports/status.md."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
 
 from xtts_finetune.core.disk import shown
 from xtts_finetune.report.content import Phase, Report
-from xtts_finetune.report.progress import COLUMNS, cells, rates
-from xtts_finetune.report.text import phase_in_words, room_in_words, state_in_words, told_of
+from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
+from xtts_finetune.report.text import figures_of, phase_in_words, room_in_words, state_in_words, told_of
 from xtts_finetune.tracking.pace import in_words
 
 _REJECTED = 20  # that are listed
+_EVALUATIONS = 40
+
+
+class Code(str):
+    """Of ours, between backticks: it is taken as it is."""
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        return cls(f"`{text}`")
 
 
 def markdown_of(report: Report, picture: str | None) -> str:
@@ -46,11 +56,7 @@ def _head(report: Report) -> Iterator[str]:
 def _figures(report: Report) -> Iterator[str]:
     rows = [("base", report.base)] if report.base else []
     rows += [(phase.name, phase.best) for phase in report.phases if phase.state == "done" and phase.best]
-    lines = [
-        [name, f"{best.mel_ce:.3f}", f"{best.text_ce:.3f}", f"{best.text_ce_weighted:.4f}", str(best.step)]
-        for name, best in rows
-        if best
-    ]
+    lines = [[name, *figures_of(best)] for name, best in rows if best]
     if lines:
         yield from table(["model", "eval Mel CE", "eval Text CE", "(× 0.01)", "best at step"], lines)
         yield ""
@@ -87,7 +93,11 @@ def _phase(phase: Phase) -> Iterator[str]:
     skipped = f"{phase.steps_skipped} steps were skipped: not finite. " if phase.steps_skipped else ""
     yield f"{end}{skipped}Train Mel CE is of train clips, as many and as long, measured as the eval split is."
     yield ""
-    yield from table([name.strip() for name in COLUMNS], [cells(each) for each in phase.evaluations])
+    yield from table(
+        [name.strip() for name in COLUMNS], [cells(each) for each in thinned(phase.evaluations, _EVALUATIONS)]
+    )
+    if len(phase.evaluations) > _EVALUATIONS:
+        yield from ["", f"the first, and the last {_EVALUATIONS - 1} of {len(phase.evaluations)} evaluations"]
 
 
 def _parameters(report: Report) -> Iterator[str]:
@@ -100,7 +110,7 @@ def _parameters(report: Report) -> Iterator[str]:
     changes = {"the last commit": report.changed_since_commit, "the champion's": report.changed_since_champion or []}
     for since, found in changes.items():
         if found:
-            yield from ["", f"Changed since {since}:", "", *(f"- `{change}`" for change in found)]
+            yield from ["", f"Changed since {since}:", "", *(f"- {_escaped(change)}" for change in found)]
 
 
 def _disk(report: Report) -> Iterator[str]:
@@ -108,8 +118,8 @@ def _disk(report: Report) -> Iterator[str]:
     if report.disk.held:
         yield ""
         yield from table(["part", "holds"], [[part, shown(size)] for part, size in report.disk.held.items()])
-    ways = [[f"`{way.command}`", shown(way.frees_bytes)] for way in report.disk.ways if way.frees_bytes]
-    ways += [[f"`{parked.command}`", f"{shown(parked.bytes)}: {_escaped(parked.words)}"] for parked in report.parked]
+    ways = [[Code.of(way.command), shown(way.frees_bytes)] for way in report.disk.ways if way.frees_bytes]
+    ways += [[Code.of(parked.command), f"{shown(parked.bytes)}: {_escaped(parked.words)}"] for parked in report.parked]
     if ways:
         yield from ["", *table(["to make room", "frees"], ways)]
 
@@ -159,8 +169,8 @@ def fenced(text: str) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """Names from outside, as of clips, are no markup. What stands in backticks is taken as it is."""
-    if text.startswith("`") and text.endswith("`"):
+    """Names from outside, as of clips, are no markup."""
+    if isinstance(text, Code):
         return text
     for sign in "\\|<>[]*_":
         text = text.replace(sign, f"\\{sign}")

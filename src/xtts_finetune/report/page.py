@@ -15,12 +15,13 @@ from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.journal import Happening
-from xtts_finetune.report.progress import COLUMNS, cells, rates
-from xtts_finetune.report.text import phase_in_words, room_in_words, state_in_words, told_of
+from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
+from xtts_finetune.report.text import figures_of, phase_in_words, room_in_words, state_in_words, told_of
 from xtts_finetune.tracking.promotions import Log
 
 _VOICES = ("recording", "base", *PHASES)
 _BITS = 0.4  # of Vorbis, from 0 (best) to 1: speech needs no more
+_MOST_EVALUATIONS = 200  # the first, and the last ones
 _MOST_SENTENCES = 12  # of a hundred the page would have a hundred megabytes
 
 
@@ -41,7 +42,7 @@ def page_of(workspace: Workspace, report: Report, happenings: Sequence[Happening
         models=list(_models(report)),
         lines=list(_lines(report)),
         columns=[name.strip() for name in COLUMNS],
-        evaluations=[(phase.name, list(map(cells, phase.evaluations))) for phase in report.phases if phase.evaluations],
+        evaluations=list(_evaluations(report)),
         voices=_VOICES,
         sounds=list(_sounds(workspace)),
         **_measures(workspace),
@@ -69,8 +70,13 @@ def _models(report: Report) -> Iterator[Sequence[str]]:
     bests = [("base", report.base), *((each.name, each.best) for each in report.phases if each.state == "done")]
     for name, best in bests:
         if best:
-            text = f"{best.text_ce:.3f}", f"{best.text_ce_weighted:.4f}"
-            yield name, f"{best.mel_ce:.3f}", *text, f"{best.step:,}"
+            yield [name, *figures_of(best)]
+
+
+def _evaluations(report: Report) -> Iterator[tuple[str, list[list[str]]]]:
+    for phase in report.phases:
+        if phase.evaluations:
+            yield phase.name, list(map(cells, thinned(phase.evaluations, _MOST_EVALUATIONS)))
 
 
 def _lines(report: Report) -> Iterator[str]:

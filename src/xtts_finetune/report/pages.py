@@ -25,6 +25,8 @@ def write_pages(workspace: Workspace, ended: Stage | None = None) -> None:
         _write(workspace, ended)
     except Exception as error:  # noqa: BLE001 - of a report no stage may fail
         if is_disk_full(error):
+            for page in (workspace.status_picture, workspace.report_page):  # of before: they say what is not so now
+                page.unlink(missing_ok=True)
             print("reports/status.md and index.html have no room", file=sys.stderr)
             return
         traceback.print_exc()

@@ -27,6 +27,11 @@ def progress(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     yield from (_aligned(cells(each)) for each in after[-_SHOWN:])
 
 
+def thinned(evaluations: Sequence[Evaluation], most: int) -> Sequence[Evaluation]:
+    """The first, and the last ones."""
+    return evaluations if len(evaluations) <= most else [evaluations[0], *evaluations[1 - most :]]
+
+
 def cells(each: Evaluation) -> list[str]:
     """Of a row, as COLUMNS."""
     return [

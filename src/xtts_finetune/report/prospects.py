@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from xtts_finetune.checkpoints.stopping import evaluation
+from xtts_finetune.checkpoints.stopping import evaluations
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Prospect
 from xtts_finetune.tracking.pace import in_words
@@ -41,7 +41,7 @@ class Course:
         last = None
         if not is_over and an_epoch is not None:
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
-        return cls([evaluation(row) for row in seen], rules.target_mel_ce, last, seconds, an_epoch)
+        return cls(evaluations(seen), rules.target_mel_ce, last, seconds, an_epoch)
 
 
 def _steps_per_epoch(seen: Sequence[Mapping[str, Any]]) -> float | None:

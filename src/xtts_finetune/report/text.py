@@ -8,6 +8,7 @@ from xtts_finetune.report.progress import progress, rates
 from xtts_finetune.tracking.pace import in_words
 
 _SMALL = 1_000_000  # bytes, that nobody cleans for
+_WIDTHS = 11, 14, 11, 14  # of the table's columns, in characters
 _PARTS = 3  # of what the project holds, the largest
 
 
@@ -49,7 +50,7 @@ def state_in_words(report: Report) -> str:
         "nothing prepared": "nothing was prepared or trained yet",
         "prepared": "prepared",
         "training": "training",
-        "stopped": "stopped, as said below",
+        "stopped": "stopped, as said below" if report.stopped else "stopped",
         "trained": "trained, and not evaluated yet",
         "evaluated": "trained, evaluated and registered",
         "outdated": "what lies here is of another run than params.yaml and dvc.lock ask for",
@@ -136,8 +137,14 @@ def _figure_lines(report: Report) -> Iterator[str]:
 
 
 def _row(model: str, best: Best) -> str:
-    mel, text = best.mel_ce, best.text_ce
-    return f"{model:<10} {mel:>11.3f} {text:>14.3f} {best.text_ce_weighted:>11.4f} {best.step:>14}"
+    return f"{model:<10} {' '.join(f'{cell:>{width}}' for cell, width in zip(figures_of(best), _WIDTHS, strict=True))}"
+
+
+def figures_of(best: Best) -> list[str]:
+    """Mel CE, Text CE, that × 0.01, and the step."""
+    text, weighted = best.text_ce, best.text_ce_weighted
+    shown_text = ["" if text is None else f"{text:.3f}", "" if weighted is None else f"{weighted:.4f}"]
+    return [f"{best.mel_ce:.3f}", *shown_text, str(best.step)]
 
 
 def phase_in_words(phase: Phase) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from xtts_finetune.core.commands import as_typed
+from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report.content import Disk, Phase, Report
 from xtts_finetune.report.gathering import gather
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SECONDS = 2.0  # between two looks, at the least
+_PATIENCE = 5  # looks in a row that may fail
 _SHARE = 10  # it looks for a tenth of the time at the most: the trainer may need the processor
 _DISK_SECONDS = 60.0  # what can go is asked so often; what is free, every time
 _HEIGHT, _WIDTH = 12, 72  # of the curve, in characters
@@ -65,14 +67,20 @@ def _lines(workspace: Workspace) -> Iterator[str]:
 def _reports(workspace: Workspace) -> Iterator[Report]:
     """One after the other."""
     disk: Disk | None = None
-    asked = -math.inf
+    asked, failures = -math.inf, 0
     while True:
         begun = time.monotonic()
         if begun - asked > _DISK_SECONDS:
             disk, asked = None, begun
-        report = gather(workspace, disk=disk)
-        disk = report.disk
-        yield report
+        try:
+            report = gather(workspace, disk=disk)
+        except (UserError, OSError, ValueError, TypeError, KeyError):  # DVC writes a file just now, or deletes one
+            failures += 1
+            if failures > _PATIENCE:
+                raise
+        else:
+            disk, failures = report.disk, 0
+            yield report
         time.sleep(max(SECONDS, _SHARE * (time.monotonic() - begun)))
 
 
@@ -85,7 +93,7 @@ def view(report: Report) -> "RenderableType":
     parts: list[RenderableType] = [Text(state_in_words(report), style="bold"), Text(f"as of {report.at}", style="dim")]
     parts += [_bar(each) for each in report.phases]
     if phase:
-        parts += ["", Text(f"eval Mel CE of {phase.name}"), *map(Text, curve(phase, report.target_mel_ce[phase.name]))]
+        parts += ["", Text(f"eval Mel CE of {phase.name}"), *map(Text, curve(phase, phase.target_mel_ce))]
         parts += [Text(f"  {line}") for line in (phase.prospect.lines if phase.prospect else ())]
         parts += ["", _evaluations(phase)]
     parts += ["", Text(f"disk  {as_typed(room_in_words(report.disk))}")]

@@ -2,13 +2,15 @@
 
 import os
 import subprocess
+import tempfile
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
+import psutil
 from tqdm import tqdm
 
 from xtts_finetune.core.commands import as_typed
-from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.report.gathering import Stage, gather
@@ -35,8 +37,8 @@ def notify(workspace: Workspace, params: Params, event: Event, what: str, ended:
         return
     try:
         lines = [what, "", *text_of(gather(workspace, ended)).splitlines()[:_LINES]]
-    except UserError as error:
-        lines = [what, "", str(error)]
+    except Exception as error:  # noqa: BLE001 - of a notification no stage may fail
+        lines = [what, "", f"the report cannot be made: {error}"]
     failure = _run(workspace, command, event, as_typed("\n".join(lines)) + "\n")
     if failure:
         tqdm.write(f"notify.command could not tell of {event}: {failure}")
@@ -44,27 +46,38 @@ def notify(workspace: Workspace, params: Params, event: Event, what: str, ended:
 
 def _run(workspace: Workspace, command: str, event: Event, text: str) -> str | None:
     """What went wrong, if something did."""
-    try:
-        done = subprocess.run(
-            command,
-            shell=True,  # as people write it: with pipes and variables
-            cwd=workspace.root,
-            env={**os.environ, EVENT: event},
-            input=text,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=TIMEOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {TIMEOUT:g} s"
-    except OSError as error:
-        return str(error)
-    said = done.stdout.strip().splitlines()
-    return None if done.returncode == 0 else f"exit code {done.returncode}{f': {said[-1]}' if said else ''}"
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:  # no pipe, which children may hold
+        given.write(text.encode("utf-8"))
+        given.seek(0)
+        try:
+            process = subprocess.Popen(
+                command,
+                shell=True,  # as people write it: with pipes and variables
+                cwd=workspace.root,
+                env={**os.environ, EVENT: event},
+                stdin=given,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            code = process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            return f"it took longer than {TIMEOUT:g} s"
+        except OSError as error:
+            return str(error)
+        said.seek(0)
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    return None if code == 0 else f"exit code {code}{f': {lines[-1]}' if lines else ''}"
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """With all that it started."""
+    with suppress(psutil.NoSuchProcess):
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
 
 
 class Notified:
@@ -75,6 +88,7 @@ class Notified:
         self._tracker, self._workspace, self._params, self._phase = tracker, workspace, params, phase
         self._since, self._target = since, params.phase(phase).target_mel_ce
         self._told: set[Event] = set()
+        self._telling: list[threading.Thread] = []
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """As the tracker's."""
@@ -92,3 +106,9 @@ class Notified:
             self._told.add(event)
             told = threading.Thread(target=notify, args=(self._workspace, self._params, event, what), daemon=True)
             told.start()
+            self._telling.append(told)
+
+    def finish(self) -> None:
+        """Wait until all was told; the process may end behind it."""
+        for told in self._telling:
+            told.join(TIMEOUT)

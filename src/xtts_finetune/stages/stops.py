@@ -1,13 +1,13 @@
 """What a stage that cannot go on leaves: all that was saved, and a text that says what happened and what to type."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
-from xtts_finetune.core.errors import EXIT_RESUMABLE, DiskFull, OutOfMemory, Problem, Stopped, UserError
+from xtts_finetune.core.errors import DiskFull, OutOfMemory, Problem, Stopped, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
@@ -31,19 +31,26 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
         yield
     except UserError as mistake:
         if _step(workspace, stage) is not None:  # else it was refused, and nothing is written
+            _write(workspace, str(mistake))
             _tell_stop(workspace, params, stage, began, mistake.title)
         raise
     except Stopped as stop:
         _tell_stop(workspace, params, stage, began, str(stop).partition("\n")[0])
         raise
     except SystemExit as end:  # with the code of processes that trained together, who said why
-        if end.code == EXIT_RESUMABLE:
-            _tell_stop(workspace, params, stage, began, "")
+        if end.code:
+            _tell_stop(workspace, params, stage, began, f"exit code {end.code}; why, it said itself")
         raise
-    write_down(workspace, began, Happening.now(workspace, "ended", stage))
-    write_pages(workspace, stage)
-    if stage == "evaluate":
-        notify(workspace, params, "finish", "all stages are done", stage)
+    except Exception as bug:
+        why = f"{type(bug).__name__}: {bug}"
+        _write(workspace, f"{stage} failed: {why}")
+        _tell_stop(workspace, params, stage, began, why.partition("\n")[0])
+        raise
+    with suppress(KeyboardInterrupt):  # the stage is done: what is told of it must not undo that
+        write_down(workspace, began, Happening.now(workspace, "ended", stage))
+        write_pages(workspace, stage)
+        if stage == "evaluate":
+            notify(workspace, params, "finish", "all stages are done", stage)
 
 
 def _tell_stop(workspace: Workspace, params: Params, stage: Stage, began: Happening, why: str) -> None:

@@ -6,7 +6,7 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
-from xtts_finetune.report.journal import Happening, remember_saves, write_down
+from xtts_finetune.report.journal import Happening, Kind, remember_saves, write_down
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.stages.notify import Notified
@@ -63,7 +63,9 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     refuse_unspeakable(job.params.evaluate.sentences, job.params.prepare.language, job.base.tokenizer())
     if claimed.state:  # else its curve begins anew, and what waits is longer
         take_back(job.workspace, job.name, claimed.record.identity.key)
-        write_down(job.workspace, Happening.now(job.workspace, "resumed", job.name, claimed.state.step))
+    kind: Kind = "resumed" if claimed.state else "started"
+    step = claimed.state.step if claimed.state else job.start_step
+    write_down(job.workspace, Happening.now(job.workspace, kind, job.name, step))
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps
@@ -73,7 +75,10 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
             since = claimed.state.step if claimed.state else -1
             told = Notified(tracker, job.workspace, job.params, job.name, since)
             run = Run(share, claimed.record, store, curve, told, save_every, log_every)
-            end = within_memory(run, lambda: _fit(run, claimed, stop))
+            try:
+                end = within_memory(run, lambda: _fit(run, claimed, stop))
+            finally:
+                told.finish()
         store.with_room(lambda: remember_pace(job.workspace, job.name, curve.rows))
         remember_saves(job.workspace, job.name, curve.rows)
         store.with_room(lambda: _conclude(tracker, run, end.reason))
