@@ -143,7 +143,7 @@ def test_a_report_that_cannot_be_made_is_said_to_who_is_told(workspace: Workspac
 def test_ctrl_c_beside_the_report_leaves_a_done_stage_done(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stops, "write_pages", interrupted)

@@ -28,18 +28,21 @@ Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
 _MAIN = ("method", "epochs", "batch_size", "accumulate", "lr", "schedule", "precision", "target_mel_ce")
 
 
-def gather(workspace: Workspace, ended: Stage | None = None, disk: Disk | None = None) -> Report:
+def gather(
+    workspace: Workspace, ended: Stage | None = None, disk: Disk | None = None, is_stage: bool = False
+) -> Report:
     """What there is to say now.
 
     Args:
         ended: the stage that calls, as its last act: dvc.lock does not name yet what it left.
         disk: of a report of just now, of which only what is free is asked again.
+        is_stage: a stage calls, within DVC: it is not asked what its cache would bring back, as it is busy.
 
     Raises:
         UserError: this is no checkout, or what DVC or an earlier stage left is damaged. A mistake in params.yaml is
             told in the report.
     """
-    return _Gathering(workspace, ended, disk).report()
+    return _Gathering(workspace, ended, disk, is_stage).report()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class _Gathering:
     workspace: Workspace
     ended: Stage | None
     known_disk: Disk | None
+    is_stage: bool
 
     def report(self) -> Report:
         at, params = self.workspace, self.params
@@ -99,7 +103,7 @@ class _Gathering:
 
     @cached_property
     def back(self) -> list[PhaseName]:
-        return coming_back(self.workspace) if self.ended is None else []
+        return [] if self.is_stage else coming_back(self.workspace)
 
     @cached_property
     def phases(self) -> list[Phase]:
@@ -204,7 +208,7 @@ class _Gathering:
 
 def _data(workspace: Workspace) -> Data | None:
     report = _read(workspace.dataset_report)
-    if report is None:
+    if report is None or "clips" not in report:
         return None
     clips, hours = report["clips"], report.get("hours", {})
     return Data(

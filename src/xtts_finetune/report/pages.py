@@ -15,14 +15,15 @@ from xtts_finetune.report.markdown import markdown_of
 from xtts_finetune.report.page import page_of
 
 
-def write_pages(workspace: Workspace, ended: Stage | None = None) -> None:
+def write_pages(workspace: Workspace, ended: Stage | None = None, is_stage: bool = False) -> None:
     """Say where the run stands. What keeps it from that is said, and ends no stage: all results are there by now.
 
     Args:
         ended: the stage that calls, as its last act; None: one that stopped, or none.
+        is_stage: one of both calls.
     """
     try:
-        _write(workspace, ended)
+        _write(workspace, ended, is_stage)
     except Exception as error:  # noqa: BLE001 - of a report no stage may fail
         if is_disk_full(error):
             for page in (workspace.status_picture, workspace.report_page):  # of before: they say what is not so now
@@ -33,8 +34,8 @@ def write_pages(workspace: Workspace, ended: Stage | None = None) -> None:
         print("reports/status.md and index.html could not be written, for the reason above", file=sys.stderr)
 
 
-def _write(workspace: Workspace, ended: Stage | None) -> None:
-    report, happenings = gather(workspace, ended), journal(workspace)
+def _write(workspace: Workspace, ended: Stage | None, is_stage: bool) -> None:
+    report, happenings = gather(workspace, ended, is_stage=is_stage), journal(workspace)
     plain = as_typed(markdown_of(report, None))
     _write_first(workspace, plain)
     curves = charts.curves(report, happenings)

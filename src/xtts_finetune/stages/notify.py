@@ -36,7 +36,7 @@ def notify(workspace: Workspace, params: Params, event: Event, what: str, ended:
     if command is None:
         return
     try:
-        lines = [what, "", *text_of(gather(workspace, ended)).splitlines()[:_LINES]]
+        lines = [what, "", *text_of(gather(workspace, ended, is_stage=True)).splitlines()[:_LINES]]
     except Exception as error:  # noqa: BLE001 - of a notification no stage may fail
         lines = [what, "", f"the report cannot be made: {error}"]
     failure = _run(workspace, command, event, as_typed("\n".join(lines)) + "\n")

@@ -48,14 +48,14 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
         raise
     with suppress(KeyboardInterrupt):  # the stage is done: what is told of it must not undo that
         write_down(workspace, began, Happening.now(workspace, "ended", stage))
-        write_pages(workspace, stage)
+        write_pages(workspace, stage, is_stage=True)
         if stage == "evaluate":
             notify(workspace, params, "finish", "all stages are done", stage)
 
 
 def _tell_stop(workspace: Workspace, params: Params, stage: Stage, began: Happening, why: str) -> None:
     write_down(workspace, began, Happening.now(workspace, "stopped", stage, _step(workspace, stage), why))
-    write_pages(workspace)
+    write_pages(workspace, is_stage=True)
     notify(workspace, params, "stop", f"{stage} has stopped: {why}")
 
 
