@@ -5,7 +5,7 @@ import traceback
 
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import full_disk_raises, is_disk_full
-from xtts_finetune.core.errors import DiskFull
+from xtts_finetune.core.errors import DiskFull, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report import charts
@@ -29,6 +29,9 @@ def write_pages(workspace: Workspace, ended: Stage | None = None, is_stage: bool
             for page in (workspace.status_picture, workspace.report_page):  # of before: they say what is not so now
                 page.unlink(missing_ok=True)
             print("reports/status.md and index.html have no room", file=sys.stderr)
+            return
+        if isinstance(error, UserError | OSError):  # what is damaged, or may not be written
+            print(f"reports/status.md and index.html could not be written: {error}", file=sys.stderr)
             return
         traceback.print_exc()
         print("reports/status.md and index.html could not be written, for the reason above", file=sys.stderr)

@@ -31,7 +31,7 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
         yield
     except UserError as mistake:
         if _step(workspace, stage) is not None:  # else it was refused, and nothing is written
-            _write(workspace, str(mistake))
+            _keep_reason(workspace, str(mistake))
             _tell_stop(workspace, params, stage, began, mistake.title)
         raise
     except Stopped as stop:
@@ -43,7 +43,7 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
         raise
     except Exception as bug:
         why = f"{type(bug).__name__}: {bug}"
-        _write(workspace, f"{stage} failed: {why}")
+        _keep_reason(workspace, f"{stage} failed: {why}")
         _tell_stop(workspace, params, stage, began, why.partition("\n")[0])
         raise
     with suppress(KeyboardInterrupt):  # the stage is done: what is told of it must not undo that
@@ -51,6 +51,11 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
         write_pages(workspace, stage, is_stage=True)
         if stage == "evaluate":
             notify(workspace, params, "finish", "all stages are done", stage)
+
+
+def _keep_reason(workspace: Workspace, text: str) -> None:
+    with suppress(OSError):  # a folder that may not be written, as the reason itself may say
+        _write(workspace, text)
 
 
 def _tell_stop(workspace: Workspace, params: Params, stage: Stage, began: Happening, why: str) -> None:
