@@ -52,18 +52,17 @@ def test_of_a_stop_with_the_report(workspace: Workspace) -> None:
 
 
 def test_of_a_training_that_diverges_but_of_no_refusal(workspace: Workspace) -> None:
-    """Who is refused sits before it, and nothing is written then."""
-    mistake = UserError("training diverged", [Problem("train_phase1", "it did", "lower lr")])
-    before = sorted(workspace.root.rglob("*"))
-    with pytest.raises(UserError), told(workspace, with_command(KEEP), "phase1"):
-        raise mistake
-    assert sorted(workspace.root.rglob("*")) == before
+    """Who is refused sits before it, and nothing is written then: another may be training here."""
     workspace.work("phase1").mkdir(parents=True)
     Curve(workspace.running_curve("phase1")).append({"step": 7, "epoch": 0, "train/mel_ce": 99.0})
-    with pytest.raises(UserError), told(workspace, with_command(KEEP), "phase1"):
-        raise mistake
+    before = sorted(workspace.root.rglob("*"))
+    for title in ("this phase is already being trained", "training diverged"):
+        assert sorted(workspace.root.rglob("*")) == before
+        with pytest.raises(UserError), told(workspace, with_command(KEEP), "phase1"):
+            raise UserError(title, [Problem("train_phase1", "it did", "lower lr")])
     assert heard(workspace, "stop").startswith("phase1 has stopped: training diverged\n")
     assert [(each.kind, each.step) for each in journal(workspace)] == [("began", None), ("stopped", 7)]
+    assert 'UserError("training diverged"' in (PROJECT / "src/xtts_finetune/training/run.py").read_text("utf-8")
 
 
 def test_of_the_end_once(workspace: Workspace) -> None:

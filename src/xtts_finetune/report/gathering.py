@@ -148,7 +148,7 @@ class _Gathering:
     def _stopped(self) -> str | None:
         """Nothing where all is done since: DVC may have brought the rest from its cache, without a stage."""
         page = self.workspace.stopped
-        if self._is_complete or not page.exists():
+        if (not self.is_stage and self._is_complete) or not page.exists():
             return None
         return page.read_text(encoding="utf-8").strip()
 
@@ -167,7 +167,7 @@ class _Gathering:
     def _is_complete(self) -> bool:
         """Whether every stage has left what it leaves, and of this run."""
         at = self.workspace
-        left = [*(at.model(phase) for phase in PHASES), at.registration]
+        left = [at.prepared, *(at.model(phase) for phase in PHASES), at.registration]
         if not all(each.exists() for each in left):
             return False
         return self.ended == "evaluate" or (is_evaluated(at) and self._whose == OURS)

@@ -18,6 +18,7 @@ from xtts_finetune.report.pages import write_pages
 from xtts_finetune.stages.notify import notify
 from xtts_finetune.tracking.curve import read_rows
 
+_DIVERGED = "training diverged"  # as training/run.py says it: the one mistake that is found late
 _PAGE = 4096  # bytes; a block of most file systems
 # Bytes: the page, and the list of locks that DVC writes when `clean` asks it, a path and a command per dep and out.
 _ROOM = 1 << 16
@@ -30,7 +31,7 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
     try:
         yield
     except UserError as mistake:
-        if _step(workspace, stage) is not None:  # else it was refused, and nothing is written
+        if mistake.title == _DIVERGED:  # else it was refused, and nothing is written: another may be training
             _keep_reason(workspace, str(mistake))
             _tell_stop(workspace, params, stage, began, mistake.title)
         raise
