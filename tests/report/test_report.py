@@ -175,6 +175,7 @@ def test_of_a_checkout_in_which_nothing_ran(fresh: Checkout) -> None:
     assert report.state == "nothing prepared"
     assert [each.command for each in report.next] == ["dvc repro"]
     write_pages(Workspace(fresh.root))
+    assert not Workspace(fresh.root).report_page.exists()
     assert "Nothing was prepared or trained yet" in (fresh.root / "reports" / "status.md").read_text(encoding="utf-8")
 
 

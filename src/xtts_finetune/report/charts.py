@@ -26,11 +26,11 @@ Values = list[dict[str, Any]]
 
 def curves(report: Report, happenings: Sequence[Happening]) -> dict[str, Any] | None:
     """Mel CE of both phases over steps, with target, best, stops and resumes; None where nothing was evaluated."""
-    import altair as alt
-
     points = list(_points(report))
     if not points:
         return None
+    import altair as alt
+
     steps, seen = [point["step"] for point in points], {point["what"] for point in points}
     there = [kind for kind in _KINDS if kind in seen]
     scale = alt.Scale(domain=[min(steps), max(*steps, min(steps) + 1)], nice=False)
@@ -59,11 +59,11 @@ def curves(report: Report, happenings: Sequence[Happening]) -> dict[str, Any] | 
 
 def disk(happenings: Sequence[Happening]) -> dict[str, Any] | None:
     """What was free over time; None where that was not seen twice."""
-    import altair as alt
-
     seen = [each for each in happenings if each.free_bytes is not None]
     if len(seen) < 2:
         return None
+    import altair as alt
+
     values: Values = [
         {
             "time": round(each.time * 1000),

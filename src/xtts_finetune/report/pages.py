@@ -42,9 +42,12 @@ def _write(workspace: Workspace, ended: Stage | None, is_stage: bool) -> None:
     plain = as_typed(markdown_of(report, None))
     _write_first(workspace, plain)
     curves = charts.curves(report, happenings)
-    if curves:
-        write_text(workspace.status_picture, charts.picture(curves))
-        write_text(workspace.status_page, as_typed(markdown_of(report, workspace.status_picture.name)))
+    if curves is None:  # before the first evaluation there is nothing to look at: what was there is of another run
+        for page in (workspace.status_picture, workspace.report_page):
+            page.unlink(missing_ok=True)
+        return
+    write_text(workspace.status_picture, charts.picture(curves))
+    write_text(workspace.status_page, as_typed(markdown_of(report, workspace.status_picture.name)))
     write_text(workspace.report_page, page_of(workspace, report, happenings))
 
 
