@@ -156,8 +156,9 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
     champion = standing.champion
     if not standing.log.entries:
         yield "nothing was promoted yet" + (f"; the champion is {shown(champion)}" if champion else "")
+    doubtful = standing.unvouched
     for entry in standing.log.entries:
-        doubt = " (NOT KNOWN to be genuine: --verify says why)" if entry in standing.unvouched else ""
+        doubt = " (NOT KNOWN to be genuine: --verify says why)" if entry in doubtful else ""
         yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)") + doubt
     if found := standing.unwritten:
         yield f"not written down: {found}; the next promote or rollback does so"

@@ -6,7 +6,15 @@ from typing import Self
 from xtts_finetune.core.disk import shown
 from xtts_finetune.report.content import Phase, Report
 from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
-from xtts_finetune.report.text import figures_of, phase_in_words, room_in_words, state_in_words, told_of
+from xtts_finetune.report.text import (
+    clips_in_words,
+    figures_of,
+    phase_in_words,
+    rejected_of,
+    room_in_words,
+    state_in_words,
+    told_of,
+)
 from xtts_finetune.tracking.pace import in_words
 
 _REJECTED = 20  # that are listed
@@ -128,15 +136,10 @@ def _data(report: Report) -> Iterator[str]:
     data = report.data
     if data is None:
         return
-    if data.refused:
-        yield f"{data.accepted} of {data.read} clips usable: {_escaped(data.refused)}"
-    else:
-        hours = f"; {60 * data.hours_train:.1f} min of speech to train on" if data.hours_train is not None else ""
-        yield f"{data.train} clips to train on, {data.eval} to evaluate, {len(data.rejected)} rejected{hours}."
+    yield _escaped(clips_in_words(data))
     if data.rejected:
-        names = list(dict.fromkeys(name for clip in data.rejected for name in clip))
-        rows = [[clip.get(name, "") for name in names] for clip in data.rejected[:_REJECTED]]
-        yield from ["", *table(names, rows)]
+        names, rows = rejected_of(data)
+        yield from ["", *table(names, rows[:_REJECTED])]
         if len(data.rejected) > _REJECTED:
             yield from ["", f"and {len(data.rejected) - _REJECTED} more: reports/dataset.json"]
 

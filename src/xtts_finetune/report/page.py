@@ -16,7 +16,15 @@ from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.journal import Happening
 from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
-from xtts_finetune.report.text import figures_of, phase_in_words, room_in_words, state_in_words, told_of
+from xtts_finetune.report.text import (
+    clips_in_words,
+    figures_of,
+    phase_in_words,
+    rejected_of,
+    room_in_words,
+    state_in_words,
+    told_of,
+)
 from xtts_finetune.tracking.promotions import Log
 
 _VOICES = ("recording", "base", *PHASES)
@@ -155,11 +163,5 @@ def _data(report: Report) -> dict[str, Any]:
     data = report.data
     if data is None:
         return {"data": "", "rejected": [], "rejected_names": []}
-    if data.refused:
-        words = f"{data.accepted} of {data.read} clips usable: {data.refused}"
-    else:
-        hours = f"; {60 * data.hours_train:.1f} min of speech to train on" if data.hours_train is not None else ""
-        words = f"{data.train} clips to train on, {data.eval} to evaluate, {len(data.rejected)} rejected{hours}."
-    names = list(dict.fromkeys(name for clip in data.rejected for name in clip))
-    rows = [[clip.get(name, "") for name in names] for clip in data.rejected]
-    return {"data": words, "rejected": rows, "rejected_names": names}
+    names, rows = rejected_of(data)
+    return {"data": clips_in_words(data), "rejected": rows, "rejected_names": names}

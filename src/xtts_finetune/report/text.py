@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from xtts_finetune.core.disk import shown
-from xtts_finetune.report.content import Best, Disk, Phase, Report
+from xtts_finetune.report.content import Best, Data, Disk, Phase, Report
 from xtts_finetune.report.progress import progress, rates
 from xtts_finetune.tracking.pace import in_words
 
@@ -107,6 +107,20 @@ def room_in_words(disk: Disk) -> str:
         place = f"{disk.next_phase} needs {shown(disk.needed_bytes)} on {disk.full_disk}"
         return f"{free}; {place}, {shown(disk.missing_bytes)} too much: `xtts-finetune disk` shows what can go"
     return f"{free}; {disk.next_phase} needs {shown(disk.needed_bytes)}: fits"
+
+
+def clips_in_words(data: Data) -> str:
+    """What there is to train on, or why there is not enough."""
+    if data.refused:
+        return f"{data.accepted} of {data.read} clips usable: {data.refused}"
+    hours = f"; {60 * data.hours_train:.1f} min of speech to train on" if data.hours_train is not None else ""
+    return f"{data.train} clips to train on, {data.eval} to evaluate, {len(data.rejected)} rejected{hours}."
+
+
+def rejected_of(data: Data) -> tuple[list[str], list[list[str]]]:
+    """A table of the clips that were rejected: its columns, and a row each."""
+    names = list(dict.fromkeys(name for clip in data.rejected for name in clip))
+    return names, [[clip.get(name, "") for name in names] for clip in data.rejected]
 
 
 def flags_of(command: str) -> str:
