@@ -21,6 +21,7 @@ from xtts_finetune.training.rounds import (
     Ended,
     Head,
     Member,
+    started,
     stopped_by_signals,
 )
 from xtts_finetune.training.team import ANOTHER_ROUND
@@ -250,6 +251,16 @@ def test_the_first_signal_asks_the_leader_and_the_second_ends_all(
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         assert leader[0].wait(30) == -signal.SIGKILL
+
+
+def test_a_process_is_seen_from_its_first_moment(
+    leader: "list[psutil.Process]", messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine Linux shows no environment of it for a while."""
+    begin(IS_STUCK, leader, messages, Leader.NONE)
+    read, nothing = psutil.Process.environ, [{}, {}]
+    monkeypatch.setattr(psutil.Process, "environ", lambda self: nothing.pop() if nothing else read(self))
+    assert started() == {"0": leader[0]}
 
 
 @pytest.mark.usefixtures("hangups")

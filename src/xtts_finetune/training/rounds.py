@@ -26,6 +26,7 @@ OTHERS_RESTARTS = 12  # likewise, where the fault was another machine's, which l
 OWN_RESTARTS = 1  # likewise, of a machine that joined: then it leaves
 PUT_OFF = timedelta(minutes=1)  # until a machine that came while the disk was full is heard again
 SAVING = timedelta(minutes=2)  # a state of 5.3 GB on a disk of 50 MB/s
+_STARTING = 1  # seconds: far more than the kernel takes to put a program in its place
 _NEWEST = "newest"  # in the store where machines meet: the step of the newest state when a round began
 
 
@@ -207,8 +208,18 @@ def started() -> dict[str, psutil.Process]:
     found = {}
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # it ends just now
-            found[child.environ().get("LOCAL_RANK", "")] = child
+            found[_environment(child).get("LOCAL_RANK", "")] = child
     return {rank: child for rank, child in found.items() if rank}
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """Of a process that may have been started just now: Linux shows none until the program is in its place."""
+    deadline = time.monotonic() + _STARTING
+    environment: dict[str, str] = process.environ()
+    while not environment and time.monotonic() < deadline:
+        time.sleep(0.001)
+        environment = process.environ()
+    return environment
 
 
 def _works(process: psutil.Process) -> bool:
