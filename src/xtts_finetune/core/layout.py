@@ -41,6 +41,7 @@ PhaseName = Literal["phase1", "phase2"]
 PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
 SplitName = Literal["train", "eval"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+DVC_COPIES = (".dvc", "tmp", "exps")  # where DVC makes copies of a checkout for the experiments of its queue
 
 # of a state or a best
 WEIGHTS = "model.safetensors"
@@ -156,6 +157,30 @@ class Workspace:
         return cls(Path.cwd())
 
     @property
+    def home(self) -> "Workspace":
+        """Where people work: of the copy in which DVC runs an experiment of its queue, which it deletes afterwards, the
+        checkout that it was queued in. States, and what MLflow gets, are kept there.
+        """
+        for place in self.root.absolute().parents:
+            if place.parts[-3:] == DVC_COPIES:
+                return Workspace(place.parents[2])
+        return self
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether DVC made it for an experiment of its queue."""
+        return self.home is not self
+
+    @property
+    def copies(self) -> Path:
+        """Where DVC makes them, a folder each."""
+        return self.root.joinpath(*DVC_COPIES)
+
+    @property
+    def _work(self) -> Path:
+        return self.home.root / "work"
+
+    @property
     def params(self) -> Path:
         return self.root / "params.yaml"
 
@@ -193,7 +218,7 @@ class Workspace:
 
     @property
     def tracking_db(self) -> Path:
-        return self.root / "mlruns" / "mlflow.db"
+        return self.home.root / "mlruns" / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:
@@ -202,16 +227,16 @@ class Workspace:
 
     def work(self, phase: PhaseName) -> Path:
         """The running phase's states; known to neither git nor DVC, so that a crash never costs them."""
-        return self.root / "work" / phase
+        return self._work / phase
 
     def parked_work(self, phase: PhaseName, key: str) -> Path:
         """Where a run's work lies while another run has its place."""
-        return self.root / "work" / f"{phase}.{key}"
+        return self._work / f"{phase}.{key}"
 
     @property
     def rebuilding(self) -> Path:
         """Where steps are trained again."""
-        return self.root / "work" / "rebuilt"
+        return self._work / "rebuilt"
 
     def rebuilt(self, phase: PhaseName, key: str) -> Path:
         """The states of a run that were made again."""
@@ -224,37 +249,37 @@ class Workspace:
     @property
     def pace(self) -> Path:
         """How fast the phases trained on this machine."""
-        return self.root / "work" / "pace.json"
+        return self._work / "pace.json"
 
     @property
     def journal(self) -> Path:
         """What happened here, and when: a JSON line each."""
-        return self.root / "work" / "journal.jsonl"
+        return self._work / "journal.jsonl"
 
     @property
     def registered(self) -> Path:
         """What is known here of the version in `registration`, which is an out of DVC's."""
-        return self.root / "work" / "registered.json"
+        return self._work / "registered.json"
 
     @property
     def digests(self) -> Path:
         """Remembers the SHA-256 of large files that do not change."""
-        return self.root / "work" / "digests.json"
+        return self._work / "digests.json"
 
     @property
     def whole_weights(self) -> Path:
         """Where weights lie while they are put together for the registry."""
-        return self.root / "work" / "whole"
+        return self._work / "whole"
 
     @property
     def downloads(self) -> Path:
         """Where what `export` fetches from a server lies meanwhile."""
-        return self.root / "work" / "export"
+        return self._work / "export"
 
     @property
     def compared(self) -> Path:
         """Where the files of a registered version lie while `promote` measures it."""
-        return self.root / "work" / "compared"
+        return self._work / "compared"
 
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""
@@ -263,21 +288,21 @@ class Workspace:
     @property
     def undelivered(self) -> Path:
         """Runs that ended before MLflow had all of them, a folder each."""
-        return self.root / "work" / _UNDELIVERED
+        return self._work / _UNDELIVERED
 
     @property
     def id_file(self) -> Path:
         """The workspace's id: not committed, so that every clone has its own."""
-        return self.root / "work" / "workspace.id"
+        return self._work / "workspace.id"
 
     @property
     def pipelines_lock(self) -> Path:
-        return lock_of(self.root / "work" / "pipelines")
+        return lock_of(self._work / "pipelines")
 
     @property
     def page_reserve(self) -> Path:
         """Room for `stopped` and `status_page`, and for DVC to say what may go, while a stage runs."""
-        return reserve_of(self.root / "work" / "status")
+        return reserve_of(self._work / "status")
 
     def checkpoints(self, phase: PhaseName) -> Path:
         return self.root / "checkpoints" / phase
@@ -287,7 +312,7 @@ class Workspace:
 
     @property
     def base_lock(self) -> Path:
-        return lock_of(self.root / "work" / "base")
+        return lock_of(self._work / "base")
 
     @property
     def promotions(self) -> Path:
@@ -297,15 +322,15 @@ class Workspace:
     @property
     def promotions_known(self) -> Path:
         """Digests of the entries of `promotions` that were written in this workspace, or that MLflow had."""
-        return self.root / "work" / "promotions.json"
+        return self._work / "promotions.json"
 
     @property
     def promotions_lock(self) -> Path:
-        return lock_of(self.root / "work" / "promotions")
+        return lock_of(self._work / "promotions")
 
     @property
     def models_lock(self) -> Path:
-        return lock_of(self.root / "work" / "models")
+        return lock_of(self._work / "models")
 
     def curve(self, phase: PhaseName) -> Path:
         return self.reports / f"curve_{phase}.csv"
@@ -316,7 +341,7 @@ class Workspace:
     @property
     def stopped(self) -> Path:
         """Why the last stage stopped, and how to go on; not there while nothing is the matter."""
-        return self.root / "work" / "stopped.txt"
+        return self._work / "stopped.txt"
 
     @property
     def status_page(self) -> Path:

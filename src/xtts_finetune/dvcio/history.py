@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -59,7 +60,16 @@ def revisions(workspace: Workspace) -> list[Revision]:
         outs = {**(by_name[who].outs if who in by_name else {}), **_outs(content)}
         pins = any(ref.pins for ref in refs)
         by_name[who] = Revision(who, bool(refs), pins, first.way_back, first.commit, outs)
-    return list(by_name.values())
+    return [*_under_way(workspace), *by_name.values()]
+
+
+def _under_way(workspace: Workspace) -> Iterator[Revision]:
+    """The experiments of DVC's queue that run now: git names one when it is done."""
+    for lock in sorted(workspace.copies.glob(f"**/{workspace.dvc_lock.name}")):
+        place = lock.parent.relative_to(workspace.root).as_posix()
+        who, way_back = f"an experiment that runs, or was killed, in {place}/", "dvc queue status"
+        with suppress(FileNotFoundError):  # it is done just now
+            yield Revision(who, True, True, way_back, "", _outs(lock.read_text(encoding="utf-8", errors="replace")))
 
 
 def short_commit(workspace: Workspace, commit: str) -> str:

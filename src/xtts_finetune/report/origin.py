@@ -12,7 +12,7 @@ from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_o
 from xtts_finetune.tracking.connection import is_local
 from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.promotions import Log
-from xtts_finetune.tracking.receipt import Beside, address_digest
+from xtts_finetune.tracking.receipt import IN_QUEUE, Beside, address_digest
 from xtts_finetune.tracking.registry import CHAMPION
 
 OURS = "of this workspace's run"
@@ -102,6 +102,8 @@ def whose_version(workspace: Workspace, params: Params | None) -> str:
     digest = receipt.get("model_sha256")
     if receipt.get("pending"):
         return "not yet: it waits for MLflow (xtts-finetune sync)"
+    if receipt.get(IN_QUEUE):
+        return "nothing: an experiment of DVC's queue registers nothing"
     version, beside = f"{receipt['name']} version {receipt['version']}", Beside.read(workspace, receipt)
     trained = receipt.get(TRAINED)  # of a model that was put together
     here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
@@ -122,9 +124,11 @@ def whose_version(workspace: Workspace, params: Params | None) -> str:
 
 def is_to_be_promoted(workspace: Workspace, params: Params) -> bool:
     """Whether what is registered is not the champion, as far as this checkout knows."""
-    receipt = read_json(workspace.registration) if workspace.registration.exists() else {"pending": True}
+    receipt = read_json(workspace.registration) if workspace.registration.exists() else {}
+    if "version" not in receipt:
+        return False
     beside = Beside.read(workspace, receipt)
-    if receipt.get("pending") or beside.is_deleted or _is_elsewhere(beside, receipt, params):
+    if beside.is_deleted or _is_elsewhere(beside, receipt, params):
         return False
     return CHAMPION not in _aliases_now(workspace, receipt, beside)
 
@@ -140,7 +144,7 @@ def champion_weights(workspace: Workspace) -> str | None:
     if not workspace.registration.exists():
         return None
     receipt = read_json(workspace.registration)
-    return None if receipt.get("pending") else _champion(workspace, receipt, Beside.read(workspace, receipt))[1]
+    return None if "version" not in receipt else _champion(workspace, receipt, Beside.read(workspace, receipt))[1]
 
 
 def _aliases_now(workspace: Workspace, receipt: dict[str, Any], beside: Beside) -> list[str]:

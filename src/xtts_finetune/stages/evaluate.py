@@ -72,6 +72,8 @@ class Evaluation:
 def evaluate(workspace: Workspace, params: Params) -> None:
     """Write reports/evaluation.json, samples and curves; register the best of the phases' models.
 
+    Not of an experiment in a copy of DVC's: the one of a sweep that is applied is evaluated where it is applied.
+
     Raises:
         UserError: what the stages before left cannot be used, or MLflow's own database; or models/ is restored to.
     """
@@ -103,6 +105,8 @@ def _compare(job: Evaluation) -> Path:
     with bundle_of(workspace, job.params, best) as bundle:
         own = _put(job, figures, best, bundle, report)
     print(f"best: {best}, eval Mel CE {figures[best]['mel_ce']:.3f}")
+    if workspace.is_copy:
+        print("an experiment of DVC's queue registers nothing; dvc exp apply it, and dvc repro does")
     return own
 
 
@@ -165,7 +169,7 @@ def _put(job: Evaluation, figures: dict[str, Any], best: PhaseName, bundle: Bund
     measured = {model: figures[model] for model in ("base", *PHASES)}
     run = evaluation_run(workspace, key, settings, tags, pipeline, measured, best, lr)
     page = version_page(card, measured, tags, params.registry.model_name)
-    record = replace(run, order=replace(order, page=page))
+    record = run if workspace.is_copy else replace(run, order=replace(order, page=page))
     point = {"step": card["step"], "time": now(), **_named(figures[best])}  # the registered one of the curve
     shown = [workspace.reports / "samples", workspace.reports / "curves.png"]
     return put(workspace, record, [point], Files(shown, lambda folder: bundle.fill(folder, report, key), SERVING_CODE))

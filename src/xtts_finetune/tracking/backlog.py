@@ -55,7 +55,7 @@ from xtts_finetune.tracking.outbox import (
     running_outboxes,
 )
 from xtts_finetune.tracking.pipelines import REGISTERED, follow
-from xtts_finetune.tracking.receipt import Beside
+from xtts_finetune.tracking.receipt import IN_QUEUE, Beside
 from xtts_finetune.tracking.registry import Registration, register_best
 
 _LOCK_SECONDS = 60  # that somebody else who delivers is waited for
@@ -66,30 +66,36 @@ class Files:
     """What goes with an evaluation's run."""
 
     figures: Iterable[Path]  # files and folders for its page
+    # Where its model is to be registered:
     write_bundle: Callable[[Path], None]  # a self-contained model, into an empty folder
     serving_code: Path  # the source file of a pyfunc model that loads the bundle
 
 
 def put(workspace: Workspace, record: TrackedRun, rows: list[Row], files: Files) -> Path:
-    """Keep an ended run in a folder until it is delivered; say in reports/registration.json that its model waits."""
-    assert record.order
+    """Keep an evaluation in a folder until it is delivered; say in reports/registration.json that its model waits.
+
+    Of an experiment in a copy of DVC's no model is registered: of a sweep only that of the one that is applied.
+    """
     # However long that takes: who delivers is bounded by a server's timeouts, and an evaluation is not thrown away.
     with _alone(workspace, seconds=-1):
-        return _put(workspace, record, record.order, rows, files)
+        place = _put(workspace, record, rows, files)
+        receipt = {"pending": True, "model_sha256": record.order.sha256} if record.order else {IN_QUEUE: True}
+        write_json(workspace.registration, receipt)
+    return place
 
 
-def _put(workspace: Workspace, record: TrackedRun, order: Order, rows: list[Row], files: Files) -> Path:
+def _put(workspace: Workspace, record: TrackedRun, rows: list[Row], files: Files) -> Path:
     place = workspace.undelivered / record.key
     with published_folder(place) as folder:
         (folder / FIGURES).mkdir()
         for path in files.figures:
             (link_tree if path.is_dir() else link_or_copy)(path, folder / FIGURES / path.name)
-        (folder / BUNDLE).mkdir()
-        files.write_bundle(folder / BUNDLE)
-        shutil.copyfile(files.serving_code, folder / SERVING)
+        if record.order:
+            (folder / BUNDLE).mkdir()
+            files.write_bundle(folder / BUNDLE)
+            shutil.copyfile(files.serving_code, folder / SERVING)
         write_text(folder / CURVE, "".join(json.dumps(row) + "\n" for row in rows))
         write_json(folder / DELIVERY, asdict(record))
-    write_json(workspace.registration, {"pending": True, "model_sha256": order.sha256})
     return place
 
 
@@ -153,6 +159,7 @@ def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) 
             could not be delivered: its record or model is damaged, or the store names a path of this machine.
         Exception: at the end, too: whatever the store raised last; what it took stays.
     """
+    workspace = workspace.home
     parked = [outbox for folder in _parked(workspace) if (outbox := _undelivered(folder))]
     if not parked and not any(ended_outboxes(workspace)):
         return
@@ -251,12 +258,24 @@ def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], TrackingS
         raise
     done = None
     if order:
+        _check(folder / BUNDLE / WEIGHTS, order)
+    if (folder / FIGURES).exists():
+        _show(delivery)
+    if order:
         is_latest = _is_latest(workspace, order)
         done = _register(delivery, order, is_latest)
         if is_latest:
             _write_receipt(workspace, order, done)
     discard(folder)
     return done
+
+
+def _show(delivery: Delivery) -> None:
+    """Bring what an evaluation has for its page."""
+    store, run_id = delivery.claim()
+    address = store.client.get_run(run_id).info.artifact_uri
+    repository = store.artifact_repository(address, run_id, "artifacts")
+    repository.log_artifacts(str(delivery.outbox.folder / FIGURES))
 
 
 def _is_latest(workspace: Workspace, order: Order) -> bool:
@@ -266,12 +285,9 @@ def _is_latest(workspace: Workspace, order: Order) -> bool:
 
 
 def _register(delivery: Delivery, order: Order, is_latest: bool) -> Registration:
-    _check(delivery.outbox.folder / BUNDLE / WEIGHTS, order)
     store, run_id = delivery.claim()
     folder = delivery.outbox.folder
     name_runs(store, folder / BUNDLE / LINEAGE)
-    address = store.client.get_run(run_id).info.artifact_uri
-    store.artifact_repository(address, run_id, "artifacts").log_artifacts(str(folder / FIGURES))
     done = register_best(
         store,
         run_id,

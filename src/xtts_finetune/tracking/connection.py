@@ -135,10 +135,10 @@ def open_store(workspace: Workspace, tracking: TrackingParams) -> TrackingStore:
         UserError: the store does not answer, is damaged or of another MLflow's schema, or its experiment was deleted.
     """
     load_mlflow()
-    root = workspace.root.resolve()
-    uri = tracking.uri or _SQLITE + Workspace(root).tracking_db.as_posix()
+    home = Workspace(workspace.home.root.resolve())
+    uri = tracking.uri or _SQLITE + home.tracking_db.as_posix()
     with _refused_if_damaged(uri):
-        return _open(Workspace(root), tracking, uri)
+        return _open(home, tracking, uri)
 
 
 def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingStore:

@@ -12,6 +12,7 @@ from xtts_finetune.core.files import read_json_object, sha256_json, write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 
+IN_QUEUE = "in_queue"  # of a receipt that is of no version: an experiment of DVC's queue registers nothing
 _IDENTITY = ("name", "version", WEIGHTS_TAG)
 
 

@@ -27,7 +27,7 @@ def registered(workspace: Workspace) -> Iterator[tuple[str, str, Path]]:
         with closing(sqlite3.connect(address, uri=True)) as connection:
             rows = connection.execute(_VERSIONS).fetchall()
     except sqlite3.Error as error:
-        what = workspace.artifacts.relative_to(workspace.root).as_posix()
+        what = workspace.artifacts.relative_to(workspace.home.root).as_posix()
         yield what, f"{workspace.tracking_db.name} cannot be read: {error}", workspace.artifacts
         return
     for name, version, source, aliases in rows:

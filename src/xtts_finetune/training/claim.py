@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -69,7 +70,7 @@ def _make_way(job: Job, store: CheckpointStore, identity: Identity, is_kept: Cal
         folder = unpark(job.workspace, identity)
         store.folder.mkdir(exist_ok=True)
         if folder is not None:
-            tqdm.write(f"{job.name} goes on with the run that was parked in {folder.relative_to(job.workspace.root)}/")
+            tqdm.write(f"{job.name} goes on with the run that was parked in {_place(job, folder)}/")
 
 
 def _changes(identity: Identity, record: Record) -> str:
@@ -96,8 +97,12 @@ def _park(job: Job, store: CheckpointStore, why: str) -> None:
     later = "and goes on when it is set back" if before.goes_on else "and cannot go on: only its best weights are left"
     tqdm.write(
         f"another run: {why}; the one before, up to step {before.step}, is parked in "
-        f"{folder.relative_to(job.workspace.root)}/ ({shown(before.bytes)}) {later}"
+        f"{_place(job, folder)}/ ({shown(before.bytes)}) {later}"
     )
+
+
+def _place(job: Job, folder: Path) -> str:
+    return folder.relative_to(job.workspace.home.root).as_posix()
 
 
 def _empty(store: CheckpointStore) -> None:
