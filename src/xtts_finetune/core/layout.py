@@ -359,6 +359,11 @@ class Workspace:
         return self.reports / "index.html"
 
     @property
+    def experiments_picture(self) -> Path:
+        """The curves of DVC's experiments, and what they came to."""
+        return self.reports / "experiments.svg"
+
+    @property
     def samples(self) -> Path:
         """What base and phases say, a folder of WAV each, and the recording beside them; sentences.csv."""
         return self.reports / "samples"

@@ -98,6 +98,27 @@ def params_at(workspace: Workspace, commit: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def experiments(workspace: Workspace) -> list[str]:
+    """What git calls DVC's experiments, of all commits; their names are what follows the last slash."""
+    refs = _git(workspace.root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    return [ref for ref in refs if not ref.startswith(_OWN_REFS)]
+
+
+def files_at(workspace: Workspace, commit: str, files: Iterable[Path]) -> dict[Path, str]:
+    """The text of those of the files that a commit has."""
+    names = {file: file.relative_to(workspace.root).as_posix() for file in files}
+    listed = _git(workspace.root, "ls-tree", commit, "--", *names.values()).splitlines()
+    blobs = {path.strip('"'): about.split()[2] for about, _, path in (line.partition("\t") for line in listed)}
+    found = {file: blobs[name] for file, name in names.items() if name in blobs}
+    texts = _contents(workspace.root, list(dict.fromkeys(found.values())))
+    return {file: texts[blob] for file, blob in found.items()}
+
+
+def objects_of(lock: str) -> dict[str, str]:
+    """Path → object of the outs that the text of a dvc.lock names."""
+    return dict(_outs(lock))
+
+
 def has_other_states_than_head(workspace: Workspace) -> bool:
     """Whether dvc.lock names, of a phase whose model is that of HEAD's dvc.lock, other states. Not where git can't say.
 

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,31 @@ def disk(happenings: Sequence[Happening]) -> dict[str, Any] | None:
         )
     )
     return _finished(chart, height=140)
+
+
+def experiments(labels: Sequence[str], curves: Values, panels: Mapping[str, Values]) -> dict[str, Any]:
+    """The curves of experiments, and what each came to by the numbers that differ between them.
+
+    Args:
+        labels: of the experiments, the best first.
+        curves: label, phase, step and Mel CE of each evaluation.
+        panels: of each setting: label, setting and Mel CE of each experiment.
+    """
+    import altair as alt
+
+    colour = alt.Color("label:N", title=None, sort=labels, scale=alt.Scale(scheme="tableau20"))
+    y = alt.Y("Mel CE:Q", title="eval Mel CE, nats per token", scale=alt.Scale(zero=False))
+    lines = alt.Chart(_data(curves)).mark_line(point=True)
+    over = lines.encode(x=alt.X("step:Q", title="step"), y=y, color=colour, detail="phase:N")
+    charts = [over.properties(width=_WIDTH, height=_HEIGHT)]
+    for name, ends in panels.items():
+        figures = [end["setting"] for end in ends]
+        is_wide = min(figures) > 0 and max(figures) >= 10 * min(figures)
+        scale = alt.Scale(type="log" if is_wide else "linear", zero=False, padding=20)
+        x = alt.X("setting:Q", title=name, scale=scale)
+        dots = alt.Chart(_data(ends)).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour)
+        charts.append(dots.properties(width=_WIDTH, height=_HEIGHT // 2))
+    return _styled(alt.vconcat(*charts))
 
 
 def picture(chart: dict[str, Any]) -> str:
@@ -169,11 +194,15 @@ def _data(values: Values) -> Any:
 
 
 def _finished(chart: Any, height: int = _HEIGHT) -> dict[str, Any]:
+    return _styled(chart.properties(width=_WIDTH, height=height))
+
+
+def _styled(chart: Any) -> dict[str, Any]:
     styled = (
-        chart.properties(width=_WIDTH, height=height, background="transparent")
+        chart.properties(background="transparent")
         .configure_view(stroke=None)
         .configure_axis(labelColor=INK, titleColor=INK, gridColor=INK, gridOpacity=0.2, domainColor=INK, tickColor=INK)
-        .configure_legend(labelColor=INK, titleColor=INK)
+        .configure_legend(labelColor=INK, titleColor=INK, labelLimit=0)
     )
     found: dict[str, Any] = styled.to_dict()
     return found

@@ -39,7 +39,7 @@ def _state_lines(report: Report) -> Iterator[str]:
 def state_in_words(report: Report) -> str:
     """What is going on, in one line."""
     phase = under_way(report)
-    if report.state == "training" and phase:
+    if report.state == "training" and phase and phase.state == "training":
         left = [f"{in_words(phase.seconds_left)} left in {phase.name}"] if phase.seconds_left else []
         if report.seconds_left and report.seconds_left != phase.seconds_left:
             left.append(f"{in_words(report.seconds_left)} in all phases")
@@ -49,7 +49,7 @@ def state_in_words(report: Report) -> str:
     return {
         "nothing prepared": "nothing was prepared or trained yet",
         "prepared": "prepared",
-        "training": "training",
+        "training": "training another run than params.yaml asks for: of DVC's queue (dvc queue status)",
         "stopped": "stopped, as said below" if report.stopped else "stopped",
         "trained": "trained, and not evaluated yet",
         "evaluated": "trained, evaluated and registered",

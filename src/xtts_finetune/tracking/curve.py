@@ -112,14 +112,22 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """What `write_csv` wrote, without what is nan; nothing where it is not there, or damaged: then it says nothing."""
+    """What `write_csv` wrote, as `parse_csv`; nothing where it is not there."""
+    try:
+        return parse_csv(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+
+
+def parse_csv(text: str) -> list[Row]:
+    """The rows of a curve's CSV, without what is nan; nothing where it is damaged: then it says nothing."""
     rows = list[Row]()
     try:
-        for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+        for line in csv.DictReader(text.splitlines()):
             figures = {name: float(line[column]) for column, name in COLUMNS.items() if line.get(column)}
             known = {name: figure for name, figure in figures.items() if not math.isnan(figure)}
             rows.append({**known, **{name: int(known[name]) for name in _WHOLE}})
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error):
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error):
         return []
     return rows
 

@@ -1,0 +1,184 @@
+"""What DVC's experiments came to, side by side: a table, and a picture of their curves."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from xtts_finetune.core.commands import quoted
+from xtts_finetune.core.files import write_text
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.dvcio.history import experiments, files_at, objects_of
+from xtts_finetune.report import charts
+from xtts_finetune.report.origin import flat
+from xtts_finetune.tracking.curve import Row, parse_csv
+
+HEAD = "HEAD"
+_UNSAID = ("tracking", "notify")  # of params: they may hold a password
+_WIDEST = 24  # characters of a setting
+_DRAWN = 20  # of the best, as many as there are colours
+_PANELS = 3  # settings by which they are drawn, and called
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run of the pipeline that git names.
+
+    Attributes:
+        mel_ce: the best eval Mel CE of each phase, in nats per token.
+        step: of the better of both.
+        settings: of params.yaml, by their path.
+        clips: the object of the dataset's report: figures of two that differ are of other clips.
+        curves: the evaluations of each phase.
+    """
+
+    name: str
+    mel_ce: dict[PhaseName, float]
+    step: int
+    settings: dict[str, Any]
+    clips: str
+    curves: dict[PhaseName, list[Row]]
+
+    @property
+    def best(self) -> float:
+        return min(self.mel_ce.values())
+
+
+def experiment_lines(workspace: Workspace) -> Iterator[str]:
+    """HEAD and all experiments, the best first, what differs between them, and what to type next; draws the picture.
+
+    Raises:
+        UserError: git cannot be asked.
+    """
+    found = {ref: _read(workspace, ref) for ref in tqdm([HEAD, *experiments(workspace)], "reading", leave=False)}
+    runs = sorted((run for run in found.values() if run), key=lambda run: run.best)
+    without = [_name(ref) for ref, run in found.items() if run is None and ref != HEAD]
+    if not runs:
+        yield "no commit and no experiment has figures yet: dvc repro makes HEAD's, which you commit"
+        return
+    names = _differing(runs)
+    yield from _table(runs, names)
+    if without:
+        yield f"without figures, as evaluate did not end: {', '.join(without)}"
+    write_text(workspace.experiments_picture, charts.picture(_chart(_comparable(runs)[:_DRAWN])))
+    yield f"picture: {workspace.experiments_picture.relative_to(workspace.root).as_posix()}"
+    yield from ["", "next:", *_next(runs)]
+
+
+def _read(workspace: Workspace, ref: str) -> Experiment | None:
+    """None where it has no figures, or they cannot be read."""
+    at = workspace
+    texts = files_at(
+        at, ref, [at.params, at.dvc_lock, *(file(phase) for phase in PHASES for file in (at.metrics, at.curve))]
+    )
+    try:
+        figures = {phase: json.loads(texts[at.metrics(phase)]) for phase in PHASES}
+        mel_ce = {phase: float(figures[phase]["eval"]["mel_ce"]) for phase in PHASES}
+        step = int(figures[min(PHASES, key=mel_ce.__getitem__)]["step"])
+        settings = yaml.load(texts[at.params], yaml.CSafeLoader)
+        said = flat({name: value for name, value in settings.items() if name not in _UNSAID})
+    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+        return None
+    clips = objects_of(texts.get(at.dvc_lock, "")).get("reports/dataset.json", "")
+    curves = {phase: parse_csv(texts.get(at.curve(phase), "")) for phase in PHASES}
+    return Experiment(_name(ref), mel_ce, step, said, clips, curves)
+
+
+def _name(ref: str) -> str:
+    return ref.rpartition("/")[2]
+
+
+def _differing(runs: list[Experiment]) -> list[str]:
+    """The settings that are not the same in all."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    return [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1]
+
+
+def _short(name: str) -> str:
+    """A setting as columns and legends have it: phase2.lr."""
+    return name.removeprefix("train_")
+
+
+def _shown(run: Experiment, name: str) -> str:
+    text = str(run.settings.get(name, "-"))
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+
+
+def _comparable(runs: list[Experiment]) -> list[Experiment]:
+    """Those that were measured on the clips that most were measured on."""
+    usual = Counter(run.clips for run in runs).most_common(1)[0][0]
+    return [run for run in runs if run.clips == usual]
+
+
+def _table(runs: list[Experiment], names: list[str]) -> Iterator[str]:
+    alike = _comparable(runs)
+    header = ["experiment", *map(_short, names), *PHASES, "best at step"]
+    rows = [
+        [
+            run.name if run in alike else f"{run.name} *",
+            *(_shown(run, name) for name in names),
+            *(f"{run.mel_ce[phase]:.3f}" for phase in PHASES),
+            f"{run.step:,}",
+        ]
+        for run in runs
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    yield "eval Mel CE, nats per token, the best first"
+    for row in (header, *rows):
+        first, *others = (
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join([first, *others]).rstrip()
+    if len(alike) < len(runs):
+        yield "* measured on other clips: its figures are not to be compared"
+
+
+def _chart(runs: list[Experiment]) -> dict[str, Any]:
+    names = _differing(runs)
+    labels = {run.name: _label(run, names[:_PANELS]) for run in runs}
+    curves = [
+        {"label": labels[run.name], "phase": phase, "step": row["step"], "Mel CE": row["eval/mel_ce"]}
+        for run in runs
+        for phase, rows in run.curves.items()
+        for row in rows
+        if "eval/mel_ce" in row
+    ]
+    numbers = [name for name in names if all(_is_number(run.settings.get(name)) for run in runs)]
+    panels = {
+        _short(name): [
+            {"label": labels[run.name], "setting": float(run.settings[name]), "Mel CE": run.best} for run in runs
+        ]
+        for name in numbers[:_PANELS]
+    }
+    return charts.experiments(list(labels.values()), curves, panels)
+
+
+def _label(run: Experiment, names: list[str]) -> str:
+    told = ", ".join(f"{_short(name)} {_shown(run, name)}" for name in names)
+    return f"{run.name}: {told}" if told else run.name
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _next(runs: list[Experiment]) -> Iterator[str]:
+    best = _comparable(runs)[0]
+    if best.name != HEAD:
+        yield _line(f"dvc exp apply {quoted(best.name)}", "takes the best here")
+        yield _line("dvc repro", "evaluates it here, and registers it")
+    if len(runs) > 1:
+        yield _line("dvc exp remove --all-commits", "when what you keep is committed: lets all experiments go")
+        yield _line("xtts-finetune clean --history", "shows what nothing names any more, and what that frees")
+    else:
+        yield _line("dvc exp run --queue -S train_phase2.lr=1e-4,3e-4", "queues two; dvc queue start runs them")
+
+
+def _line(command: str, why: str) -> str:
+    return f"  {command:<50}  {why}"
