@@ -50,6 +50,20 @@ def test_every_commit_names_its_run(repository: Checkout) -> None:
     assert list(by_letter)[-1] == "a"
 
 
+def test_an_experiment_of_dvcs_queue_names_its_run_before_git_does(repository: Checkout) -> None:
+    commit(repository, "a", "First")
+    copy = Workspace(repository.root).copies / "tmpabcdef"
+    copy.mkdir(parents=True)
+    write_lock(Checkout(copy), "b")
+    found = named(repository)["b"]
+    assert (found.who, found.is_tip, found.is_pinned) == (
+        "an experiment that runs, or was killed, in .dvc/tmp/exps/tmpabcdef/",
+        True,
+        True,
+    )
+    assert named(repository)["a"].who == "HEAD, branch main"
+
+
 def test_worktrees_do_each_by_a_way_of_its_own(repository: Checkout) -> None:
     """`git stash` here would not bring back what another worktree is at."""
     for letter in "abc":

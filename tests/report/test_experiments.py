@@ -1,0 +1,89 @@
+"""`xtts-finetune experiments`: what a sweep came to, by what git has of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from checkouts import Checkout
+from making import workspaces
+
+from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.report.experiments import experiment_lines
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Checkout:
+    checkout = workspaces.repository(tmp_path / "checkout")
+    write(checkout, 3.5, lr=3e-4)
+    checkout.commit("The first run")
+    return checkout
+
+
+def write(checkout: Checkout, mel_ce: float, clips: str = "a", **settings: object) -> None:
+    """A run that came to this eval Mel CE in phase 2, with these settings of it."""
+    at = Workspace(checkout.root)
+    at.reports.mkdir(exist_ok=True)
+    params = {"seed": 1, "train_phase2": settings, "notify": {"command": f"tell --password {mel_ce}"}}
+    at.params.write_text(yaml.safe_dump(params), encoding="utf-8")
+    outs = [{"path": "reports/dataset.json", "md5": clips * 32}]
+    at.dvc_lock.write_text(yaml.safe_dump({"stages": {"prepare": {"outs": outs}}}), encoding="utf-8")
+    for phase, best in zip(PHASES, (4.0, mel_ce), strict=True):
+        at.metrics(phase).write_text(json.dumps({"eval": {"mel_ce": best}, "step": 1200}), encoding="utf-8")
+        at.curve(phase).write_text(f"step,epoch,eval_mel_ce\n0,0,5.0\n1200,1,{best}\n", encoding="utf-8")
+
+
+def experiment(checkout: Checkout, name: str) -> None:
+    """What lies here, as DVC names an experiment; HEAD is as before."""
+    checkout.commit(name)
+    ref = f"refs/exps/ab/{'c' * 38}/{name}"
+    checkout.run("git", "update-ref", ref, "HEAD")
+    checkout.run("git", "reset", "--quiet", "--hard", "HEAD~1")
+
+
+def lines(checkout: Checkout) -> list[str]:
+    return list(experiment_lines(Workspace(checkout.root)))
+
+
+def test_the_best_first_with_what_differs(here: Checkout) -> None:
+    for name, mel_ce, lr in ("good-one", 3.1, 1e-3), ("bad-one", 4.5, 1e-5):
+        write(here, mel_ce, lr=lr)
+        experiment(here, name)
+    said = lines(here)
+    assert [line.split() for line in said[1:5]] == [
+        ["experiment", "phase2.lr", "phase1", "phase2", "best", "at", "step"],
+        ["good-one", "0.001", "4.000", "3.100", "1,200"],
+        ["HEAD", "0.0003", "4.000", "3.500", "1,200"],
+        ["bad-one", "1e-05", "4.000", "4.500", "1,200"],
+    ]
+    assert "dvc exp apply good-one" in "\n".join(said)
+    assert "password" not in "\n".join(said)
+    picture = Workspace(here.root).experiments_picture.read_text(encoding="utf-8")
+    for told in "good-one: phase2.lr 0.001", "bad-one: phase2.lr 1e-05", "eval Mel CE, nats per token":
+        assert told in picture
+
+
+def test_figures_of_other_clips_are_not_compared(here: Checkout) -> None:
+    """Whatever they are: they do not make the best."""
+    write(here, 3.3, lr=1e-3)
+    experiment(here, "alike")
+    write(here, 1.0, clips="b", lr=1e-3)
+    experiment(here, "of-other-clips")
+    said = lines(here)
+    assert said[2].split()[:2] == ["of-other-clips", "*"]
+    assert "* measured on other clips: its figures are not to be compared" in said
+    assert "dvc exp apply alike" in "\n".join(said)
+    assert "of-other-clips" not in Workspace(here.root).experiments_picture.read_text(encoding="utf-8")
+
+
+def test_one_without_figures_is_named(here: Checkout) -> None:
+    Workspace(here.root).metrics("phase2").write_text("<<<<<<<", encoding="utf-8")
+    experiment(here, "half-done")
+    assert "without figures, as evaluate did not end: half-done" in lines(here)
+
+
+def test_before_there_is_anything(tmp_path: Path) -> None:
+    checkout = workspaces.repository(tmp_path / "empty")
+    (checkout.root / "README.md").touch()
+    checkout.commit()
+    assert lines(checkout) == ["no commit and no experiment has figures yet: dvc repro makes HEAD's, which you commit"]
