@@ -6,8 +6,10 @@ import pytest
 from promoting import MODEL, Team
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import sha256_json
+from xtts_finetune.core.files import sha256_json, write_json
+from xtts_finetune.core.params import load_params
 from xtts_finetune.promotion import moving
+from xtts_finetune.report.origin import whose_version
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import TAG, Entry, Log, remember
 
@@ -68,7 +70,8 @@ def test_after_a_version_was_deleted_nothing_cries(team: Team) -> None:
     team.promote(3)
     delete(team, 2)
     said = team.history(verify=True)
-    assert "2 entries: each is as it was written" in said
+    assert "1 entry: it is as it was written" in said
+    assert "1 of versions that were deleted, and MLflow's copies with them" in said
     assert "not in this registry" not in said
     assert "version 2, champion before, was deleted" in team.rollback()
     assert team.champion == 1
@@ -167,3 +170,28 @@ def test_a_tag_that_follows_nothing_is_not_taken_over(team: Team) -> None:
     assert "Mallory" not in team.workspace.promotions.read_text()
     with pytest.raises(UserError, match=r"follows an entry that neither .* Mallory"):
         team.history(verify=True)
+
+
+def test_status_says_who_is_champion_in_mlflow(team: Team) -> None:
+    """Whatever moved it, and whatever the log says."""
+    params = load_params(team.workspace.params)
+    receipt = {"name": MODEL, "version": 5, "champion": 5, "aliases": ["candidate", "champion"]}
+    weights = team.store.client.get_model_version(MODEL, "5").tags[WEIGHTS_TAG]
+    write_json(team.workspace.registration, {**receipt, "model_sha256": weights})
+    team.workspace.model("phase1").mkdir(parents=True)
+    write_json(team.workspace.model("phase1") / "model.json", {"sha256": weights})
+
+    def said() -> str:
+        return whose_version(team.workspace, params).partition(", the weights of")[0]
+
+    point(team, 5)
+    assert said() == f"{MODEL} version 5 (candidate, champion)"
+    point(team, 1)
+    assert said() == f"{MODEL} version 5 (candidate)"
+    team.promote(4)
+    team.workspace.promotions.write_text("{}\n")
+    assert said() == f"{MODEL} version 5 (candidate)"
+    delete(team, 5)
+    assert said() == f"{MODEL} version 5 (MLflow has no such version any more)"
+    team.workspace.tracking_db.rename(team.workspace.tracking_db.with_suffix(".away"))
+    assert said().endswith("as far as this clone knows, whose log of promotions is damaged (xtts-finetune history))")

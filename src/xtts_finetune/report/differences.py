@@ -23,7 +23,7 @@ def since_commit(workspace: Workspace, params: Params) -> list[str]:
 
 def since_champion(workspace: Workspace, params: Params) -> list[str] | None:
     """The same; None where no champion is known, or its files are not on this machine."""
-    weights = champion_weights(workspace)
+    weights = champion_weights(workspace, params)
     if weights is None:
         return None
     for lineage in sorted(workspace.artifacts.glob(f"models/*/artifacts/artifacts/*/{LINEAGE}")):

@@ -9,10 +9,10 @@ from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
-from xtts_finetune.tracking.connection import is_local
 from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.promotions import Log
 from xtts_finetune.tracking.receipt import IN_QUEUE, Beside, address_digest
+from xtts_finetune.tracking.registered import Aliased, Known, known
 from xtts_finetune.tracking.registry import CHAMPION
 
 OURS = "of this workspace's run"
@@ -116,10 +116,14 @@ def whose_version(workspace: Workspace, params: Params | None) -> str:
     if digest is not None and not here:
         return f"{version} is of another run: those weights are not in models/"
     what = "the whole network of" if trained else "the weights of"
-    aliases = ", ".join(_aliases_now(workspace, receipt, beside))
-    if aliases and params and not is_local(params.tracking):
-        aliases += ", as far as this clone knows"
-    return f"{version}{f' ({aliases})' if aliases else ''}" + (f", {what} models/{here[0]}" if here else "")
+    names = _aliases_now(workspace, params, receipt, beside)
+    own = _in_own_database(workspace, params, receipt)
+    if own is None:
+        names.append("as far as this clone knows" + _of_the_log(workspace))
+    elif receipt["version"] not in own.versions:
+        names.append("MLflow has no such version any more")
+    told = f" ({', '.join(names)})" if names else ""
+    return f"{version}{told}" + (f", {what} models/{here[0]}" if here else "")
 
 
 def is_to_be_promoted(workspace: Workspace, params: Params) -> bool:
@@ -130,7 +134,7 @@ def is_to_be_promoted(workspace: Workspace, params: Params) -> bool:
     beside = Beside.read(workspace, receipt)
     if beside.is_deleted or _is_elsewhere(beside, receipt, params):
         return False
-    return CHAMPION not in _aliases_now(workspace, receipt, beside)
+    return CHAMPION not in _aliases_now(workspace, params, receipt, beside)
 
 
 def _is_elsewhere(beside: Beside, receipt: dict[str, Any], params: Params) -> bool:
@@ -139,31 +143,57 @@ def _is_elsewhere(beside: Beside, receipt: dict[str, Any], params: Params) -> bo
     return is_moved or receipt["name"] != params.registry.model_name
 
 
-def champion_weights(workspace: Workspace) -> str | None:
+def champion_weights(workspace: Workspace, params: Params) -> str | None:
     """SHA-256 of the champion's weights, as far as this checkout knows; None: there is none, or it does not."""
     if not workspace.registration.exists():
         return None
     receipt = read_json(workspace.registration)
-    return None if "version" not in receipt else _champion(workspace, receipt, Beside.read(workspace, receipt))[1]
+    return (
+        None if "version" not in receipt else _champion(workspace, params, receipt, Beside.read(workspace, receipt))[1]
+    )
 
 
-def _aliases_now(workspace: Workspace, receipt: dict[str, Any], beside: Beside) -> list[str]:
-    """As it was registered, but for what this checkout's log knows of since; of a damaged log `history` tells."""
-    aliases = [alias for alias in receipt["aliases"] if alias != CHAMPION]
-    champion, weights = _champion(workspace, receipt, beside)
+def _in_own_database(workspace: Workspace, params: Params | None, receipt: dict[str, Any]) -> Known | None:
+    """What MLflow knows of the model, where its store is this workspace's own, and can be read."""
+    is_own = params is None or params.tracking.uri is None
+    return known(workspace, receipt["name"]) if is_own else None
+
+
+def _of_the_log(workspace: Workspace) -> str:
+    try:
+        Log.read(workspace.promotions)
+    except UserError:
+        return ", whose log of promotions is damaged (xtts-finetune history)"
+    return ""
+
+
+def _aliases_now(workspace: Workspace, params: Params | None, receipt: dict[str, Any], beside: Beside) -> list[str]:
+    """As MLflow has them; of a server, as it was registered, but for what this checkout's log knows of since."""
+    own = _in_own_database(workspace, params, receipt)
+    if own is not None:
+        is_it = Aliased(receipt["version"], receipt["model_sha256"])
+        return sorted(alias for alias, version in own.aliases.items() if version == is_it)
+    found = [alias for alias in receipt["aliases"] if alias != CHAMPION]
+    champion, weights = _champion(workspace, params, receipt, beside)
     is_champion = champion == receipt["version"] and weights in (None, receipt["model_sha256"])
-    return [*aliases, *([CHAMPION] if is_champion else [])]
+    return [*found, *([CHAMPION] if is_champion else [])]
 
 
-def _champion(workspace: Workspace, receipt: dict[str, Any], beside: Beside) -> tuple[int | None, str | None]:
+def _champion(
+    workspace: Workspace, params: Params | None, receipt: dict[str, Any], beside: Beside
+) -> tuple[int | None, str | None]:
     """Its version, and the SHA-256 of its weights, where that is known."""
-    champion, weights = receipt["champion"], None
-    if champion == receipt["version"]:
+    own = _in_own_database(workspace, params, receipt)
+    if own is not None:
+        champion = own.aliases.get(CHAMPION)
+        return (champion.version, champion.sha256) if champion else (None, None)
+    number, weights = receipt["champion"], None
+    if number == receipt["version"]:
         weights = receipt["model_sha256"]
     with suppress(UserError):
         for entry in Log.read(workspace.promotions).entries:
             is_own = entry.model == receipt["name"] and (not beside.registry or entry.registry in ("", beside.registry))
-            goes_on = entry.before in (None, champion) and (not weights or entry.before_sha256 in ("", weights))
+            goes_on = entry.before in (None, number) and (not weights or entry.before_sha256 in ("", weights))
             if is_own and goes_on:
-                champion, weights = entry.champion, entry.champion_sha256
-    return champion, weights
+                number, weights = entry.champion, entry.champion_sha256
+    return number, weights
