@@ -154,11 +154,28 @@ def test_killed_between_the_alias_and_the_log(team: Team, monkeypatch: pytest.Mo
     team.register(4.1)
 
     with killed_before_the_log(monkeypatch):
-        team.promote()
+        team.promote(force=True, why="It sounds better.")
     assert team.champion == 3
     team.rollback()
     assert team.champion == 2
-    assert [entry.action for entry in team.entries] == ["promote", "found", "rollback"]
+    assert [entry.action for entry in team.entries] == ["promote", "promote", "rollback"]
+    assert team.entries[1].why == "It sounds better."
+    team.history(verify=True)
+
+
+def test_killed_there_and_moved_on_by_other_means(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to be written is not what happened last."""
+    for mel_ce in (4.3, 4.2, 4.1):
+        team.register(mel_ce)
+    with killed_before_the_log(monkeypatch):
+        team.promote(2)
+    team.store.client.set_registered_model_alias(MODEL, "champion", "3")
+    team.rollback()
+    assert [(entry.action, entry.champion) for entry in team.entries] == [("found", 3), ("rollback", 1)]
+    team.promote(2)
+    team.store.client.set_registered_model_alias(MODEL, "champion", "1")
+    team.promote(3)
+    assert [entry.action for entry in team.entries[2:]] == ["promote", "found", "promote"]
     team.history(verify=True)
 
 
@@ -344,8 +361,8 @@ def test_a_clone_with_a_registry_of_its_own_has_the_same_versions(
         clone.rollback()
     said = clone.history(verify=True)
     assert "(of versions that are not in this registry)" in said
-    assert "0 entries: each is as it was written, here and in MLflow" in said
-    assert "1 of other registries: it is as written, here alone" in said
+    assert "in MLflow\n" not in said
+    assert "1 of other registries: not held against MLflow; each has the SHA-256 that it says" in said
     clone.promote(3)
     assert [entry.before for entry in clone.entries] == [1, 1]
     clone.rollback()
@@ -364,7 +381,7 @@ def test_what_the_gate_refuses_still_brings_what_is_lacking(three: Team) -> None
     """A kill came between the file and MLflow; the next command ends in a refusal."""
     [tag] = [tag for tag in three.store.client.get_model_version(MODEL, "2").tags if tag.startswith(TAG)]
     three.store.client.delete_model_version_tag(MODEL, "2", tag)
-    with pytest.raises(UserError, match="the next promote or rollback brings it"):
+    with pytest.raises(UserError, match="the next promote brings it"):
         three.history(verify=True)
     three.register(5.0)
     refused(three)

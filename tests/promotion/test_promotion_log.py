@@ -2,7 +2,10 @@
 
 import errno
 import os
+import sqlite3
 import subprocess
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from promoting import MODEL, Team
 
 from xtts_finetune.core.errors import DiskFull, UserError
 from xtts_finetune.promotion.command import vouch_lines
-from xtts_finetune.tracking.promotions import Entry
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
+from xtts_finetune.tracking.promotions import TAG, Entry
 from xtts_finetune.tracking.versions import Versions
 
 
@@ -207,3 +211,136 @@ def test_a_refusal_in_an_older_commit_s_checkout_writes_no_file(team: Team, log:
 def git(root: Path, *arguments: str) -> None:
     who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
     subprocess.run(["git", *arguments], cwd=root, env={**os.environ, **who}, check=True, capture_output=True)
+
+
+def test_a_forged_line_of_a_version_that_is_gone(team: Team, log: Path) -> None:
+    """MLflow has no copy to hold it against. A line of the same version that a genuine one follows is not in doubt."""
+    team.store.client.delete_model_version(MODEL, "2")
+    (team.workspace.root / "work" / "promotions.json").unlink()  # as in a clone
+    assert "1 of versions that were deleted" in team.history(verify=True)
+    last = Entry.parse(log.read_text().splitlines()[-1])
+    gone = Entry.parse(log.read_text().splitlines()[0])
+    forged = gone.model_copy(update={"who": "The Boss <boss@example.org>", "why": "approved", "follows": [last.digest]})
+    with log.open("a") as stream:
+        stream.write(f"{forged.text}\n")
+    for act in (lambda: team.promote(1, force=True, why="x"), team.rollback, lambda: team.history(verify=True)):
+        with pytest.raises(UserError, match="of a version that was deleted in MLflow") as error:
+            act()
+        assert str(error.value).count("remedy") == 1, "what else is the matter depends on it"
+    assert "NOT KNOWN to be genuine" in team.history().splitlines()[3]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda line: '{"who": "The Boss", ' + line[1:], lambda line: line.replace('": ', '":  '), str.upper]
+)
+def test_a_line_that_was_changed_beside_its_digest(team: Team, log: Path, change: Callable[[str], str]) -> None:
+    """JSON takes a field twice, and keeps one; it does not mind blanks."""
+    one, two, three = log.read_text().splitlines()
+    log.write_text(f"{one}\n{change(two)}\n{three}\n")
+    assert "promotions.jsonl:2\n" in found(team, verify=True)
+
+
+def test_the_champion_is_gone(team: Team, log: Path) -> None:
+    team.store.client.delete_registered_model_alias(MODEL, "champion")
+    assert "by its last line version 4 is champion; in MLflow none is" in found(team, verify=True)
+    assert "there is no champion in MLflow; by the last line it is version 4" in team.history()
+    team.promote(4)
+    assert team.champion == 4
+    team.history(verify=True)
+
+
+def test_the_newest_version_is_gone_which_was_champion(team: Team, log: Path) -> None:
+    team.store.client.delete_model_version(MODEL, "4")
+    assert "not in this registry" not in team.history()
+    said = found(team, verify=True)
+    assert "by its last line version 4 is champion; in MLflow none is, and that version was deleted" in said
+    for version in "123":
+        team.store.client.delete_model_version(MODEL, version)
+    assert f"has no version of {MODEL}: no entry can be held against it" in found(team, verify=True)
+
+
+def test_who_reads_makes_no_database(team: Team, log: Path) -> None:
+    database = team.workspace.tracking_db
+    database.rename(database.with_suffix(".away"))
+    assert "MLflow is not known" in team.history()
+    assert "is not there" in found(team, verify=True)
+    assert not database.exists()
+
+
+def test_a_database_that_another_program_holds(team: Team, log: Path) -> None:
+    with closing(sqlite3.connect(team.workspace.tracking_db)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        fresh = Team(team.workspace)
+        with pytest.raises(UserError, match=r"another program holds it: .*locked"):
+            fresh.promote(1, force=True, why="x")
+    assert team.champion == 4
+
+
+def test_a_weights_tag_that_was_changed(team: Team, log: Path) -> None:
+    """The entries of its version are no strangers' by that."""
+    [tag] = [tag for tag in team.store.client.get_model_version(MODEL, "4").tags if tag.startswith(TAG)]
+    team.store.client.set_model_version_tag(MODEL, "4", WEIGHTS_TAG, "f00d")
+    said = found(team, verify=True)
+    assert f"tag {WEIGHTS_TAG}\n      is not that of the weights which were promoted" in said
+    assert team.entries[2].champion_sha256 in said
+    assert tag not in said
+
+
+def test_a_copy_that_was_changed_is_written_anew(team: Team, log: Path) -> None:
+    entry = team.entries[1]
+    team.store.client.set_model_version_tag(MODEL, "3", entry.tag, "{}")
+    assert "the next promote brings it" in found(team, verify=True)
+    team.promote(4)
+    assert team.store.client.get_model_version(MODEL, "3").tags[entry.tag] == entry.text
+    team.history(verify=True)
+
+
+def test_a_log_that_may_not_be_written_moves_nobody(team: Team, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = log.read_bytes()
+
+    def refuse(path: Path, content: bytes) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(UserError, match="the promotion log cannot be written") as error:
+            team.promote(1, force=True, why="x")
+    assert "Read-only file system" in str(error.value)
+    assert (team.champion, log.read_bytes()) == (4, before)
+
+
+def test_a_log_that_cannot_be_replaced_says_who_is_champion_by_now(
+    team: Team, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it is a mount: the champion has moved before the file is put in its place."""
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).name == log.name:
+            raise OSError(errno.EBUSY, "Device or resource busy", str(source), None, str(target))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(UserError, match="version 1 is champion now, and that could not be written down"):
+            team.promote(1, force=True, why="It sounds better.")
+    assert team.champion == 1
+    team.promote(1)
+    assert team.entries[-1].why == "It sounds better."
+    team.history(verify=True)
+
+
+def test_a_link_in_its_place(team: Team, log: Path) -> None:
+    """It would be replaced by a file, and what it points to would be as before."""
+    elsewhere = log.rename(team.workspace.root / "elsewhere.jsonl")
+    log.symlink_to(elsewhere)
+    with pytest.raises(UserError, match="is a link"):
+        team.promote(1, force=True, why="x")
+    assert team.champion == 4
+
+
+def test_a_file_in_place_of_its_folder(team: Team, log: Path) -> None:
+    log.unlink()
+    log.parent.rmdir()
+    log.parent.touch()
+    assert f"{log.parent}\n" in found(team)

@@ -24,6 +24,7 @@ work/base.lock                 held by who fetches into base/
 work/pipelines.lock            held by who brings MLflow the run that phases and evaluations come under
 work/promotions.lock           held by who moves the champion
 work/promotions.json           the lines of the log that were written here, or seen in MLflow
+work/promotion.jsonl           the line that is being written: a kill leaves it to the next command
 registry/promotions.jsonl      who became champion, why, and by which figures: an entry a line
 checkpoints/phase1/            what of work/phase1/ is kept of a complete phase
 models/phase1/                 the exported best: WEIGHTS and its MODEL_CARD
@@ -323,6 +324,11 @@ class Workspace:
     def promotions_known(self) -> Path:
         """Digests of the entries of `promotions` that were written in this workspace, or that MLflow had."""
         return self._work / "promotions.json"
+
+    @property
+    def promotion_begun(self) -> Path:
+        """The entry that is being written to `promotions`."""
+        return self._work / "promotion.jsonl"
 
     @property
     def promotions_lock(self) -> Path:

@@ -68,7 +68,7 @@ def rollback_lines(workspace: Workspace, why: str) -> Iterator[str]:
     Raises:
         UserError: there was none, or none is left; MLflow or the log cannot be used.
     """
-    _refuse_long(_NOTHING_BEFORE, why)
+    _refuse_long("the champion was not moved", why)
     with _alone(workspace):
         standing = _standing(workspace, load_params(workspace.params))
         if not standing.versions.versions:
@@ -99,7 +99,7 @@ def _caught_up(standing: Standing) -> Generator[str, None, Standing]:
     """With what was done by other means written down; the lines tell of it."""
     found = standing.unwritten
     standing = caught_up(standing)
-    if found:
+    if found and standing.champion:
         yield from _done(standing.workspace, standing.log.entries[-1])
     return standing
 
@@ -146,6 +146,7 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
     params = load_params(workspace.params)
     log = Log.read(workspace.promotions)
     try:
+        _refuse_without_database(workspace, params)
         standing = _standing(workspace, params)
     except UserError as error:
         if verified:
@@ -162,12 +163,33 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
         yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)") + doubt
     if found := standing.unwritten:
         yield f"not written down: {found}; the next promote or rollback does so"
+    if standing.lost is not None:
+        yield f"there is no champion in MLflow; by the last line it is version {standing.lost}"
     if verified:
         verify(standing)
-        own = sum(map(standing.is_own, standing.log.entries))
-        yield f"{own} {'entry: it' if own == 1 else 'entries: each'} is as it was written, here and in MLflow"
-        if others := len(standing.log.entries) - own:
-            yield f"{others} of other registries: {'it is' if others == 1 else 'they are'} as written, here alone"
+        yield from _verified(standing)
+
+
+def _refuse_without_database(workspace: Workspace, params: Params) -> None:
+    """Who reads makes none."""
+    if params.tracking.uri is None and not workspace.tracking_db.is_file():
+        remedy = "bring mlruns/ back, or let dvc repro register a version in a new one"
+        raise UserError("MLflow is not known", [Problem(str(workspace.tracking_db), "is not there", remedy)])
+
+
+def _verified(standing: Standing) -> Iterator[str]:
+    """What was held against what."""
+    own = [entry for entry in standing.log.entries if standing.is_own(entry)]
+    there = sum(standing.left(entry.champion) is not None for entry in own)
+    if there or not standing.log.entries:
+        yield f"{there} {'entry: it' if there == 1 else 'entries: each'} is as it was written, here and in MLflow"
+    if gone := len(own) - there:
+        yield (
+            f"{gone} of versions that were deleted, and MLflow's copies with them: as written in this workspace, or as "
+            "the SHA-256 in those after says"
+        )
+    if others := len(standing.log.entries) - len(own):
+        yield f"{others} of other registries: not held against MLflow; each has the SHA-256 that it says"
 
 
 def _standing(workspace: Workspace, params: Params) -> Standing:
@@ -249,5 +271,14 @@ def _alone(workspace: Workspace) -> Iterator[None]:
             with full_disk_raises():
                 yield
         except DiskFull as error:
-            free = f"the disk is full ({shown_bytes(free_bytes(workspace.root))} free): {error}"
+            places = [
+                each
+                for each in (workspace.root, workspace.promotions.parent, workspace.promotions_lock.parent)
+                if each.is_dir()
+            ]
+            least = min(places, key=free_bytes)
+            free = f"the disk is full ({shown_bytes(free_bytes(least))} free at {least}): {error}"
             raise DiskFull(f"{free}; make room (xtts-finetune clean), then type it again") from error
+        except OSError as error:
+            problem = Problem(str(error.filename or log_name(workspace)), f"{error}", "mend that, then type it again")
+            raise UserError("the promotion log cannot be written", [problem]) from error

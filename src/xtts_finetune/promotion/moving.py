@@ -1,20 +1,23 @@
 """The champion is moved, and that is written down: in the file, and in MLflow.
 
 The alias moves first, then the file is written, then MLflow gets its copy. What a kill between them leaves is found by
-the next command, which writes it down as moved by other means, and gives MLflow what it lacks.
+the next command, which writes it down: as it was to be written, or, where that is not known, as moved by other means.
 """
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
 from xtts_finetune.promotion.wording import unvouched
 from xtts_finetune.tracking.environment import user
-from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule
+from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule, keep_intent, kept_intent
 from xtts_finetune.tracking.registry import Version, move_champion
 
 
@@ -32,13 +35,38 @@ def move(standing: Standing, action: Action, to: Version, rules: list[Rule], for
     entry = _entry(now, action, before, to, rules, forced, why)
     now = replace(now, log=now.log.appended(entry))
     now.remember(entry)
+    keep_intent(now.workspace, entry)
     with (
+        _said_if_moved(now, to),
         now.log.written(),  # its room is had before the champion moves
         answered(now.store, "the champion was not moved, as far as is known", "look: xtts-finetune history"),
     ):
         move_champion(now.store, to)
+    keep_intent(now.workspace, None)
     _deliver(now, f"xtts-finetune promote {to.version}, which is champion, makes up for it")
     return entry
+
+
+@contextmanager
+def _said_if_moved(standing: Standing, to: Version) -> Iterator[None]:
+    """Where the file cannot be written behind the move, say that the champion has moved.
+
+    Raises:
+        UserError: so it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error) or not _is_champion(standing, to):
+            raise
+        what = f"version {to.version} is champion now, and that could not be written down: {error}"
+        remedy = f"mend that; then: xtts-finetune promote {to.version}, which writes it down"
+        raise UserError("moved, and not written down", [Problem(str(standing.log.file), what, remedy)]) from error
+
+
+def _is_champion(standing: Standing, version: Version) -> bool:
+    champion = standing.again().champion
+    return champion is not None and champion.version == version.version
 
 
 def caught_up(standing: Standing) -> Standing:
@@ -50,16 +78,30 @@ def caught_up(standing: Standing) -> Standing:
     _refuse_unvouched(standing)
     champion, found = standing.champion, standing.unwritten
     if champion and found:
-        why = f"{found}: moved by other means, or half-way"
-        entry = _entry(standing, "found", standing.line[-1], champion, [], forced=False, why=why)
+        entry = _begun(standing, champion) or _found(standing, champion, found)
         standing = replace(standing, log=standing.log.appended(entry))
         standing.remember(entry)
     else:
         standing.remember()
     if _is_to_be_written(standing, is_found=bool(champion and found)):
         standing.log.write()
+    keep_intent(standing.workspace, None)
     _deliver(standing, "type it again")
     return standing
+
+
+def _begun(standing: Standing, champion: Version) -> Entry | None:
+    """What a command that was killed had yet to write, if that is how the champion became it."""
+    entry = kept_intent(standing.workspace)
+    is_it = (
+        entry and entry.follows == standing.log.ends and standing.is_own(entry) and entry.champion == champion.version
+    )
+    return entry if is_it else None
+
+
+def _found(standing: Standing, champion: Version, how: str) -> Entry:
+    why = f"{how}: moved by other means, or half-way"
+    return _entry(standing, "found", standing.line[-1], champion, [], forced=False, why=why)
 
 
 def _is_to_be_written(standing: Standing, is_found: bool) -> bool:
@@ -70,7 +112,10 @@ def _is_to_be_written(standing: Standing, is_found: bool) -> bool:
 
 def _refuse_unvouched(standing: Standing) -> None:
     if entries := standing.unvouched:
-        raise UserError("the promotion log does not hold", [unvouched(standing.workspace, entry) for entry in entries])
+        problems = [
+            unvouched(standing.workspace, entry, is_gone=standing.left(entry.champion) is None) for entry in entries
+        ]
+        raise UserError("the promotion log does not hold", problems)
 
 
 def _deliver(standing: Standing, remedy: str) -> None:

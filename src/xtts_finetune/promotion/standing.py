@@ -42,16 +42,20 @@ class Standing:
     def unvouched(self) -> list[Entry]:
         """Entries of the file that MLflow lacks, and that nobody here wrote or ever saw in MLflow.
 
-        Somebody may have added or changed them by hand: they are not to become MLflow's by that.
+        Somebody may have added or changed them by hand: they are not to become MLflow's by that. One that a genuine
+        one follows, which names its SHA-256, was there before that.
         """
-        known = known_here(self.workspace) | self._delivered
-        return [each for each in self.lacking if each.digest not in known]
+        genuine = known_here(self.workspace) | self._delivered
+        for entry in reversed(self.log.entries):  # each stands after those that it follows
+            if entry.digest in genuine:
+                genuine.update(entry.follows)
+        return [each for each in self.log.entries if self.is_own(each) and each.digest not in genuine]
 
     @property
     def lacking(self) -> list[Entry]:
-        """Entries whose copy MLflow has not got, of versions that are there."""
+        """Entries of which MLflow has no copy, or another text, of versions that are there."""
         own = ((entry, self.left(entry.champion)) for entry in self.log.entries if self.is_own(entry))
-        return [entry for entry, version in own if version and entry.tag not in version.tags]
+        return [entry for entry, version in own if version and version.tags.get(entry.tag) != entry.text]
 
     @property
     def _delivered(self) -> set[str]:
@@ -82,19 +86,23 @@ class Standing:
 
     def is_own(self, entry: Entry) -> bool:
         """Whether an entry is of these versions: the log may come from a clone with a registry of its own."""
-        return entry.registry in ("", self.versions.registry) and self.may_be_own(entry)
+        return entry.registry in ("", self.versions.registry) and self._is_of_these(entry, bool(entry.registry))
 
     def may_be_own(self, entry: Entry) -> bool:
         """Whether it is of such versions, in whichever registry: one that was moved is another by its time."""
+        return self._is_of_these(entry, is_of_this_registry=False)
+
+    def _is_of_these(self, entry: Entry, is_of_this_registry: bool) -> bool:
         named = [(entry.champion, entry.champion_sha256)]
         named += [] if entry.before is None else [(entry.before, entry.before_sha256)]
-        return entry.model == self.versions.model_name and all(self._was_here(*each) for each in named)
+        were_here = (self._was_here(*each, is_of_this_registry) for each in named)
+        return entry.model == self.versions.model_name and all(were_here)
 
-    def _was_here(self, number: int, weights: str) -> bool:
-        """Of a lower number than the newest that is not there: it was deleted, for MLflow gives none twice."""
+    def _was_here(self, number: int, weights: str, is_of_this_registry: bool) -> bool:
+        """A version that is not there was deleted, of this registry or by its number: MLflow gives none twice."""
         version = self.left(number)
         newest = max((each.version for each in self.versions.versions), default=0)
-        return weights_of(version) == weights if version else number < newest
+        return weights_of(version) == weights if version else is_of_this_registry or number < newest
 
     @cached_property
     def _before(self) -> dict[str, list[Entry]]:
@@ -134,6 +142,11 @@ class Standing:
             elif line[-1:] != [entry.champion]:
                 line.append(entry.champion)
         return line
+
+    @property
+    def lost(self) -> int | None:
+        """The champion by the log, where MLflow has none; None: it has one, or none was written down."""
+        return self._last.champion if self._last and self.champion is None else None
 
     @property
     def unwritten(self) -> str | None:

@@ -6,6 +6,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, entries_of, weights_of
 from xtts_finetune.promotion.wording import log_name, told, unvouched
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import TAG, Entry, Log
 from xtts_finetune.tracking.registry import Version
 
@@ -16,15 +17,47 @@ def verify(standing: Standing) -> None:
     Raises:
         UserError: naming every such entry.
     """
-    problems = [*_not_here(standing.workspace, standing), *_strays(standing)]
-    if found := standing.unwritten:
-        assert standing.champion, "who differs from the log is there"
-        remedy = f"xtts-finetune promote {standing.champion.version} writes it down, if that is as it should be"
-        problems.append(Problem(log_name(standing.workspace), found, remedy))
+    doubtful = [_unvouched(standing, entry) for entry in standing.unvouched]
+    problems = [*_nothing_there(standing), *doubtful, *_not_here(standing.workspace, standing), *_strays(standing)]
     for version in standing.versions.versions:
-        problems += _of(standing, version)
+        problems += [*_exchanged(standing, version), *_of(standing, version)]
+    problems += [] if doubtful else _champion(standing)  # else nobody knows who it is by the log
     if problems:
         raise UserError("the promotion log does not hold", problems)
+
+
+def _nothing_there(standing: Standing) -> Iterator[Problem]:
+    if standing.log.entries and not standing.versions.versions:
+        what = f"has no version of {standing.versions.model_name}: no entry can be held against it"
+        remedy = "see whether tracking.uri and registry.model_name are as they were, and mlruns/ is where it was"
+        yield Problem(standing.store.uri, what, remedy)
+
+
+def _champion(standing: Standing) -> Iterator[Problem]:
+    """Who is not the one that was written down last."""
+    name = log_name(standing.workspace)
+    if (found := standing.unwritten) and standing.champion:
+        remedy = f"xtts-finetune promote {standing.champion.version} writes it down, if that is as it should be"
+        yield Problem(name, found, remedy)
+    if standing.lost is not None:
+        is_left = standing.left(standing.lost) is not None
+        what = f"by its last line version {standing.lost} is champion; in MLflow none is"
+        what += "" if is_left else ", and that version was deleted"
+        remedy = f"xtts-finetune promote {standing.lost if is_left else 'VERSION'} makes one champion"
+        yield Problem(name, what, remedy)
+
+
+def _unvouched(standing: Standing, entry: Entry) -> Problem:
+    return unvouched(standing.workspace, entry, is_gone=standing.left(entry.champion) is None)
+
+
+def _exchanged(standing: Standing, version: Version) -> Iterator[Problem]:
+    """Its tag with the SHA-256 of its weights, where that is not the one which it became champion with."""
+    digests = {entry.champion_sha256 for entry in entries_of(version)}
+    if digests and weights_of(version) not in digests:
+        where = f"{standing.store.uri}: {version.name} version {version.version}: tag {WEIGHTS_TAG}"
+        remedy = f"it was {', '.join(sorted(digests))}: set it back, if its files are still those"
+        yield Problem(where, "is not that of the weights which were promoted", remedy)
 
 
 def _not_here(workspace: Workspace, standing: Standing) -> Iterator[Problem]:
@@ -33,7 +66,7 @@ def _not_here(workspace: Workspace, standing: Standing) -> Iterator[Problem]:
         if entry.digest not in here:
             remedy = (
                 "git pull, if another clone wrote it, or go back to the branch, if this is an older commit; else "
-                f"somebody took it out: git log -p -- {log_name(workspace)}; the next promote puts it there again"
+                f"somebody took it out: git log -p -- {log_name(workspace)}; on a branch the next promote puts it there"
             )
             yield Problem(log_name(workspace), f"lacks an entry that MLflow has: {told(entry)}", remedy)
 
@@ -42,8 +75,9 @@ def _strays(standing: Standing) -> Iterator[Problem]:
     for entry in standing.log.strays:
         where = f"{entry.model} version {entry.champion}: tag {entry.tag}"
         what = f"follows an entry that neither {log_name(standing.workspace)} nor MLflow has: {told(entry)}"
-        remedy = "git pull: a version that was deleted in MLflow took its entries with it; else nobody promoted so"
-        yield Problem(where, what, f"{remedy}, and the tag can go")
+        name = log_name(standing.workspace)
+        remedy = f"git pull, or git log -p -- {name}: the file had it, and is to have it again; where it never did"
+        yield Problem(where, what, f"{remedy}, nobody promoted so, and the tag can go")
 
 
 def _of(standing: Standing, version: Version) -> Iterator[Problem]:
@@ -52,8 +86,11 @@ def _of(standing: Standing, version: Version) -> Iterator[Problem]:
     is_it = (version.name, version.version, weights_of(version))
     of_it = [each for each in standing.log.entries if (each.model, each.champion, each.champion_sha256) == is_it]
     known = {entry.tag: entry.text for entry in of_it}
+    doubtful = {entry.tag for entry in standing.unvouched}
     expected = {entry.tag for entry in of_it if standing.is_own(entry)}
-    strays = {entry.tag for entry in standing.log.strays} & {entry.tag for entry in entries_of(version)}
+    own = [*entries_of(version)]
+    strays = {entry.tag for entry in standing.log.strays} & {entry.tag for entry in own}
+    strays |= {entry.tag for entry in own if entry.champion_sha256 != weights_of(version)}  # told of above
     tags = {tag: text for tag, text in version.tags.items() if tag.startswith(TAG) and tag not in strays}
     for tag in sorted(expected | tags.keys()):
         where = f"{standing.store.uri}: {version.name} version {version.version}: tag {tag}"
@@ -61,13 +98,8 @@ def _of(standing: Standing, version: Version) -> Iterator[Problem]:
             yield Problem(where, "is no entry of the log", "delete the tag")
         elif tags.get(tag) != known[tag]:
             if tag in tags:
-                yield Problem(where, "is not as it was written", f"somebody changed it: {name} has it as it was")
-            elif (entry := _named(of_it, tag)) in standing.unvouched:
-                yield unvouched(standing.workspace, entry)
-            else:
-                remedy = "a command was killed before, or somebody deleted it: the next promote or rollback brings it"
+                remedy = f"somebody changed it; {name} has it as it was, and the next promote brings it"
+                yield Problem(where, "is not as it was written", remedy)
+            elif tag not in doubtful:
+                remedy = "a command was killed before, or somebody deleted it: the next promote brings it"
                 yield Problem(where, "is not there", remedy)
-
-
-def _named(entries: list[Entry], tag: str) -> Entry:
-    return next(entry for entry in entries if entry.tag == tag)

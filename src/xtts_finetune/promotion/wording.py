@@ -26,12 +26,19 @@ def log_name(workspace: Workspace) -> str:
     return workspace.promotions.relative_to(workspace.root).as_posix()
 
 
-def unvouched(workspace: Workspace, entry: Entry) -> Problem:
-    """Of an entry of the file that may have been made by hand."""
-    what = f"has an entry that MLflow never had, and that was not written in this workspace: {told(entry)}"
+def unvouched(workspace: Workspace, entry: Entry, is_gone: bool) -> Problem:
+    """Of an entry of the file that may have been made by hand.
+
+    Args:
+        is_gone: its version was deleted in MLflow.
+    """
+    never = (
+        "of a version that was deleted in MLflow, with its copy, if it had one" if is_gone else "that MLflow never had"
+    )
+    what = f"has an entry {never}, and that was not written in this workspace: {told(entry)}"
+    there = "" if is_gone else "type promote there, if another clone wrote it and was killed before MLflow had it; "
     remedy = (
-        f"was it added or changed by hand? git log -p -- {log_name(workspace)}; take the line out, or move the file "
-        "away: MLflow's entries come back. If another clone wrote it, and was killed before MLflow had it, type "
-        f"promote or rollback there; or, if you answer for it: xtts-finetune history --vouch {entry.digest[:16]}"
+        f"was it added or changed by hand? git log -p -- {log_name(workspace)}; then take the line out. {there}"
+        f"if you answer for it: xtts-finetune history --vouch {entry.digest[:16]}"
     )
     return Problem(log_name(workspace), what, remedy)

@@ -51,6 +51,7 @@ _REMOTE = frozenset({"abfss", "b2", "gs", "r2", "s3", "wasbs", "hdfs", "viewfs",
 _REMOTE |= {"http", "https", "mlflow-artifacts", "ftp", "sftp"}
 _SQLITE = "sqlite:///"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def open_store(workspace: Workspace, tracking: TrackingParams) -> TrackingStore:
     load_mlflow()
     home = Workspace(workspace.home.root.resolve())
     uri = tracking.uri or _SQLITE + home.tracking_db.as_posix()
-    with _refused_if_damaged(uri):
+    with _refused_if_unusable(uri):
         return _open(home, tracking, uri)
 
 
@@ -183,16 +184,21 @@ def _workspace_id(workspace: Workspace) -> str:
 
 
 @contextmanager
-def _refused_if_damaged(uri: str) -> Iterator[None]:
-    """Refuse a database in which SQLite finds damage, whatever MLflow and SQLAlchemy wrap its error in."""
+def _refused_if_unusable(uri: str) -> Iterator[None]:
+    """Refuse a database in which SQLite finds damage, or that others hold, whatever wraps its error."""
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause and getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+        while cause and getattr(cause, "sqlite_errorcode", 0) & 0xFF not in (*_DAMAGE, *_BUSY):
             cause = cause.__cause__
         if cause is None:
             raise
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+            busy = Problem(
+                uri.removeprefix(_SQLITE), f"another program holds it: {cause}", "end it; then type it again"
+            )
+            raise UserError("MLflow cannot be used", [busy]) from error
         remedy = (
             "move it away, and the next run makes a new one. Lost is MLflow's list of earlier runs and registered "
             "versions; their files stay in mlruns/artifacts, and models/ and reports/ are untouched"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import fsync_path, published_file, read_json, sha256_json, write_json
+from xtts_finetune.core.files import fsync_path, published_file, read_json, sha256_json, write_json, write_text
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.phase_params import Strict
 
@@ -90,6 +90,8 @@ class Entry(Strict):
         entry = Entry(**{name: getattr(line, name) for name in Entry.model_fields})
         if entry.digest != line.sha256:
             raise ValueError("was changed after it was written: its SHA-256 is another")
+        if entry.text != text:  # a field that stands there twice, say, of which readers take one or the other
+            raise ValueError("was changed after it was written, though not in what its SHA-256 is of")
         return entry
 
 
@@ -162,6 +164,21 @@ class Log:
         return [entry.digest for entry in self.entries if entry.digest not in followed]
 
 
+def keep_intent(workspace: Workspace, entry: Entry | None) -> None:
+    """Keep what is about to be written, for who finds the champion moved and no line of it; None: it is written."""
+    if entry:
+        write_text(workspace.promotion_begun, f"{entry.text}\n")
+    else:
+        workspace.promotion_begun.unlink(missing_ok=True)
+
+
+def kept_intent(workspace: Workspace) -> Entry | None:
+    """The entry that was about to be written when a command was killed."""
+    with suppress(OSError, ValueError):  # what is damaged counts as nothing
+        return Entry.parse(workspace.promotion_begun.read_text(encoding="utf-8").removesuffix("\n"))
+    return None
+
+
 def known_here(workspace: Workspace) -> set[str]:
     """Digests of the entries that were written in this workspace, or that MLflow had when it was asked here.
 
@@ -180,13 +197,17 @@ def remember(workspace: Workspace, digests: Iterable[str]) -> None:
 
 
 def _lines(file: Path) -> list[str]:
+    if file.is_symlink():
+        remedy = "put the file itself there: git keeps no more of it than where it points to"
+        raise UserError(TITLE, [Problem(str(file), "is a link", remedy)])
     try:
         text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         return []
     except OSError as error:
-        remedy = "move it away: MLflow's entries come back with the next promote or rollback"
-        raise UserError(TITLE, [Problem(str(file), f"cannot be read: {error.strerror}", remedy)]) from None
+        where = file.parent if isinstance(error, NotADirectoryError) else file
+        remedy = f"let this user read it, or bring it back: git checkout -- {file.parent.name}/{file.name}"
+        raise UserError(TITLE, [Problem(str(where), f"cannot be read: {error.strerror}", remedy)]) from None
     except UnicodeDecodeError:
         raise UserError(TITLE, [Problem(str(file), "is no text in UTF-8", _remedy("…"))]) from None
     return text.removesuffix("\n").split("\n") if text else []  # a "why" may have other line ends in it
@@ -210,5 +231,5 @@ def _remedy(text: str) -> str:
         return "delete the line"
     return (
         "git log -p -- registry/promotions.jsonl has it as it was; or move the file away: MLflow's entries come back "
-        f"with the next promote or rollback (tags {TAG}…)"
+        f"with the next promote (tags {TAG}…), but none of a version that was deleted there"
     )
