@@ -170,6 +170,8 @@ def _is_number(value: object) -> bool:
 
 def _next(runs: list[Experiment]) -> Iterator[str]:
     best = _comparable(runs)[0]
+    if best.name == HEAD and len(runs) > 1:
+        yield "  (HEAD is the best: there is nothing to take)"
     if best.name != HEAD:
         yield _line(f"dvc exp apply {quoted(best.name)}", "takes the best here")
         yield _line("dvc repro", "evaluates it here, and registers it")
