@@ -64,6 +64,13 @@ def test_an_experiment_of_dvcs_queue_names_its_run_before_git_does(repository: C
     assert named(repository)["a"].who == "HEAD, branch main"
 
 
+def test_parameters_of_a_commit_are_read_as_dvc_reads_them(repository: Checkout) -> None:
+    """`dvc exp run -S train_phase2.lr=1e-5` writes 1e-05: to YAML 1.1 a text."""
+    (repository.root / "params.yaml").write_text("train_phase2:\n  lr: 1e-05\n")
+    repository.commit()
+    assert params_at(Workspace(repository.root), "HEAD") == {"train_phase2": {"lr": 1e-5}}
+
+
 def test_worktrees_do_each_by_a_way_of_its_own(repository: Checkout) -> None:
     """`git stash` here would not bring back what another worktree is at."""
     for letter in "abc":

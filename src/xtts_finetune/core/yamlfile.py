@@ -54,6 +54,14 @@ def read_yaml(path: Path, title: str, any_date: bool = False) -> Any:
         raise UserError(title, [Problem(path.name, what, "write plain values, without !! tags")]) from None
 
 
+def said_in(text: str) -> Any:
+    """The same of a text that another commit has; None where it is no YAML."""
+    try:
+        return deepcopy(_parsed(text.encode("utf-8"), any_date=True))
+    except (MarkedYAMLError, ReaderError, ValueError, OverflowError, KeyError, IndexError, RecursionError):
+        return None
+
+
 @lru_cache(maxsize=16)
 def _parsed(content: bytes, any_date: bool) -> Any:
     """Remembered by content, as a command asks dvc.lock forty times, and the parser takes 30 ms each."""

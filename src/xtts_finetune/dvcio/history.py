@@ -20,6 +20,7 @@ import yaml
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.cache import is_object, named_outs
 
 _OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery"))
@@ -92,8 +93,8 @@ def is_detached(workspace: Workspace) -> bool:
 def params_at(workspace: Workspace, commit: str) -> dict[str, Any]:
     """What params.yaml says at a commit; nothing where it is not there, or cannot be read."""
     try:
-        content = yaml.load(_git(workspace.root, "show", f"{commit}:./{workspace.params.name}"), yaml.CSafeLoader)
-    except (UserError, yaml.YAMLError):
+        content = said_in(_git(workspace.root, "show", f"{commit}:./{workspace.params.name}"))
+    except UserError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.history import experiments, files_at, objects_of
 from xtts_finetune.report import charts
 from xtts_finetune.report.origin import flat
@@ -80,9 +80,9 @@ def _read(workspace: Workspace, ref: str) -> Experiment | None:
         figures = {phase: json.loads(texts[at.metrics(phase)]) for phase in PHASES}
         mel_ce = {phase: float(figures[phase]["eval"]["mel_ce"]) for phase in PHASES}
         step = int(figures[min(PHASES, key=mel_ce.__getitem__)]["step"])
-        settings = yaml.load(texts[at.params], yaml.CSafeLoader)
+        settings = said_in(texts[at.params])
         said = flat({name: value for name, value in settings.items() if name not in _UNSAID})
-    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
     clips = objects_of(texts.get(at.dvc_lock, "")).get("reports/dataset.json", "")
     curves = {phase: parse_csv(texts.get(at.curve(phase), "")) for phase in PHASES}
