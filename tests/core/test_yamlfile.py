@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.utils.serialize import parse_yaml
+from dvc.utils.serialize import dumps_yaml, parse_yaml
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.yamlfile import read_yaml
+from xtts_finetune.core.yamlfile import read_written_yaml, read_yaml
 
 NUMBERS = "0 10 -3 +3 010 0o10 0x1F 1_000 0b11 1e3 1e-6 1E-06 1. .5 -.5 1.5e3 12e03 .inf -.INF .nan 1:30 12:30:00 1.2.3"
 WORDS = "yes no on off y n Yes NO true True TRUE false null Null ~ None nan inf e5 2026-11-24 <"
@@ -83,3 +83,26 @@ def test_no_damage_is_a_traceback(file: Path, content: str) -> None:
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError):
         read_yaml(file, "")
+
+
+@pytest.mark.parametrize("scalar", [*NUMBERS.split(), *WORDS.split(), "", "a: b", "[x]", "é", "#", "two\nlines", " "])
+def test_what_dvc_wrote_is_read_by_the_faster_parser(file: Path, scalar: str) -> None:
+    """As a text, as the value that DVC takes it for in a params.yaml, and within others."""
+    file.write_text(f"key: {scalar}\n" if scalar.isprintable() and ": " not in scalar and "[" not in scalar else "key:")
+    value = parse_yaml(file.read_text(), str(file))["key"]
+    if isinstance(value, datetime.date):
+        value = str(value)
+    for each in ({"key": scalar}, {"key": value}, {"key": {"inner": [value, {"deep": scalar}]}}):
+        file.write_text(dumps_yaml(each), encoding="utf-8")
+        assert repr(read_written_yaml(file, "")) == repr(each)
+
+
+def test_what_the_faster_parser_refuses_is_told_as_ever(file: Path) -> None:
+    for text in ("a: [1\n", "<<<<<<< HEAD\na: 1\n", "a: \x00\n"):
+        file.write_text(text)
+        told = []
+        for read in read_yaml, read_written_yaml:
+            with pytest.raises(UserError) as error:
+                read(file, "t")
+            told.append(str(error.value))
+        assert told[0] == told[1]

@@ -14,7 +14,7 @@ from typing import Any
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_text
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.yamlfile import read_yaml
+from xtts_finetune.core.yamlfile import read_written_yaml
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
 _DAMAGED = "DVC's files are damaged"
@@ -219,7 +219,7 @@ def _read(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         return {}
-    content = read_yaml(file, _DAMAGED)
+    content = read_written_yaml(file, _DAMAGED)
     if content is not None and not isinstance(content, dict):
         raise UserError(_DAMAGED, [Problem(str(file), "is nothing that DVC wrote", "take back what git has of it")])
     return content or {}
