@@ -75,7 +75,7 @@ _CORE = (  # the kind of a plain word, how it looks, and how it begins
 _Core.yaml_implicit_resolvers = {}
 for _kind, _pattern, _first in _CORE:
     _Core.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(f"(?:{_pattern})$"), _first)
-_Core.add_constructor(f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node)))
+_Core.add_constructor(f"{_TAG}int", lambda loader, node: int(node.value))
 
 
 def read_written_yaml(path: Path, title: str) -> Any:
