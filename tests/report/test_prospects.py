@@ -110,3 +110,13 @@ def test_weights_that_failed_do_not_hide_their_average() -> None:
     rows = [{"step": 0, "epoch": 0, "eval/mel_ce": math.nan, "eval_ema/mel_ce": 2.4}]
     course = Course.of(rows, make_params(target_mel_ce=2.5).train_phase1, None, is_over=True)
     assert "the target 2.500 was reached at step 0, by 2.400" in lines_of(course)
+
+
+def test_the_length_of_an_epoch_is_told_by_their_ends() -> None:
+    """Evaluations between have the number of the epoch before: they are not its end."""
+    steps = {0: 0, 50: 0, 100: 1, 150: 1, 200: 2}
+    rows = [{"step": step, "epoch": epoch, "eval/mel_ce": 4.0 - step / 1_000} for step, epoch in steps.items()]
+    rules = make_params().train_phase1.model_copy(update={"epochs": 5})
+    for seen in (rows, rows[:3], rows[:4]):
+        course = Course.of(seen, rules, None, is_over=False)
+        assert (course.steps_per_epoch, course.last_step) == (100, 500)

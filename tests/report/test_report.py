@@ -20,6 +20,7 @@ from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.journal import Happening, journal, remember_saves, write_down
+from xtts_finetune.report.origin import OURS
 from xtts_finetune.report.pages import write_pages
 from xtts_finetune.tracking.curve import Curve
 
@@ -124,6 +125,7 @@ def test_names_from_outside_are_no_markup(copied: Checkout) -> None:
 
 _PAGES = """
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.report.origin import OURS
 from xtts_finetune.report.pages import write_pages
 write_pages(Workspace.here())
 """
@@ -201,6 +203,17 @@ def test_what_a_run_that_was_killed_is(untrained: Checkout) -> None:
     report = told(untrained)
     assert (report.state, report.stopped) == ("stopped", None)
     assert report.phases[0].resume_step == 2
+
+
+def test_a_stage_that_has_just_ended_knows_whose_figures_they_are(copied: Checkout) -> None:
+    """DVC writes dvc.lock behind it, and the report is written before."""
+    workspace = Workspace(copied.root)
+    copied.change_params(lambda params: params["train_phase2"].update(lr=1e-5))
+    assert gather(workspace).whose != OURS
+    assert gather(workspace).state == "outdated"
+    for stage in ("phase2", "evaluate"):
+        assert gather(workspace, stage).whose == OURS
+    assert gather(workspace, "evaluate").state == "evaluated"
 
 
 def test_a_stop_that_was_made_good_is_none_any_more(copied: Checkout) -> None:
