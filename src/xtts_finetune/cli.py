@@ -101,8 +101,8 @@ def experiments() -> None:
 
     A sweep is queued by dvc exp run --queue -S train_phase2.lr=1e-4,3e-4 -S train_phase2.epochs=2,4, which is every
     combination, and run, one after the other, by dvc queue start. Each runs in a copy of this checkout, keeps what it
-    has saved in work/ here, and logs to this checkout's MLflow; none registers a model. Stopped (dvc queue kill), it
-    goes on when the same is queued again.
+    has saved in work/queue/ here, and logs to this checkout's MLflow; none registers a model. Stopped (dvc queue kill),
+    it goes on when the same is queued again.
 
     Shown are the settings that differ between them. The last lines say how to take the best one here, which registers
     it, and how to be rid of the rest. The picture is reports/experiments.svg.

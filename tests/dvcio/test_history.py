@@ -50,20 +50,6 @@ def test_every_commit_names_its_run(repository: Checkout) -> None:
     assert list(by_letter)[-1] == "a"
 
 
-def test_an_experiment_of_dvcs_queue_names_its_run_before_git_does(repository: Checkout) -> None:
-    commit(repository, "a", "First")
-    copy = Workspace(repository.root).copies / "tmpabcdef"
-    copy.mkdir(parents=True)
-    write_lock(Checkout(copy), "b")
-    found = named(repository)["b"]
-    assert (found.who, found.is_tip, found.is_pinned) == (
-        "an experiment that runs, or was killed, in .dvc/tmp/exps/tmpabcdef/",
-        True,
-        True,
-    )
-    assert named(repository)["a"].who == "HEAD, branch main"
-
-
 def test_parameters_of_a_commit_are_read_as_dvc_reads_them(repository: Checkout) -> None:
     """`dvc exp run -S train_phase2.lr=1e-5` writes 1e-05: to YAML 1.1 a text."""
     (repository.root / "params.yaml").write_text("train_phase2:\n  lr: 1e-05\n")

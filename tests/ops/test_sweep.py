@@ -57,6 +57,7 @@ def test_the_best_of_it_is_registered_and_the_rest_can_go(here: Checkout) -> Non
     here.run("dvc", "exp", "apply", rows[0][0])
     assert "Running stage 'train" not in here.repro()
     assert len(tracked.versions(here)) == 2
+    assert len(tracked.runs(here)["evaluate"]) == 3, "the one that was applied is the run that it was"
     here.commit("The best of the sweep")
     assert here.json("reports/registration.json")["version"] == 2
 
@@ -71,19 +72,23 @@ def test_one_that_is_killed_goes_on_when_it_is_queued_again(here: Checkout) -> N
     """DVC deletes the copy that it ran in."""
     queue(here, *RUN, "train_phase2.epochs=200")
     running = here.start("dvc", "exp", "run", "--run-all", "--jobs=1")
-    states = CheckpointReader(Workspace(here.root).work("phase2"))
+    states = CheckpointReader(Workspace(here.root).queue.work("phase2"))
     while not states.states():
         assert running.poll() is None
         time.sleep(0.1)
-    assert "of DVC's queue" in here.run("xtts-finetune", "status").stdout.splitlines()[0]
-    holder = read_json(here.root / "work" / "phase2.holder")
+    assert "queue      an experiment trains phase2" in here.run("xtts-finetune", "status").stdout
+    with pytest.raises(AssertionError, match="is the copy of an experiment of DVC's queue"):
+        clean(here, "--intermediates", "--yes")
+    holder = read_json(here.root / "work" / "queue" / "phase2.holder")
     os.kill(int(holder["process"].partition("-")[0]), signal.SIGKILL)
     running.communicate()
-    assert not list(Workspace(here.root).copies.glob("tmp*"))
+    assert not Workspace(here.root).copies()
     step = states.states()[-1].step
     assert f"at step {step}" in here.run("xtts-finetune", "status").stdout.partition("parked runs")[2]
     queue(here, *RUN, "train_phase2.epochs=2")
     here.run("dvc", "exp", "run", "--run-all", "--jobs=1")
     assert len(table(here)) == 3
-    resumed = [line for line in (here.root / "work" / "journal.jsonl").read_text().splitlines() if "resumed" in line]
+    resumed = [
+        line for line in (here.root / "work" / "queue" / "journal.jsonl").read_text().splitlines() if "resumed" in line
+    ]
     assert [json.loads(line)["step"] for line in resumed] == [step]

@@ -80,7 +80,7 @@ def test_figures_of_other_clips_are_not_compared(here: Checkout) -> None:
 def test_one_without_figures_is_named(here: Checkout) -> None:
     Workspace(here.root).metrics("phase2").write_text("<<<<<<<", encoding="utf-8")
     experiment(here, "half-done")
-    assert "without figures, as evaluate did not end: half-done" in lines(here)
+    assert "whose reports cannot be read: half-done" in lines(here)
 
 
 def test_before_there_is_anything(tmp_path: Path) -> None:
@@ -88,3 +88,17 @@ def test_before_there_is_anything(tmp_path: Path) -> None:
     (checkout.root / "README.md").touch()
     checkout.commit()
     assert lines(checkout) == ["no commit and no experiment has figures yet: dvc repro makes HEAD's, which you commit"]
+
+
+def test_two_of_one_name_are_told_apart(here: Checkout) -> None:
+    write(here, 3.1, lr=1e-3)
+    experiment(here, "mine")
+    write(here, 3.3, lr=1e-5)
+    here.commit("another")
+    here.run("git", "update-ref", f"refs/exps/cd/{'e' * 38}/mine", "HEAD")
+    here.run("git", "update-ref", "refs/exps/stash", "HEAD")  # DVC's own
+    here.run("git", "reset", "--quiet", "--hard", "HEAD~1")
+    said = lines(here)
+    names = [line.split()[0] for line in said[2:5]]
+    assert sorted(names) == ["HEAD", f"refs/exps/ab/{'c' * 38}/mine", f"refs/exps/cd/{'e' * 38}/mine"]
+    assert "stash" not in "\n".join(said)

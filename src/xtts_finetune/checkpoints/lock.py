@@ -41,7 +41,7 @@ def trained_now(workspace: Workspace) -> set[PhaseName]:
     By what holders write down, and never by trying to lock: a trainer that starts meanwhile would be refused. For a
     reader; who is to delete something asks `trainers_kept_out`.
     """
-    return {phase for phase in PHASES if _is_held(workspace.work(phase))}
+    return {phase for phase in PHASES if is_trained(workspace.work(phase))}
 
 
 @contextmanager
@@ -102,7 +102,8 @@ def _hold(folder: Path, who: str) -> Iterator[bool]:
         lock.release()
 
 
-def _is_held(folder: Path) -> bool:
+def is_trained(folder: Path) -> bool:
+    """Whether a trainer of this host holds a phase's folder, as `trained_now`."""
     holder = _Holder.read(folder)
     return holder is not None and holder.who == TRAINER and holder.mark.is_of_this_host and holder.mark.is_alive
 

@@ -3,12 +3,14 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Identity, Record
+from xtts_finetune.checkpoints.lock import is_trained, locked
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.files import fsync_path, read_json, sha256_file
@@ -112,15 +114,20 @@ def unpark(workspace: Workspace, identity: Identity) -> Path | None:
     work = workspace.work(identity.phase)
     if work.exists():
         work.rmdir()  # only POSIX lets a folder be renamed over an empty one
-    _rename(chosen.folder, work)
+    with locked(chosen.folder) if chosen.folder == workspace.queue.work(identity.phase) else nullcontext():
+        _rename(chosen.folder, work)
     return chosen.folder
 
 
 def _folders(workspace: Workspace, phase: PhaseName) -> Iterator[tuple[Path, str]]:
-    for folder in sorted(workspace.work(phase).parent.glob(f"{phase}.*")):
+    for folder in sorted(workspace.parked_work(phase, "").parent.glob(f"{phase}.*")):
         key = parked_key(folder.name, phase)
         if key is not None and folder.is_dir():
             yield folder, key
+    left = workspace.queue.work(phase)  # by an experiment that was stopped
+    record = None if workspace.is_copy or is_trained(left) else record_of(left)
+    if record is not None:
+        yield left, record.identity.key
 
 
 def _contents(folder: Path) -> Iterator[dict[str, Any]]:

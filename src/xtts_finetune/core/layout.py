@@ -7,6 +7,7 @@ work/phase1/CURVE, SYSTEM      the spool of its run in MLflow: the learning curv
 work/phase1/DELIVERY           what of both is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
                                FIGURES, BUNDLE and SERVING, the model that waits to be registered
+work/queue/                    the same of experiments of DVC's queue, which run in copies of the checkout
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/rebuilt/phase1.<key>/     states of the run of that key that `rebuild` made again
 work/pace.json                 seconds a step of each phase took here
@@ -43,6 +44,7 @@ PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
 SplitName = Literal["train", "eval"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 DVC_COPIES = (".dvc", "tmp", "exps")  # where DVC makes copies of a checkout for the experiments of its queue
+DVC_ROOT, DVC_EXPERIMENT = "DVC_ROOT", "DVC_EXP_NAME"  # what it tells a stage: whose copy, and what it is called
 
 # of a state or a best
 WEIGHTS = "model.safetensors"
@@ -160,7 +162,7 @@ class Workspace:
     @property
     def home(self) -> "Workspace":
         """Where people work: of the copy in which DVC runs an experiment of its queue, which it deletes afterwards, the
-        checkout that it was queued in. States, and what MLflow gets, are kept there.
+        checkout that it was queued in. States (in work/queue/), and what MLflow gets, are kept there.
         """
         for place in self.root.absolute().parents:
             if place.parts[-3:] == DVC_COPIES:
@@ -173,12 +175,21 @@ class Workspace:
         return self.home is not self
 
     @property
-    def copies(self) -> Path:
-        """Where DVC makes them, a folder each."""
-        return self.root.joinpath(*DVC_COPIES)
+    def queue(self) -> "Workspace":
+        """What every copy of this checkout has in common: its states, and what of it MLflow has yet to get."""
+        return Workspace(self.root.joinpath(*DVC_COPIES, "any"))
+
+    def copies(self) -> list[Path]:
+        """Those that are there: of experiments that run, or were killed with the machine."""
+        places = [self.root.joinpath(*DVC_COPIES), self.root.joinpath(*DVC_COPIES, "standalone")]
+        return sorted(copy for place in places for copy in place.glob("tmp*"))
 
     @property
     def _work(self) -> Path:
+        return self.home.root / "work" / "queue" if self.is_copy else self.root / "work"
+
+    @property
+    def _shared_work(self) -> Path:
         return self.home.root / "work"
 
     @property
@@ -232,7 +243,7 @@ class Workspace:
 
     def parked_work(self, phase: PhaseName, key: str) -> Path:
         """Where a run's work lies while another run has its place."""
-        return self._work / f"{phase}.{key}"
+        return self._shared_work / f"{phase}.{key}"
 
     @property
     def rebuilding(self) -> Path:
@@ -250,7 +261,7 @@ class Workspace:
     @property
     def pace(self) -> Path:
         """How fast the phases trained on this machine."""
-        return self._work / "pace.json"
+        return self._shared_work / "pace.json"
 
     @property
     def journal(self) -> Path:
@@ -294,11 +305,11 @@ class Workspace:
     @property
     def id_file(self) -> Path:
         """The workspace's id: not committed, so that every clone has its own."""
-        return self._work / "workspace.id"
+        return self._shared_work / "workspace.id"
 
     @property
     def pipelines_lock(self) -> Path:
-        return lock_of(self._work / "pipelines")
+        return lock_of(self._shared_work / "pipelines")
 
     @property
     def page_reserve(self) -> Path:

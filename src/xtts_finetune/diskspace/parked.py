@@ -55,7 +55,8 @@ def parked_runs(workspace: Workspace) -> list[ParkedRun]:
 
 
 def _typed_key(workspace: Workspace, run: Parked) -> str:
-    place = run.folder if run.folder != workspace.work(run.phase) else free_place(workspace, run.phase, run.key)
+    is_parked = run.folder.parent == workspace.parked_work(run.phase, run.key).parent and run.folder.suffix
+    place = run.folder if is_parked else free_place(workspace, run.phase, run.key)
     return place.name.removeprefix(f"{run.phase}.")
 
 
@@ -107,9 +108,9 @@ def delete_parked(workspace: Workspace, key: str) -> str:
     Raises:
         UserError: there is none, or a trainer of its phase is at work, which may be about to take it back.
     """
-    with trainers_kept_out(workspace) as live:
+    with trainers_kept_out(workspace) as live, trainers_kept_out(workspace.queue) as queued:
         chosen = find_parked(workspace, key)
-        if chosen.run.phase in live:
+        if chosen.run.phase in live | queued:
             what = f"{chosen.run.phase} is being trained, and could be taking it back"
             raise UserError("not now", [Problem(str(chosen.run.folder), what, "wait for the trainer, or stop it")])
         freed = freed_bytes(chosen.files)

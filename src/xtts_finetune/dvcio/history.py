@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.cache import is_object, named_outs
 
-_OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery"))
+_OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery", "stash"))
 _OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
 _FILES = ("dvc.lock", "*.dvc")  # as git matches paths
 _SHOWN = 4  # names of those that have the same content
@@ -61,16 +60,7 @@ def revisions(workspace: Workspace) -> list[Revision]:
         outs = {**(by_name[who].outs if who in by_name else {}), **_outs(content)}
         pins = any(ref.pins for ref in refs)
         by_name[who] = Revision(who, bool(refs), pins, first.way_back, first.commit, outs)
-    return [*_under_way(workspace), *by_name.values()]
-
-
-def _under_way(workspace: Workspace) -> Iterator[Revision]:
-    """The experiments of DVC's queue that run now: git names one when it is done."""
-    for lock in sorted(workspace.copies.glob(f"**/{workspace.dvc_lock.name}")):
-        place = lock.parent.relative_to(workspace.root).as_posix()
-        who, way_back = f"an experiment that runs, or was killed, in {place}/", "dvc queue status"
-        with suppress(FileNotFoundError):  # it is done just now
-            yield Revision(who, True, True, way_back, "", _outs(lock.read_text(encoding="utf-8", errors="replace")))
+    return list(by_name.values())
 
 
 def short_commit(workspace: Workspace, commit: str) -> str:
@@ -102,7 +92,7 @@ def params_at(workspace: Workspace, commit: str) -> dict[str, Any]:
 def experiments(workspace: Workspace) -> list[str]:
     """What git calls DVC's experiments, of all commits; their names are what follows the last slash."""
     refs = _git(workspace.root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    return [ref for ref in refs if not ref.startswith(_OWN_REFS)]
+    return [ref for ref in refs if not f"{ref}/".startswith(_OWN_REFS)]
 
 
 def files_at(workspace: Workspace, commit: str, files: Iterable[Path]) -> dict[Path, str]:
@@ -172,7 +162,7 @@ def _refs(root: Path) -> Iterator[_Ref]:
             yield _Ref(text, f"HEAD of {place}", f"git checkout {short} && dvc checkout")
     for line in _git(root, "for-each-ref", "--format=%(refname) %(objecttype) %(*objecttype)").splitlines():
         name, *types = line.split()
-        if "commit" in types and not name.startswith((*_OWN_REFS, "refs/stash")):
+        if "commit" in types and not f"{name}/".startswith((*_OWN_REFS, "refs/stash/")):
             yield _called(name)
     for line in _git(root, "stash", "list", "--format=%H %gd").splitlines():
         commit, _, name = line.partition(" ")

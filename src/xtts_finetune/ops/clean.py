@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.disk import freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
@@ -74,6 +75,8 @@ def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
     if choice.parked is not None:
         yield from _clean_parked(workspace, choice.parked, choice.yes)
         return
+    if choice.yes:
+        _refuse_beside_the_queue(workspace)
     give_dvc_room()
     if request is None:
         yield from _overview(workspace, choice)
@@ -89,6 +92,24 @@ def clean_text(workspace: Workspace, choice: Choice) -> Iterator[str]:
         plan = make_plan(workspace, request)
         yield from plan_lines(plan)
         yield from ["", f"do it: {request.command}"] if plan.items or plan.outs else []
+
+
+def _refuse_beside_the_queue(workspace: Workspace) -> None:
+    """What an experiment of DVC's queue has finished is named by nobody until all of it is done.
+
+    Raises:
+        UserError: one runs, or was killed with the machine.
+    """
+    problems = [
+        Problem(
+            copy.relative_to(workspace.root).as_posix(),
+            "is the copy of an experiment of DVC's queue: what it has in DVC's cache is named by nobody yet",
+            f"wait for it (dvc queue status), or where none runs: rm -r {quoted(copy.relative_to(workspace.root))}",
+        )
+        for copy in workspace.copies()
+    ]
+    if problems:
+        raise UserError("not now", problems)
 
 
 def _clean_parked(workspace: Workspace, key: str, yes: bool) -> Iterator[str]:

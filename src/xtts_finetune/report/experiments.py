@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,22 +55,23 @@ def experiment_lines(workspace: Workspace) -> Iterator[str]:
     Raises:
         UserError: git cannot be asked.
     """
-    found = {ref: _read(workspace, ref) for ref in tqdm([HEAD, *experiments(workspace)], "reading", leave=False)}
+    refs = [HEAD, *experiments(workspace)]
+    found = {ref: _read(workspace, ref, _name(ref, refs)) for ref in tqdm(refs, "reading", leave=False)}
     runs = sorted((run for run in found.values() if run), key=lambda run: run.best)
-    without = [_name(ref) for ref, run in found.items() if run is None and ref != HEAD]
+    without = [_name(ref, found) for ref, run in found.items() if run is None and ref != HEAD]
     if not runs:
         yield "no commit and no experiment has figures yet: dvc repro makes HEAD's, which you commit"
         return
     names = _differing(runs)
     yield from _table(runs, names)
     if without:
-        yield f"without figures, as evaluate did not end: {', '.join(without)}"
+        yield f"whose reports cannot be read: {', '.join(without)}"
     write_text(workspace.experiments_picture, charts.picture(_chart(_comparable(runs)[:_DRAWN])))
     yield f"picture: {workspace.experiments_picture.relative_to(workspace.root).as_posix()}"
     yield from ["", "next:", *_next(runs)]
 
 
-def _read(workspace: Workspace, ref: str) -> Experiment | None:
+def _read(workspace: Workspace, ref: str, name: str) -> Experiment | None:
     """None where it has no figures, or they cannot be read."""
     at = workspace
     texts = files_at(
@@ -86,11 +87,13 @@ def _read(workspace: Workspace, ref: str) -> Experiment | None:
         return None
     clips = objects_of(texts.get(at.dvc_lock, "")).get("reports/dataset.json", "")
     curves = {phase: parse_csv(texts.get(at.curve(phase), "")) for phase in PHASES}
-    return Experiment(_name(ref), mel_ce, step, said, clips, curves)
+    return Experiment(name, mel_ce, step, said, clips, curves)
 
 
-def _name(ref: str) -> str:
-    return ref.rpartition("/")[2]
+def _name(ref: str, refs: Iterable[str]) -> str:
+    """As DVC calls it; where two are called alike, as git does."""
+    name = ref.rpartition("/")[2]
+    return name if [each.rpartition("/")[2] for each in refs].count(name) == 1 else ref
 
 
 def _differing(runs: list[Experiment]) -> list[str]:
@@ -179,7 +182,7 @@ def _next(runs: list[Experiment]) -> Iterator[str]:
         yield _line("dvc exp remove --all-commits", "when what you keep is committed: lets all experiments go")
         yield _line("xtts-finetune clean --history", "shows what nothing names any more, and what that frees")
     else:
-        yield _line("dvc exp run --queue -S train_phase2.lr=1e-4,3e-4", "queues two; dvc queue start runs them")
+        yield _line("dvc exp run --queue -S train_phase2.lr=1e-4,3e-4", "queues two; then: dvc queue start")
 
 
 def _line(command: str, why: str) -> str:

@@ -57,6 +57,7 @@ class _Gathering:
         return Report(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             state=self._state(),
+            queue=sorted(trained_now(at.queue)),
             stopped=self._stopped,
             mistakes=self.mistakes,
             data=_data(at),

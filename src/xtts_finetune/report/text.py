@@ -34,6 +34,8 @@ def text_of(report: Report) -> str:
 
 def _state_lines(report: Report) -> Iterator[str]:
     yield f"state      {state_in_words(report)}"
+    if report.queue:
+        yield f"queue      an experiment trains {' and '.join(report.queue)} (dvc queue status)"
 
 
 def state_in_words(report: Report) -> str:
@@ -49,7 +51,7 @@ def state_in_words(report: Report) -> str:
     return {
         "nothing prepared": "nothing was prepared or trained yet",
         "prepared": "prepared",
-        "training": "training another run than params.yaml asks for: of DVC's queue (dvc queue status)",
+        "training": "training",
         "stopped": "stopped, as said below" if report.stopped else "stopped",
         "trained": "trained, and not evaluated yet",
         "evaluated": "trained, evaluated and registered",

@@ -79,12 +79,20 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     """
     job = Evaluation(workspace, params)
     make_deterministic()
-    set_aside(workspace)
-    remove_finished_work(workspace)
+    if not workspace.is_copy:
+        _put_away(workspace)
     connect = connection(workspace, params.tracking)
     with models_held(workspace):
         own = _compare(job)
     _register(job, connect, own)
+    if workspace.is_copy:  # git names it next, and not before: till here an experiment that fails keeps its phases
+        _put_away(workspace)
+
+
+def _put_away(workspace: Workspace) -> None:
+    """Leave nothing in work/ of what DVC has taken over."""
+    set_aside(workspace)
+    remove_finished_work(workspace)
 
 
 def _compare(job: Evaluation) -> Path:

@@ -135,9 +135,10 @@ def _lines(workspace: Workspace, stop: Stopped) -> Iterator[str]:
     yield f"the disk is full ({shown(free_bytes(workspace.root))} free): {stop}"
     yield "Nothing that was saved is lost:"
     yield from (f"  {line}" for phase in PHASES for line in _saved(workspace, phase))
-    yield "Make room, then type dvc repro: it resumes there."
+    again = "queue the same experiment again" if workspace.is_copy else "type dvc repro"
+    yield f"Make room, then {again}: it resumes there."
     try:
-        for way in ways_to_make_room(workspace):
+        for way in ways_to_make_room(workspace.home):
             yield f"  {way.request.command:<46} frees {shown(way.bytes)}"
     except UserError as error:  # git or DVC cannot be asked: that is no reason to end otherwise than by this stop
         yield f"  (what can be freed is not known: {error.title})"

@@ -47,8 +47,9 @@ def train(
         PeerLost: another process of the team is gone.
     """
     make_deterministic()
-    set_aside(workspace)
-    remove_finished_work(workspace)
+    if not workspace.is_copy:  # there git names what was finished when evaluate is done
+        set_aside(workspace)
+        remove_finished_work(workspace)
     job = Job(workspace, params, name)
     store = CheckpointStore(workspace.work(name), params.checkpoints.keep_last)
     with store.locked(), stop_on_signals(team.is_launched, newcomer) as stop:

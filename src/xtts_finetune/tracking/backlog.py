@@ -159,7 +159,6 @@ def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) 
             could not be delivered: its record or model is damaged, or the store names a path of this machine.
         Exception: at the end, too: whatever the store raised last; what it took stays.
     """
-    workspace = workspace.home
     parked = [outbox for folder in _parked(workspace) if (outbox := _undelivered(folder))]
     if not parked and not any(ended_outboxes(workspace)):
         return
@@ -212,11 +211,13 @@ def bring(outbox: Outbox, connect: Callable[[], TrackingStore]) -> None:
 def _alone(workspace: Workspace, seconds: float) -> Iterator[None]:
     """Hold the folders of ended runs: nothing is put there or taken away while it is delivered and then deleted.
 
+    A checkout and its copies hold them all: the checkout delivers what a copy left.
+
     Raises:
         UserError: another process still holds them after so many seconds (-1: never).
     """
-    lock = FileLock(lock_of(workspace.undelivered))
-    workspace.undelivered.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_of(workspace.home.undelivered))
+    workspace.home.undelivered.parent.mkdir(parents=True, exist_ok=True)
     with suppress(Timeout):
         lock.acquire(timeout=0)
     if not lock.is_locked:

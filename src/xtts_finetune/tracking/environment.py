@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from xtts_finetune.core.layout import DVC_EXPERIMENT
+
 _WRITTEN = ("dvc.lock", "reports")  # by the pipeline itself; DVC deletes a stage's git-tracked outs before it runs it
 # As `dvc exp run` tells a stage: the experiment's name, and the commit that it began from.
-_EXPERIMENT, _BASELINE = "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"
+_EXPERIMENT, _BASELINE = DVC_EXPERIMENT, "DVC_EXP_BASELINE_REV"
 # Of addresses without ://, as git reads them: a path, git@github.com:voices/anna, and that with a password.
 _PATH = ("/", "./", "../", "~")
 _PLAIN_USER = re.compile(r"[\w.-]+@[\w.-]+:[^@]*\Z")

@@ -190,8 +190,9 @@ def new_tracked_run(
 
 
 def ended_outboxes(workspace: Workspace) -> Iterator[Path]:
-    """The folders of runs that ended undelivered, the one that began first first."""
-    folders = {file.parent for file in workspace.undelivered.glob(f"*/{DELIVERY}")}
+    """The folders of runs that ended undelivered, the one that began first first; in a checkout the queue's, too."""
+    places = [workspace.undelivered] if workspace.is_copy else [workspace.undelivered, workspace.queue.undelivered]
+    folders = {file.parent for place in places for file in place.glob(f"*/{DELIVERY}")}
     folders = {folder for folder in folders if not folder.name.startswith(".")}  # half-written or half-deleted
     yield from sorted(folders, key=lambda folder: (_created(folder), folder.name))
 
