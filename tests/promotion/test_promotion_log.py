@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from promoting import MODEL, Team
 
 from xtts_finetune.core.errors import DiskFull, UserError
+from xtts_finetune.promotion import command, moving
 from xtts_finetune.promotion.command import vouch_lines
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import TAG, Entry
@@ -284,6 +286,11 @@ def test_a_weights_tag_that_was_changed(team: Team, log: Path) -> None:
     assert f"tag {WEIGHTS_TAG}\n      is not that of the weights which were promoted" in said
     assert team.entries[2].champion_sha256 in said
     assert tag not in said
+    assert said.count("remedy") == 1, "who is champion by the log depends on it"
+    for act in (lambda: team.promote(1, force=True, why="x"), team.rollback):  # nor is another entry made of it
+        with pytest.raises(UserError, match="is not that of the weights which were promoted"):
+            act()
+    assert len(team.entries) == 3
 
 
 def test_a_copy_that_was_changed_is_written_anew(team: Team, log: Path) -> None:
@@ -326,7 +333,7 @@ def test_a_log_that_cannot_be_replaced_says_who_is_champion_by_now(
             team.promote(1, force=True, why="It sounds better.")
     assert team.champion == 1
     team.promote(1)
-    assert team.entries[-1].why == "It sounds better."
+    assert team.entries[-1].why.startswith("It sounds better. (")
     team.history(verify=True)
 
 
@@ -344,3 +351,44 @@ def test_a_file_in_place_of_its_folder(team: Team, log: Path) -> None:
     log.parent.rmdir()
     log.parent.touch()
     assert f"{log.parent}\n" in found(team)
+
+
+def test_a_refused_move_leaves_nothing_to_be_told_of_it(team: Team, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who moves the alias there, days later, did so for reasons of their own."""
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("503")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "move_champion", refuse)
+        with pytest.raises(UserError, match="the champion was not moved"):
+            team.promote(1, force=True, why="Only if Bob agrees.")
+    team.store.client.set_registered_model_alias(MODEL, "champion", "1")
+    team.promote(2, force=True, why="x")
+    assert "Bob" not in log.read_text()
+    assert [entry.action for entry in team.entries[3:]] == ["found", "promote"]
+
+
+def test_a_line_of_another_registry_is_vouched_for_by_nobody(team: Team, log: Path) -> None:
+    """It may become one of this registry's when the version that it names is deleted."""
+    last = Entry.parse(log.read_text().splitlines()[-1])
+    changes = {"champion": 3, "champion_sha256": "f00d", "before": 4, "before_sha256": last.champion_sha256}
+    forged = last.model_copy(update={**changes, "who": "The Boss <boss@example.org>", "follows": [last.digest]})
+    with log.open("a") as stream:
+        stream.write(f"{forged.text}\n")
+    team.promote(2, force=True, why="x")
+    assert forged.digest not in team.entries[-1].follows
+    team.store.client.delete_model_version(MODEL, "3")
+    with pytest.raises(UserError, match="The Boss"):
+        team.history(verify=True)
+
+
+def test_a_fault_of_the_network_is_not_said_to_be_the_log_s(
+    team: Team, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise ConnectionError("connection reset")
+
+    monkeypatch.setattr(command, "refuse_incomplete", unreachable)
+    with pytest.raises(ConnectionError):
+        team.promote(1, force=True, why="x")

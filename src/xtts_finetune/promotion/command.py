@@ -131,7 +131,10 @@ def vouch_lines(workspace: Workspace, digest: str) -> Iterator[str]:
             raise UserError("nothing to answer for", [Problem("--vouch", what, "xtts-finetune history --verify")])
         standing.remember(*entries)
         for entry in entries:
-            yield f"taken for genuine, and brought to MLflow by the next promote or rollback: {told(entry)}"
+            there = "brought to MLflow by the next promote or rollback"
+            if standing.left(entry.champion) is None:
+                there = "here alone, as its version was deleted; other clones take it when a line of theirs follows it"
+            yield f"taken for genuine, and {there}: {told(entry)}"
 
 
 def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
@@ -279,6 +282,3 @@ def _alone(workspace: Workspace) -> Iterator[None]:
             least = min(places, key=free_bytes)
             free = f"the disk is full ({shown_bytes(free_bytes(least))} free at {least}): {error}"
             raise DiskFull(f"{free}; make room (xtts-finetune clean), then type it again") from error
-        except OSError as error:
-            problem = Problem(str(error.filename or log_name(workspace)), f"{error}", "mend that, then type it again")
-            raise UserError("the promotion log cannot be written", [problem]) from error

@@ -15,10 +15,13 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
+from xtts_finetune.promotion.verification import exchanged
 from xtts_finetune.promotion.wording import unvouched
 from xtts_finetune.tracking.environment import user
 from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule, keep_intent, kept_intent
 from xtts_finetune.tracking.registry import Version, move_champion
+
+_BROKEN_OFF = "(the command was killed before it had written this down)"
 
 
 def move(standing: Standing, action: Action, to: Version, rules: list[Rule], forced: bool, why: str) -> Entry:
@@ -34,38 +37,61 @@ def move(standing: Standing, action: Action, to: Version, rules: list[Rule], for
     before = now.champion.version if now.champion else None
     entry = _entry(now, action, before, to, rules, forced, why)
     now = replace(now, log=now.log.appended(entry))
-    now.remember(entry)
-    keep_intent(now.workspace, entry)
-    with (
-        _said_if_moved(now, to),
-        now.log.written(),  # its room is had before the champion moves
-        answered(now.store, "the champion was not moved, as far as is known", "look: xtts-finetune history"),
-    ):
-        move_champion(now.store, to)
-    keep_intent(now.workspace, None)
+    with _written(now, to):
+        now.remember(entry)
+        with (
+            _intended(now, entry, to),
+            now.log.written(),  # its room is had before the champion moves
+            answered(now.store, "the champion was not moved, as far as is known", "look: xtts-finetune history"),
+        ):
+            move_champion(now.store, to)
     _deliver(now, f"xtts-finetune promote {to.version}, which is champion, makes up for it")
     return entry
 
 
 @contextmanager
-def _said_if_moved(standing: Standing, to: Version) -> Iterator[None]:
-    """Where the file cannot be written behind the move, say that the champion has moved.
+def _written(standing: Standing, to: Version | None = None) -> Iterator[None]:
+    """What is written of the log.
+
+    Args:
+        to: became champion meanwhile, perhaps.
 
     Raises:
-        UserError: so it is.
+        UserError: it cannot be, and what is so by now.
     """
     try:
         yield
     except OSError as error:
-        if is_disk_full(error) or not _is_champion(standing, to):
+        if is_disk_full(error):
             raise
+        where = str(error.filename or standing.log.file)
+        if to is None or not _is_champion(standing, to):
+            problem = Problem(where, str(error), "mend that, then type it again: nothing was moved")
+            raise UserError("the promotion log cannot be written", [problem]) from error
         what = f"version {to.version} is champion now, and that could not be written down: {error}"
         remedy = f"mend that; then: xtts-finetune promote {to.version}, which writes it down"
-        raise UserError("moved, and not written down", [Problem(str(standing.log.file), what, remedy)]) from error
+        raise UserError("moved, and not written down", [Problem(where, what, remedy)]) from error
+
+
+@contextmanager
+def _intended(standing: Standing, entry: Entry, to: Version) -> Iterator[None]:
+    """Keep what is to be written while it is not: of a move that was refused, it would be told as one that was made."""
+    keep_intent(standing.workspace, entry)
+    try:
+        yield
+    except BaseException:
+        if not _is_champion(standing, to):
+            keep_intent(standing.workspace, None)
+        raise
+    keep_intent(standing.workspace, None)
 
 
 def _is_champion(standing: Standing, version: Version) -> bool:
-    champion = standing.again().champion
+    """As far as MLflow says."""
+    try:
+        champion = standing.again().champion
+    except UserError:
+        return False
     return champion is not None and champion.version == version.version
 
 
@@ -75,28 +101,28 @@ def caught_up(standing: Standing) -> Standing:
     Raises:
         UserError: MLflow does not take it; or the file has entries of which nobody knows whether they are genuine.
     """
-    _refuse_unvouched(standing)
-    champion, found = standing.champion, standing.unwritten
+    _refuse_doubtful(standing)
+    champion, found, entry = standing.champion, standing.unwritten, None
     if champion and found:
         entry = _begun(standing, champion) or _found(standing, champion, found)
         standing = replace(standing, log=standing.log.appended(entry))
-        standing.remember(entry)
-    else:
-        standing.remember()
-    if _is_to_be_written(standing, is_found=bool(champion and found)):
-        standing.log.write()
-    keep_intent(standing.workspace, None)
+    with _written(standing):
+        standing.remember(*([entry] if entry else []))
+        if _is_to_be_written(standing, is_found=entry is not None):
+            standing.log.write()
+        keep_intent(standing.workspace, None)
     _deliver(standing, "type it again")
     return standing
 
 
 def _begun(standing: Standing, champion: Version) -> Entry | None:
-    """What a command that was killed had yet to write, if that is how the champion became it."""
+    """What a command that was killed had yet to write, if that may be how the champion became it."""
     entry = kept_intent(standing.workspace)
-    is_it = (
-        entry and entry.follows == standing.log.ends and standing.is_own(entry) and entry.champion == champion.version
-    )
-    return entry if is_it else None
+    if entry is None or entry.champion != champion.version or not standing.is_own(entry):
+        return None
+    if entry.follows != [each.digest for each in standing.ends]:  # something happened since
+        return None
+    return entry.model_copy(update={"why": f"{entry.why} {_BROKEN_OFF}".strip()})
 
 
 def _found(standing: Standing, champion: Version, how: str) -> Entry:
@@ -110,7 +136,9 @@ def _is_to_be_written(standing: Standing, is_found: bool) -> bool:
     return lacks and (is_found or not is_detached(standing.workspace))
 
 
-def _refuse_unvouched(standing: Standing) -> None:
+def _refuse_doubtful(standing: Standing) -> None:
+    if problems := [*exchanged(standing)]:
+        raise UserError("the promotion log does not hold", problems)
     if entries := standing.unvouched:
         problems = [
             unvouched(standing.workspace, entry, is_gone=standing.left(entry.champion) is None) for entry in entries
@@ -166,7 +194,7 @@ def _entry(
         rules=rules,
         forced=forced,
         why=why.encode("utf-8", "replace").decode(),  # what was typed in another encoding has halves of characters
-        follows=standing.log.ends,
+        follows=[each.digest for each in standing.ends],
         registry=standing.versions.registry,
     )
 

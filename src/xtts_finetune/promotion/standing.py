@@ -116,10 +116,28 @@ class Standing:
         return before
 
     @property
+    def ends(self) -> list[Entry]:
+        """Of these versions' entries those that none of them follows yet: what is written next follows these.
+
+        Not another registry's, of which nobody here knows whether they are genuine: it would vouch for them.
+        """
+        followed = {entry.digest for entries in self._before.values() for entry in entries}
+        return [each for each in self.log.entries if each.digest in self._before and each.digest not in followed]
+
+    @property
+    def exchanged(self) -> list[Version]:
+        """Versions whose tag with the SHA-256 of their weights is not that which they became champion with."""
+        return [
+            each for each in self.versions.versions if any(self._differs(entry, each) for entry in entries_of(each))
+        ]
+
+    def _differs(self, entry: Entry, version: Version) -> bool:
+        return entry.registry == self.versions.registry and entry.champion_sha256 != weights_of(version)
+
+    @property
     def _last(self) -> Entry | None:
         """The entry that nothing follows; of several, which were written at once, the one that the alias names."""
-        followed = {entry.digest for entries in self._before.values() for entry in entries}
-        ends = [each for each in self.log.entries if each.digest in self._before and each.digest not in followed]
+        ends = self.ends
         number = self.champion.version if self.champion else None
         return next((each for each in ends if each.champion == number), ends[-1] if ends else None)
 

@@ -20,8 +20,9 @@ def verify(standing: Standing) -> None:
     doubtful = [_unvouched(standing, entry) for entry in standing.unvouched]
     problems = [*_nothing_there(standing), *doubtful, *_not_here(standing.workspace, standing), *_strays(standing)]
     for version in standing.versions.versions:
-        problems += [*_exchanged(standing, version), *_of(standing, version)]
-    problems += [] if doubtful else _champion(standing)  # else nobody knows who it is by the log
+        problems += _of(standing, version)
+    problems += exchanged(standing)
+    problems += [] if doubtful or standing.exchanged else _champion(standing)  # else nobody knows who it is by the log
     if problems:
         raise UserError("the promotion log does not hold", problems)
 
@@ -51,10 +52,10 @@ def _unvouched(standing: Standing, entry: Entry) -> Problem:
     return unvouched(standing.workspace, entry, is_gone=standing.left(entry.champion) is None)
 
 
-def _exchanged(standing: Standing, version: Version) -> Iterator[Problem]:
-    """Its tag with the SHA-256 of its weights, where that is not the one which it became champion with."""
-    digests = {entry.champion_sha256 for entry in entries_of(version)}
-    if digests and weights_of(version) not in digests:
+def exchanged(standing: Standing) -> Iterator[Problem]:
+    """Of versions whose tag with the SHA-256 of their weights was changed."""
+    for version in standing.exchanged:
+        digests = {entry.champion_sha256 for entry in entries_of(version)} - {weights_of(version)}
         where = f"{standing.store.uri}: {version.name} version {version.version}: tag {WEIGHTS_TAG}"
         remedy = f"it was {', '.join(sorted(digests))}: set it back, if its files are still those"
         yield Problem(where, "is not that of the weights which were promoted", remedy)

@@ -12,7 +12,7 @@ from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_o
 from xtts_finetune.tracking.outbox import TRAINED
 from xtts_finetune.tracking.promotions import Log
 from xtts_finetune.tracking.receipt import IN_QUEUE, Beside, address_digest
-from xtts_finetune.tracking.registered import Aliased, Known, known
+from xtts_finetune.tracking.registered import Known, known
 from xtts_finetune.tracking.registry import CHAMPION
 
 OURS = "of this workspace's run"
@@ -110,18 +110,16 @@ def whose_version(workspace: Workspace, params: Params | None) -> str:
     if params and _is_elsewhere(beside, receipt, params):
         there = " (dvc repro -s -f evaluate registers it there, too)" if here else ""
         return f"{version}, under another address or name than params.yaml has now{there}"
-    if beside.is_deleted:
+    own = _in_own_database(workspace, params, receipt)
+    if beside.is_deleted or _is_gone(own, receipt):
         again = "dvc repro -s -f evaluate registers its weights again" if here else "its weights are not in models/"
         return f"nothing any more: {version} was deleted ({again})"
     if digest is not None and not here:
         return f"{version} is of another run: those weights are not in models/"
     what = "the whole network of" if trained else "the weights of"
     names = _aliases_now(workspace, params, receipt, beside)
-    own = _in_own_database(workspace, params, receipt)
     if own is None:
         names.append("as far as this clone knows" + _of_the_log(workspace))
-    elif receipt["version"] not in own.versions:
-        names.append("MLflow has no such version any more")
     told = f" ({', '.join(names)})" if names else ""
     return f"{version}{told}" + (f", {what} models/{here[0]}" if here else "")
 
@@ -133,6 +131,8 @@ def is_to_be_promoted(workspace: Workspace, params: Params) -> bool:
         return False
     beside = Beside.read(workspace, receipt)
     if beside.is_deleted or _is_elsewhere(beside, receipt, params):
+        return False
+    if _is_gone(_in_own_database(workspace, params, receipt), receipt):
         return False
     return CHAMPION not in _aliases_now(workspace, params, receipt, beside)
 
@@ -159,6 +159,11 @@ def _in_own_database(workspace: Workspace, params: Params | None, receipt: dict[
     return known(workspace, receipt["name"]) if is_own else None
 
 
+def _is_gone(own: Known | None, receipt: dict[str, Any]) -> bool:
+    """Whether MLflow has no such version any more, where that is known."""
+    return own is not None and receipt["version"] not in own.versions
+
+
 def _of_the_log(workspace: Workspace) -> str:
     try:
         Log.read(workspace.promotions)
@@ -171,8 +176,9 @@ def _aliases_now(workspace: Workspace, params: Params | None, receipt: dict[str,
     """As MLflow has them; of a server, as it was registered, but for what this checkout's log knows of since."""
     own = _in_own_database(workspace, params, receipt)
     if own is not None:
-        is_it = Aliased(receipt["version"], receipt["model_sha256"])
-        return sorted(alias for alias, version in own.aliases.items() if version == is_it)
+        number, digest = receipt["version"], receipt.get("model_sha256")  # older receipts have none
+        named = own.aliases.items()
+        return sorted(name for name, each in named if each.version == number and digest in (None, each.sha256))
     found = [alias for alias in receipt["aliases"] if alias != CHAMPION]
     champion, weights = _champion(workspace, params, receipt, beside)
     is_champion = champion == receipt["version"] and weights in (None, receipt["model_sha256"])

@@ -157,12 +157,6 @@ class Log:
             fsync_path(temporary)
             yield
 
-    @property
-    def ends(self) -> list[str]:
-        """The digests that the next entry follows: of those that none follows yet."""
-        followed = {digest for entry in self.entries for digest in entry.follows}
-        return [entry.digest for entry in self.entries if entry.digest not in followed]
-
 
 def keep_intent(workspace: Workspace, entry: Entry | None) -> None:
     """Keep what is about to be written, for who finds the champion moved and no line of it; None: it is written."""
@@ -197,10 +191,10 @@ def remember(workspace: Workspace, digests: Iterable[str]) -> None:
 
 
 def _lines(file: Path) -> list[str]:
-    if file.is_symlink():
-        remedy = "put the file itself there: git keeps no more of it than where it points to"
-        raise UserError(TITLE, [Problem(str(file), "is a link", remedy)])
     try:
+        if file.is_symlink():
+            remedy = "put the file itself there: git keeps no more of it than where it points to"
+            raise UserError(TITLE, [Problem(str(file), "is a link", remedy)])
         text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         return []

@@ -76,4 +76,4 @@ def registered(workspace: Workspace) -> Iterator[tuple[str, str, Path]]:
 
 def _opened(workspace: Workspace) -> sqlite3.Connection:
     """To be read, and waited for no longer than a reader notices: MLflow's writes take milliseconds."""
-    return sqlite3.connect(f"{workspace.tracking_db.resolve().as_uri()}?mode=ro", timeout=1, uri=True)
+    return sqlite3.connect(f"{workspace.tracking_db.resolve().as_uri()}?mode=ro", timeout=0.05, uri=True)
