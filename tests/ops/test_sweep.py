@@ -10,6 +10,7 @@ import pytest
 import tracked
 from checkouts import Checkout
 from cleaning import clean
+from filelock import FileLock
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.files import read_json
@@ -92,3 +93,20 @@ def test_one_that_is_killed_goes_on_when_it_is_queued_again(here: Checkout) -> N
         line for line in (here.root / "work" / "queue" / "journal.jsonl").read_text().splitlines() if "resumed" in line
     ]
     assert [json.loads(line)["step"] for line in resumed] == [step]
+
+
+def test_one_that_fails_at_its_end_keeps_what_it_trained(here: Checkout) -> None:
+    """Nobody names it in DVC's cache: its copy is gone, and git names an experiment when all of it is done."""
+    its = Workspace(here.root).queue
+    its.models_lock.parent.mkdir(parents=True)
+    queue(here, "train_phase2.lr=2e-3")
+    with FileLock(its.models_lock):  # evaluate is refused
+        here.run("dvc", "exp", "run", "--run-all", "--jobs=1", code=1)
+    assert (its.work("phase2") / "DONE").exists()
+    clean(here, "--intermediates", "--history", "--yes")
+    queue(here, "train_phase2.lr=2e-3")
+    here.run("dvc", "exp", "run", "--run-all", "--jobs=1")
+    happenings = map(json.loads, (here.root / "work" / "queue" / "journal.jsonl").read_text().splitlines())
+    assert [each["stage"] for each in happenings if each["kind"] == "started"] == ["phase2"], "trained once"
+    assert [row[0] for row in table(here)[2:]] == ["HEAD"]
+    assert not its.work("phase2").exists()

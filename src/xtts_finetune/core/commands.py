@@ -8,7 +8,7 @@ from pathlib import Path
 
 _COMMAND = re.compile(
     r"(?<![\w./\\-])(?=dvc "
-    r"(?:add|checkout|commit|config|exp|fetch|gc|get|metrics|plots|pull|push|queue|remote|repro|status)\b"
+    r"(?:add|checkout|commit|config|exp|fetch|gc|get|metrics|plots|pull|push|remote|repro|status)\b"
     r"|xtts-finetune (?:base|clean|disk|experiments|export|history|join|plan|promote|rebuild|repro|reproduce|restore|"
     r"rollback|status|sync)\b"
     r"|mlflow (?:db|experiments|server|ui)\b)"
