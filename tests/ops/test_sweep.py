@@ -97,11 +97,15 @@ def test_one_that_is_killed_goes_on_when_it_is_queued_again(here: Checkout) -> N
 
 def test_one_that_fails_at_its_end_keeps_what_it_trained(here: Checkout) -> None:
     """Nobody names it in DVC's cache: its copy is gone, and git names an experiment when all of it is done."""
+    here.change_params(lambda params: params["notify"].update(command="cat >> told.txt"))
+    here.commit("Tell me")
     its = Workspace(here.root).queue
     its.models_lock.parent.mkdir(parents=True)
     queue(here, "train_phase2.lr=2e-3")
     with FileLock(its.models_lock):  # evaluate is refused
-        here.run("dvc", "exp", "run", "--run-all", "--jobs=1", code=1)
+        said = here.run("dvc", "exp", "run", "--run-all", "--jobs=1")
+    assert "another process is at work here" in said.stdout + said.stderr
+    assert "could not be written" not in said.stdout + said.stderr
     assert (its.work("phase2") / "DONE").exists()
     clean(here, "--intermediates", "--history", "--yes")
     queue(here, "train_phase2.lr=2e-3")
@@ -110,3 +114,6 @@ def test_one_that_fails_at_its_end_keeps_what_it_trained(here: Checkout) -> None
     assert [each["stage"] for each in happenings if each["kind"] == "started"] == ["phase2"], "trained once"
     assert [row[0] for row in table(here)[2:]] == ["HEAD"]
     assert not its.work("phase2").exists()
+    told = (here.root / "told.txt").read_text(encoding="utf-8")
+    assert f"experiment {table(here)[1][0]}: all stages are done" in told
+    assert "\nstate " in told

@@ -33,6 +33,8 @@ def test_it_is_known_by_where_it_lies(workspace: Workspace, copy: Workspace) -> 
     assert not ours & its
     assert all(place.is_relative_to(workspace.root / "work" / "queue") for place in its), "DVC deletes the copy"
     assert workspace.queue.work("phase1") == copy.work("phase1")
+    for shared in ("tracking_db", "artifacts", "id_file", "pipelines_lock", "pace"):
+        assert getattr(copy, shared) == getattr(workspace, shared)
     assert copy.parked_work("phase1", KEY) == workspace.parked_work("phase1", KEY)
 
 

@@ -196,7 +196,7 @@ class _Gathering:
     @property
     def _disk(self) -> Disk:
         if self.known_disk is None:
-            return room(self.workspace, self.params, self._without)
+            return room(self.workspace.home, self.params, self._without)
         return self.known_disk.model_copy(update={"free_bytes": free_bytes(self.workspace.work(PHASES[0]))})
 
     @property

@@ -18,10 +18,14 @@ from xtts_finetune.report.page import page_of
 def write_pages(workspace: Workspace, ended: Stage | None = None, is_stage: bool = False) -> None:
     """Say where the run stands. What keeps it from that is said, and ends no stage: all results are there by now.
 
+    Not in the copy of an experiment of DVC's queue, which is deleted with all that is in it.
+
     Args:
         ended: the stage that calls, as its last act; None: one that stopped, or none.
         is_stage: one of both calls.
     """
+    if workspace.is_copy:
+        return
     try:
         _write(workspace, ended, is_stage)
     except Exception as error:  # noqa: BLE001 - of a report no stage may fail

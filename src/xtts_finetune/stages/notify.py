@@ -11,7 +11,7 @@ import psutil
 from tqdm import tqdm
 
 from xtts_finetune.core.commands import as_typed
-from xtts_finetune.core.layout import PhaseName, Workspace
+from xtts_finetune.core.layout import DVC_EXPERIMENT, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.report.gathering import Stage, gather
 from xtts_finetune.report.text import text_of
@@ -35,6 +35,8 @@ def notify(workspace: Workspace, params: Params, event: Event, what: str, ended:
     command = params.notify.command
     if command is None:
         return
+    if workspace.is_copy:
+        what = f"experiment {os.environ.get(DVC_EXPERIMENT, '')}: {what}"
     try:
         lines = [what, "", *text_of(gather(workspace, ended, is_stage=True)).splitlines()[:_LINES]]
     except Exception as error:  # noqa: BLE001 - of a notification no stage may fail
@@ -53,7 +55,7 @@ def _run(workspace: Workspace, command: str, event: Event, text: str) -> str | N
             process = subprocess.Popen(
                 command,
                 shell=True,  # as people write it: with pipes and variables
-                cwd=workspace.root,
+                cwd=workspace.home.root,
                 env={**os.environ, EVENT: event},
                 stdin=given,
                 stdout=said,
