@@ -31,8 +31,8 @@ NOT_HERE = {
     ".venv/bin/xtts-finetune base fetch --accept-licence": "needs the network: tests/ops/test_base.py",
     ".venv/bin/xtts-finetune rebuild --step": "has a step of the starter run: tests/replay/test_rebuild_typed.py",
     ".venv/bin/xtts-finetune reproduce champion --check": "takes half a minute: tests/replay/test_reproduce.py",
-    "dvc exp run --queue": "is for a worker to run: tests/ops/test_sweep.py",
-    "dvc queue start": "leaves a worker behind, for minutes: tests/ops/test_sweep.py",
+    "dvc exp run --queue": "is for a worker to run: tests/ops/test_queued_experiments.py",
+    "dvc queue start": "leaves a worker behind, for minutes: tests/ops/test_queued_experiments.py",
 }
 ACTIVATE = ". .venv/bin/activate"  # in a block, for what follows
 REFUSED = {"cp presets/xtts_v2.yaml params.yaml"}  # what follows it in its block needs the published base
