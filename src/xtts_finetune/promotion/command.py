@@ -99,7 +99,7 @@ def _caught_up(standing: Standing) -> Generator[str, None, Standing]:
     """With what was done by other means written down; the lines tell of it."""
     found = standing.unwritten
     standing = caught_up(standing)
-    if found and standing.champion:
+    if found:
         yield from _done(standing.workspace, standing.log.entries[-1])
     return standing
 

@@ -15,8 +15,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
-from xtts_finetune.promotion.verification import exchanged
-from xtts_finetune.promotion.wording import unvouched
+from xtts_finetune.promotion.verification import doubted, exchanged
 from xtts_finetune.tracking.environment import user
 from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule, keep_intent, kept_intent
 from xtts_finetune.tracking.registry import Version, move_champion
@@ -137,12 +136,7 @@ def _is_to_be_written(standing: Standing, is_found: bool) -> bool:
 
 
 def _refuse_doubtful(standing: Standing) -> None:
-    if problems := [*exchanged(standing)]:
-        raise UserError("the promotion log does not hold", problems)
-    if entries := standing.unvouched:
-        problems = [
-            unvouched(standing.workspace, entry, is_gone=standing.left(entry.champion) is None) for entry in entries
-        ]
+    if problems := [*exchanged(standing)] or [*doubted(standing)]:
         raise UserError("the promotion log does not hold", problems)
 
 

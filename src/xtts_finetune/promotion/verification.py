@@ -7,7 +7,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, entries_of, weights_of
 from xtts_finetune.promotion.wording import log_name, told, unvouched
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import TAG, Entry, Log
+from xtts_finetune.tracking.promotions import TAG, Log
 from xtts_finetune.tracking.registry import Version
 
 
@@ -17,7 +17,7 @@ def verify(standing: Standing) -> None:
     Raises:
         UserError: naming every such entry.
     """
-    doubtful = [_unvouched(standing, entry) for entry in standing.unvouched]
+    doubtful = [*doubted(standing)]
     problems = [*_nothing_there(standing), *doubtful, *_not_here(standing.workspace, standing), *_strays(standing)]
     for version in standing.versions.versions:
         problems += _of(standing, version)
@@ -48,8 +48,10 @@ def _champion(standing: Standing) -> Iterator[Problem]:
         yield Problem(name, what, remedy)
 
 
-def _unvouched(standing: Standing, entry: Entry) -> Problem:
-    return unvouched(standing.workspace, entry, is_gone=standing.left(entry.champion) is None)
+def doubted(standing: Standing) -> Iterator[Problem]:
+    """Of entries that may have been made by hand."""
+    for entry in standing.unvouched:
+        yield unvouched(standing.workspace, entry, is_gone=standing.left(entry.champion) is None)
 
 
 def exchanged(standing: Standing) -> Iterator[Problem]:

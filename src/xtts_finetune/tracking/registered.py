@@ -10,6 +10,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.connection import path_in
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 
+_AT_ONCE, _PATIENT = 0.05, 5.0  # seconds that others are waited for: by who shows, and by who decides what may go
 _VERSIONS = """
     SELECT v.name, v.version, v.source, GROUP_CONCAT(a.alias, ', ')
     FROM model_versions v LEFT JOIN registered_model_aliases a ON a.name = v.name AND a.version = v.version
@@ -45,7 +46,7 @@ def known(workspace: Workspace, model_name: str) -> Known | None:
     if not workspace.tracking_db.is_file():
         return None
     try:
-        with closing(_opened(workspace)) as connection:
+        with closing(_opened(workspace, _AT_ONCE)) as connection:
             rows = connection.execute(_ALIASES, (WEIGHTS_TAG, model_name)).fetchall()
             there = [version for name, version, _, _ in connection.execute(_VERSIONS) if name == model_name]
     except sqlite3.Error:
@@ -62,7 +63,7 @@ def registered(workspace: Workspace) -> Iterator[tuple[str, str, Path]]:
     if not workspace.tracking_db.is_file():
         return
     try:
-        with closing(_opened(workspace)) as connection:
+        with closing(_opened(workspace, _PATIENT)) as connection:
             rows = connection.execute(_VERSIONS).fetchall()
     except sqlite3.Error as error:
         what = workspace.artifacts.relative_to(workspace.home.root).as_posix()
@@ -74,6 +75,6 @@ def registered(workspace: Workspace) -> Iterator[tuple[str, str, Path]]:
             yield f"{name} version {version}", f"registered ({aliases})" if aliases else "registered, no alias", folder
 
 
-def _opened(workspace: Workspace) -> sqlite3.Connection:
-    """To be read, and waited for no longer than a reader notices: MLflow's writes take milliseconds."""
-    return sqlite3.connect(f"{workspace.tracking_db.resolve().as_uri()}?mode=ro", timeout=0.05, uri=True)
+def _opened(workspace: Workspace, seconds: float) -> sqlite3.Connection:
+    """To be read; MLflow's writes take milliseconds."""
+    return sqlite3.connect(f"{workspace.tracking_db.resolve().as_uri()}?mode=ro", timeout=seconds, uri=True)
