@@ -29,6 +29,7 @@ from small_runs import (
     Stage,
     some,
 )
+from standstill import wait_until_stopped
 
 from xtts_finetune.core.commands import as_typed
 
@@ -133,8 +134,7 @@ def test_asked_to_stop_it_loses_no_step(
 def test_a_second_trainer_is_refused(before: Before, reference: Reference, tmp_path: Path) -> None:
     small = before[PHASE1].copy(tmp_path / "small")
     first = small.start(*PHASE1, at={100: "SIGSTOP"})
-    while not (small.root / "work" / "phase1.holder").exists() or small.events < 100:
-        time.sleep(0.01)
+    wait_until_stopped(first.pid)
     held = {path: path.stat().st_mtime_ns for path in (small.root / "work").rglob("*")}
     second = small.start(*PHASE1, log=tmp_path / "second.log")
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tracked
 from checkouts import Checkout, killed_on_failure
+from standstill import stop_all
 
 from xtts_finetune.core.commands import as_typed
 
@@ -97,7 +98,7 @@ def test_a_trainer_left_behind_is_not_joined_by_another(untrained: Checkout, fin
     """Killing dvc alone leaves its trainer at work. What that ends with is taken over, not trained again."""
     process = train_to_step_2(untrained, "dvc", "repro", "train_phase1")
     try:
-        os.killpg(process.pid, signal.SIGSTOP)  # so that the trainer is still there
+        stop_all(process.pid)  # so that the trainer is still there
         process.kill()
         process.wait()
         second = untrained.stage("train", "phase1", code=2)

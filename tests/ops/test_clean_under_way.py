@@ -21,6 +21,7 @@ from cleaning import (
 )
 from once import made_once
 from small_disks import small_disk
+from standstill import stop_all
 from test_interruption import assert_as_if_never_stopped, train_to_step_2, wait_until
 
 from xtts_finetune.core.layout import PHASES
@@ -92,7 +93,7 @@ def test_by_force_the_resume_point_goes_and_the_phase_starts_over(killed: Checko
 def test_what_a_live_trainer_holds_stays(untrained: Checkout, finished: Checkout) -> None:
     trainer = train_to_step_2(untrained, "python", "-m", "xtts_finetune.stages", "train", "phase1")
     with killed_on_failure(trainer):
-        os.killpg(trainer.pid, signal.SIGSTOP)
+        stop_all(trainer.pid)
         held = untrained.files("work/phase1")
         assert "a trainer is at work here" in clean(untrained, "--best-only", "--force", "--yes")
         assert untrained.files("work/phase1") == held
@@ -106,7 +107,7 @@ def test_what_a_live_trainer_holds_stays(untrained: Checkout, finished: Checkout
 def test_while_dvc_runs_a_stage_it_refuses(untrained: Checkout) -> None:
     process = train_to_step_2(untrained, "dvc", "repro", "train_phase1")
     try:
-        os.killpg(process.pid, signal.SIGSTOP)
+        stop_all(process.pid)
         before = untrained.files("work/phase1", ".dvc/cache")
         said = clean(untrained, "--best-only", "--force", "--yes", code=2)
         assert "error: not now: a stage, or another command of DVC, is running here\n" in said

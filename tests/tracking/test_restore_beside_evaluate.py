@@ -1,11 +1,11 @@
 """What evaluate measures is what it registers: nothing is restored to models/ meanwhile."""
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from small_runs import EVALUATE, USER, Reference, Small
+from standstill import wait_until_stopped
 
 from xtts_finetune.checkpoints.lock import models_held
 from xtts_finetune.core.errors import UserError
@@ -23,9 +23,7 @@ def small(reference: Reference, tmp_path: Path) -> Small:
 
 def test_restore_waits_for_an_evaluation_to_end(small: Small) -> None:
     fork = small.start(*EVALUATE, at={"evaluation.json#1": "SIGSTOP"})
-    while Path(f"/proc/{fork.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        assert fork.poll() is None, fork.said
-        time.sleep(0.05)
+    wait_until_stopped(fork.pid)
     with pytest.raises(UserError, match="evaluate"):
         list(restore_text(Workspace(small.root), "1"))
     fork.kill(signal.SIGCONT)

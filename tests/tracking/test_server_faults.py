@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 from mlflow_server import MlflowServer, free_port
-from small_runs import EVALUATE, METRICS, PHASE1, PHASE2, STAGES, Before, Fork, Points, Reference, Small
+from small_runs import EVALUATE, METRICS, PHASE1, PHASE2, STAGES, Before, Points, Reference, Small
+from standstill import wait_until_stopped
 
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
@@ -82,11 +82,6 @@ def check_all_delivered(small: Small, server: MlflowServer, reference: Reference
     )
 
 
-def stopped(fork: Fork) -> bool:
-    assert fork.poll() is None, fork.said
-    return Path(f"/proc/{fork.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
 # The place in the stage where the fault comes; None: before it starts.
 MOMENTS = {"start": None, "middle": "step-00000003#1", "end": "step-00000006#1"}
 
@@ -107,8 +102,7 @@ def test_a_server_that_fails_stops_nothing_and_loses_no_point(
         fork = impatient.start(*PHASE1)
     else:
         fork = impatient.start(*PHASE1, at={place: "SIGSTOP"})
-        while not stopped(fork):
-            time.sleep(0.05)
+        wait_until_stopped(fork.pid)
         fault(server)
         fork.kill(signal.SIGCONT)
     assert fork.wait() == 0, fork.said
