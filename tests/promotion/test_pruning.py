@@ -16,7 +16,7 @@ from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.promotion import pruning
 from xtts_finetune.promotion.pruning import prune_lines
-from xtts_finetune.report.origin import is_to_be_promoted, whose_version
+from xtts_finetune.report.registration import Registration
 from xtts_finetune.tracking import logged_model
 from xtts_finetune.tracking.promotions import TAG, Log
 from xtts_finetune.tracking.versions import Versions
@@ -254,12 +254,12 @@ def params(team: Team) -> Params:
 def test_status_does_not_go_on_to_name_what_is_gone(noted: Team) -> None:
     receipt = noted.workspace.registration.read_bytes()
     prune(noted, "keep=0", yes=False)
-    assert "deleted" not in whose_version(noted.workspace, None)
-    assert is_to_be_promoted(noted.workspace, params(noted))
+    assert "deleted" not in str(Registration.read(noted.workspace, None))
+    assert Registration.read(noted.workspace, params(noted)).is_to_be_promoted
     prune(noted, "keep=0")
     assert left(noted) == [1, 5]
-    assert whose_version(noted.workspace, None).startswith(f"nothing any more: {MODEL} version 6 was deleted")
-    assert not is_to_be_promoted(noted.workspace, params(noted))
+    assert str(Registration.read(noted.workspace, None)).startswith(f"nothing any more: {MODEL} version 6 was deleted")
+    assert not Registration.read(noted.workspace, params(noted)).is_to_be_promoted
     assert noted.workspace.registration.read_bytes() == receipt, "dvc repro evaluates, and registers, it once more"
 
 
@@ -269,8 +269,8 @@ def test_how_it_is_registered_again_is_said_where_it_can_be(noted: Team, is_here
     noted.workspace.model("phase2").mkdir(parents=True)
     write_json(noted.workspace.model("phase2") / "model.json", {"sha256": weights if is_here else 64 * "f"})
     prune(noted, "keep=0")
-    assert ("dvc repro -s -f evaluate" in whose_version(noted.workspace, None)) is is_here
-    assert ("its weights are not in models/" in whose_version(noted.workspace, None)) is not is_here
+    assert ("dvc repro -s -f evaluate" in str(Registration.read(noted.workspace, None))) is is_here
+    assert ("its weights are not in models/" in str(Registration.read(noted.workspace, None))) is not is_here
 
 
 @pytest.mark.parametrize("step", ["delete_model_version", "delete_logged_model"])
@@ -291,7 +291,7 @@ def test_killed_while_it_deletes_what_status_names(noted: Team, monkeypatch: pyt
         prune(noted, "keep=0")
     prune(noted, "keep=0")
     assert left(noted) == [1, 5]
-    assert "was deleted" in whose_version(noted.workspace, None)
+    assert "was deleted" in str(Registration.read(noted.workspace, None))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import sha256_json, write_json
 from xtts_finetune.core.params import load_params
 from xtts_finetune.promotion import moving
-from xtts_finetune.report.origin import is_to_be_promoted, whose_version
+from xtts_finetune.report.registration import Registration
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import TAG, Entry, Log, remember
 
@@ -182,7 +182,7 @@ def test_status_says_who_is_champion_in_mlflow(team: Team) -> None:
     write_json(team.workspace.model("phase1") / "model.json", {"sha256": weights})
 
     def said() -> str:
-        return whose_version(team.workspace, params).partition(", the weights of")[0]
+        return str(Registration.read(team.workspace, params)).partition(", the weights of")[0]
 
     point(team, 5)
     assert said() == f"{MODEL} version 5 (candidate, champion)"
@@ -193,6 +193,6 @@ def test_status_says_who_is_champion_in_mlflow(team: Team) -> None:
     assert said() == f"{MODEL} version 5 (candidate)"
     delete(team, 5)
     assert said().startswith(f"nothing any more: {MODEL} version 5 was deleted")
-    assert not is_to_be_promoted(team.workspace, params)
+    assert not Registration.read(team.workspace, params).is_to_be_promoted
     team.workspace.tracking_db.rename(team.workspace.tracking_db.with_suffix(".away"))
     assert said().endswith("as far as this clone knows, whose log of promotions is damaged (xtts-finetune history))")

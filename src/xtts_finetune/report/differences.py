@@ -7,7 +7,8 @@ from typing import Any
 from xtts_finetune.core.layout import LINEAGE, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.history import params_at
-from xtts_finetune.report.origin import champion_weights, flat
+from xtts_finetune.report.origin import flat
+from xtts_finetune.report.registration import Registration
 
 # What makes no other model: where runs are told of, how many processes share a batch, and when states are saved.
 _BESIDE = ("tracking", "launch", "checkpoints", "promotion", "registry", "notify")
@@ -21,9 +22,9 @@ def since_commit(workspace: Workspace, params: Params) -> list[str]:
     return _changes(params_at(workspace, "HEAD"), params.model_dump(mode="json", exclude={"notify", "tracking"}))
 
 
-def since_champion(workspace: Workspace, params: Params) -> list[str] | None:
+def since_champion(workspace: Workspace, params: Params, registration: Registration) -> list[str] | None:
     """The same; None where no champion is known, or its files are not on this machine."""
-    weights = champion_weights(workspace, params)
+    weights = registration.champion_weights
     if weights is None:
         return None
     for lineage in sorted(workspace.artifacts.glob(f"models/*/artifacts/artifacts/*/{LINEAGE}")):

@@ -19,7 +19,8 @@ from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report
 from xtts_finetune.report.course import best_of, phase_of
 from xtts_finetune.report.differences import since_champion, since_commit
 from xtts_finetune.report.next_steps import Standing, next_steps, remarks
-from xtts_finetune.report.origin import OURS, is_evaluated, whose_figures, whose_version
+from xtts_finetune.report.origin import OURS, is_evaluated, whose_figures
+from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
 
@@ -66,10 +67,10 @@ class _Gathering:
             whose=self._whose,
             target_mel_ce={phase: params.phase(phase).target_mel_ce for phase in PHASES} if params else {},
             seconds_left=self._seconds_left,
-            registered=whose_version(at, params),
+            registered=str(self._registration),
             settings=dict(_settings(params)) if params else {},
             changed_since_commit=since_commit(at, params) if params else [],
-            changed_since_champion=since_champion(at, params) if params else None,
+            changed_since_champion=since_champion(at, params, self._registration) if params else None,
             disk=self._disk,
             parked=[_parked(run) for run in self.parked],
             mlflow=self._waiting,
@@ -188,10 +189,21 @@ class _Gathering:
             damaged=[f"{each.where} {each.what}\nremedy: {each.remedy}" for each in damaged(self.workspace)],
         )
 
-    @property
+    @cached_property
+    def _registration(self) -> Registration:
+        return Registration.read(self.workspace, self.params)
+
+    @cached_property
     def _standing(self) -> Standing:
-        is_waiting, goes_on = self._waiting.runs > 0, self.ended is not None
-        return Standing(self.workspace, self.params, self.live, self._is_complete, is_waiting, goes_on)
+        return Standing(
+            self.workspace,
+            self.params,
+            self.live,
+            is_complete=self._is_complete,
+            is_waiting=self._waiting.runs > 0,
+            is_to_be_promoted=self._is_complete and self._registration.is_to_be_promoted,
+            goes_on=self.ended is not None,
+        )
 
     @property
     def _disk(self) -> Disk:

@@ -7,7 +7,6 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import lost_states
 from xtts_finetune.report.content import Next
-from xtts_finetune.report.origin import is_to_be_promoted
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,7 @@ class Standing:
         live: phases that are being trained.
         is_complete: every stage has left what it leaves, and of this run.
         is_waiting: MLflow lacks something.
+        is_to_be_promoted: what is registered is not the champion.
         goes_on: a stage has ended, and DVC begins the next.
     """
 
@@ -27,6 +27,7 @@ class Standing:
     live: set[PhaseName]
     is_complete: bool
     is_waiting: bool
+    is_to_be_promoted: bool
     goes_on: bool
 
 
@@ -75,7 +76,7 @@ def _steps(now: Standing) -> Iterator[Next]:
     if not now.is_complete:
         yield Next(command="dvc repro", why="runs what is missing, and resumes what was stopped")
         return
-    if now.params and is_to_be_promoted(now.workspace, now.params):
+    if now.is_to_be_promoted:
         yield Next(command="xtts-finetune promote", why="makes it champion, if it is better than the champion")
     yield Next(command="mlflow ui", why="compare phase 1 and phase 2, at http://127.0.0.1:5000")
     yield Next(command="dvc plots show", why="the curves as a page")

@@ -1,19 +1,12 @@
-"""Whose figures and whose version lie here: reports come with git, models with DVC, and parameters from the editor."""
+"""Whose figures lie here: reports come with git, models with DVC, and parameters from the editor."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
-from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
-from xtts_finetune.tracking.outbox import TRAINED
-from xtts_finetune.tracking.promotions import Log
-from xtts_finetune.tracking.receipt import IN_QUEUE, Beside, address_digest
-from xtts_finetune.tracking.registered import Known, known
-from xtts_finetune.tracking.registry import CHAMPION
 
 OURS = "of this workspace's run"
 
@@ -88,118 +81,3 @@ def flat(params: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in params.items():
         flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
     return flat
-
-
-def whose_version(workspace: Workspace, params: Params | None) -> str:
-    """What is registered, and whether it is what lies in models/.
-
-    Args:
-        params: None: params.yaml cannot be read.
-    """
-    if not workspace.registration.exists():
-        return "nothing yet"
-    receipt: dict[str, Any] = read_json(workspace.registration)
-    digest = receipt.get("model_sha256")
-    if receipt.get("pending"):
-        return "not yet: it waits for MLflow (xtts-finetune sync)"
-    if receipt.get(IN_QUEUE):
-        return "nothing: an experiment of DVC's queue registers nothing"
-    version, beside = f"{receipt['name']} version {receipt['version']}", Beside.read(workspace, receipt)
-    trained = receipt.get(TRAINED)  # of a model that was put together
-    here = [phase for phase in PHASES if (card := model_card(workspace, phase)) and card["sha256"] in (digest, trained)]
-    if params and _is_elsewhere(beside, receipt, params):
-        there = " (dvc repro -s -f evaluate registers it there, too)" if here else ""
-        return f"{version}, under another address or name than params.yaml has now{there}"
-    own = _in_own_database(workspace, params, receipt)
-    if beside.is_deleted or _is_gone(own, receipt):
-        again = "dvc repro -s -f evaluate registers its weights again" if here else "its weights are not in models/"
-        return f"nothing any more: {version} was deleted ({again})"
-    if digest is not None and not here:
-        return f"{version} is of another run: those weights are not in models/"
-    what = "the whole network of" if trained else "the weights of"
-    names = _aliases_now(workspace, params, receipt, beside)
-    if own is None:
-        names.append("as far as this clone knows" + _of_the_log(workspace))
-    told = f" ({', '.join(names)})" if names else ""
-    return f"{version}{told}" + (f", {what} models/{here[0]}" if here else "")
-
-
-def is_to_be_promoted(workspace: Workspace, params: Params) -> bool:
-    """Whether what is registered is not the champion, as far as this checkout knows."""
-    receipt = read_json(workspace.registration) if workspace.registration.exists() else {}
-    if "version" not in receipt:
-        return False
-    beside = Beside.read(workspace, receipt)
-    if beside.is_deleted or _is_elsewhere(beside, receipt, params):
-        return False
-    if _is_gone(_in_own_database(workspace, params, receipt), receipt):
-        return False
-    return CHAMPION not in _aliases_now(workspace, params, receipt, beside)
-
-
-def _is_elsewhere(beside: Beside, receipt: dict[str, Any], params: Params) -> bool:
-    """Whether params.yaml names another registry, or another model in it, than the receipt is of."""
-    is_moved = beside.address not in ("", address_digest(params.tracking.uri))
-    return is_moved or receipt["name"] != params.registry.model_name
-
-
-def champion_weights(workspace: Workspace, params: Params) -> str | None:
-    """SHA-256 of the champion's weights, as far as this checkout knows; None: there is none, or it does not."""
-    if not workspace.registration.exists():
-        return None
-    receipt = read_json(workspace.registration)
-    return (
-        None if "version" not in receipt else _champion(workspace, params, receipt, Beside.read(workspace, receipt))[1]
-    )
-
-
-def _in_own_database(workspace: Workspace, params: Params | None, receipt: dict[str, Any]) -> Known | None:
-    """What MLflow knows of the model, where its store is this workspace's own, and can be read."""
-    is_own = params is None or params.tracking.uri is None
-    return known(workspace, receipt["name"]) if is_own else None
-
-
-def _is_gone(own: Known | None, receipt: dict[str, Any]) -> bool:
-    """Whether MLflow has no such version any more, where that is known."""
-    return own is not None and receipt["version"] not in own.versions
-
-
-def _of_the_log(workspace: Workspace) -> str:
-    try:
-        Log.read(workspace.promotions)
-    except UserError:
-        return ", whose log of promotions is damaged (xtts-finetune history)"
-    return ""
-
-
-def _aliases_now(workspace: Workspace, params: Params | None, receipt: dict[str, Any], beside: Beside) -> list[str]:
-    """As MLflow has them; of a server, as it was registered, but for what this checkout's log knows of since."""
-    own = _in_own_database(workspace, params, receipt)
-    if own is not None:
-        number, digest = receipt["version"], receipt.get("model_sha256")  # older receipts have none
-        named = own.aliases.items()
-        return sorted(name for name, each in named if each.version == number and digest in (None, each.sha256))
-    found = [alias for alias in receipt["aliases"] if alias != CHAMPION]
-    champion, weights = _champion(workspace, params, receipt, beside)
-    is_champion = champion == receipt["version"] and weights in (None, receipt["model_sha256"])
-    return [*found, *([CHAMPION] if is_champion else [])]
-
-
-def _champion(
-    workspace: Workspace, params: Params | None, receipt: dict[str, Any], beside: Beside
-) -> tuple[int | None, str | None]:
-    """Its version, and the SHA-256 of its weights, where that is known."""
-    own = _in_own_database(workspace, params, receipt)
-    if own is not None:
-        champion = own.aliases.get(CHAMPION)
-        return (champion.version, champion.sha256) if champion else (None, None)
-    number, weights = receipt["champion"], None
-    if number == receipt["version"]:
-        weights = receipt["model_sha256"]
-    with suppress(UserError):
-        for entry in Log.read(workspace.promotions).entries:
-            is_own = entry.model == receipt["name"] and (not beside.registry or entry.registry in ("", beside.registry))
-            goes_on = entry.before in (None, number) and (not weights or entry.before_sha256 in ("", weights))
-            if is_own and goes_on:
-                number, weights = entry.champion, entry.champion_sha256
-    return number, weights

@@ -7,7 +7,7 @@ from making.params import make_params
 
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.report.origin import is_to_be_promoted, whose_version
+from xtts_finetune.report.registration import Registration
 from xtts_finetune.tracking.promotions import Entry, Log
 from xtts_finetune.tracking.receipt import Beside, address_digest
 
@@ -48,7 +48,20 @@ def test_a_log_of_another_registry_takes_no_champion_away(
         registry=registry,
     )
     Log(workspace.promotions, [entry]).write()
-    assert is_to_be_promoted(workspace, params) != is_champion
+    assert Registration.read(workspace, params).is_to_be_promoted != is_champion
+
+
+@pytest.mark.parametrize("champion", [None, 1, 2])
+def test_a_receipt_of_before_weights_were_written_down(tmp_path: Path, champion: int | None) -> None:
+    """Of a server: the number is all there is to go by."""
+    workspace, params = Workspace(tmp_path), make_params()
+    receipt = {"name": params.registry.model_name, "version": 2, "champion": champion, "aliases": ["candidate"]}
+    workspace.registration.parent.mkdir()
+    write_json(workspace.registration, receipt)
+    registration = Registration.read(workspace, params)
+    assert ("champion" in str(registration)) == (champion == 2)
+    assert registration.is_to_be_promoted == (champion != 2)
+    assert registration.champion_weights is None
 
 
 def test_a_version_of_a_registry_that_params_do_not_name_any_more(tmp_path: Path) -> None:
@@ -57,14 +70,14 @@ def test_a_version_of_a_registry_that_params_do_not_name_any_more(tmp_path: Path
     workspace.registration.parent.mkdir()
     write_json(workspace.registration, receipt)
     Beside(address=address_digest(None)).write(workspace, receipt)
-    assert "under another address" not in whose_version(workspace, params)
+    assert "under another address" not in str(Registration.read(workspace, params))
     for change in (
         {"tracking": params.tracking.model_copy(update={"uri": "http://127.0.0.1:5000"})},
         {"registry": params.registry.model_copy(update={"model_name": "anna"})},
     ):
         moved = params.model_copy(update=change)
-        assert "under another address or name than params.yaml has now" in whose_version(workspace, moved)
-        assert not is_to_be_promoted(workspace, moved)
+        assert "under another address or name than params.yaml has now" in str(Registration.read(workspace, moved))
+        assert not Registration.read(workspace, moved).is_to_be_promoted
 
 
 def test_an_address_is_the_same_with_another_password() -> None:

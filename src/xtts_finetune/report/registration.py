@@ -1,0 +1,145 @@
+"""What is registered of a run, and whether it is champion: by its receipt, and by the registry where that lies here.
+
+A receipt comes with git, and says what was so when the version was registered.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import read_json
+from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.params import Params
+from xtts_finetune.report.origin import model_card
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
+from xtts_finetune.tracking.outbox import TRAINED
+from xtts_finetune.tracking.promotions import Log
+from xtts_finetune.tracking.receipt import IN_QUEUE, Beside, address_digest
+from xtts_finetune.tracking.registered import Aliased, Known, known
+from xtts_finetune.tracking.registry import CHAMPION
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The last one of this workspace.
+
+    Attributes:
+        params: None: params.yaml cannot be read.
+        receipt: reports/registration.json; empty where nothing was registered.
+        own: what MLflow knows of the model, where its store is this workspace's own, and can be read.
+    """
+
+    workspace: Workspace
+    params: Params | None
+    receipt: Mapping[str, Any]
+    beside: Beside
+    own: Known | None
+
+    @classmethod
+    def read(cls, workspace: Workspace, params: Params | None) -> Self:
+        receipt: dict[str, Any] = read_json(workspace.registration) if workspace.registration.exists() else {}
+        is_own = "name" in receipt and (params is None or params.tracking.uri is None)
+        own = known(workspace, receipt["name"]) if is_own else None
+        return cls(workspace, params, receipt, Beside.read(workspace, receipt), own)
+
+    def __str__(self) -> str:
+        """Which version it is, and whether it is what lies in models/."""
+        receipt = self.receipt
+        if not receipt:
+            return "nothing yet"
+        if receipt.get("pending"):
+            return "not yet: it waits for MLflow (xtts-finetune sync)"
+        if receipt.get(IN_QUEUE):
+            return "nothing: an experiment of DVC's queue registers nothing"
+        version, here = f"{receipt['name']} version {receipt['version']}", self._here
+        if self._is_elsewhere:
+            there = " (dvc repro -s -f evaluate registers it there, too)" if here else ""
+            return f"{version}, under another address or name than params.yaml has now{there}"
+        if self._is_gone:
+            again = "dvc repro -s -f evaluate registers its weights again" if here else "its weights are not in models/"
+            return f"nothing any more: {version} was deleted ({again})"
+        if self._weights is not None and not here:
+            return f"{version} is of another run: those weights are not in models/"
+        names = self._aliases
+        if self.own is None:
+            names.append("as far as this clone knows" + _of_the_log(self.workspace))
+        told = f" ({', '.join(names)})" if names else ""
+        what = "the whole network of" if TRAINED in receipt else "the weights of"
+        return f"{version}{told}" + (f", {what} models/{here[0]}" if here else "")
+
+    @property
+    def is_to_be_promoted(self) -> bool:
+        """Whether it is not the champion, as far as this checkout knows."""
+        is_there = "version" in self.receipt and not self._is_elsewhere and not self._is_gone
+        return is_there and CHAMPION not in self._aliases
+
+    @property
+    def champion_weights(self) -> str | None:
+        """SHA-256 of the champion's, as far as this checkout knows; None: there is none, or it does not."""
+        return self._champion.sha256 or None if self._champion else None
+
+    @property
+    def _weights(self) -> str | None:
+        """SHA-256 of the version's; older receipts do not say."""
+        return self.receipt.get(WEIGHTS_TAG)
+
+    @property
+    def _here(self) -> list[PhaseName]:
+        """Phases whose best it is, by itself or put together with its base."""
+        cards = {phase: model_card(self.workspace, phase) for phase in PHASES}
+        of_it = (self._weights, self.receipt.get(TRAINED))
+        return [phase for phase, card in cards.items() if card and card["sha256"] in of_it]
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether params.yaml names another registry, or another model in it."""
+        if self.params is None:
+            return False
+        is_moved = self.beside.address not in ("", address_digest(self.params.tracking.uri))
+        return is_moved or self.receipt["name"] != self.params.registry.model_name
+
+    @property
+    def _is_gone(self) -> bool:
+        is_known_to_be = self.own is not None and self.receipt["version"] not in self.own.versions
+        return self.beside.is_deleted or is_known_to_be
+
+    @property
+    def _aliases(self) -> list[str]:
+        """As MLflow has them; of a server, as it was registered, but for what this checkout's log knows of since."""
+        if self.own is not None:
+            return sorted(name for name, each in self.own.aliases.items() if self._is_this(each))
+        found = [alias for alias in self.receipt["aliases"] if alias != CHAMPION]
+        return [*found, CHAMPION] if self._champion and self._is_this(self._champion) else found
+
+    def _is_this(self, other: Aliased) -> bool:
+        """Whether it is this version, and not another of its number: numbers come again in another registry."""
+        is_of_these = not self._weights or not other.sha256 or other.sha256 == self._weights
+        return other.version == self.receipt["version"] and is_of_these
+
+    @cached_property
+    def _champion(self) -> Aliased | None:
+        if self.own is not None:
+            return self.own.aliases.get(CHAMPION)
+        number, weights = self.receipt.get("champion"), ""
+        if number == self.receipt.get("version"):
+            weights = self._weights or ""
+        with suppress(UserError):
+            for entry in Log.read(self.workspace.promotions).entries:
+                is_of_it = entry.model == self.receipt.get("name") and (
+                    not self.beside.registry or entry.registry in ("", self.beside.registry)
+                )
+                goes_on = entry.before in (None, number) and (not weights or entry.before_sha256 in ("", weights))
+                if is_of_it and goes_on:
+                    number, weights = entry.champion, entry.champion_sha256
+        return None if number is None else Aliased(number, weights)
+
+
+def _of_the_log(workspace: Workspace) -> str:
+    try:
+        Log.read(workspace.promotions)
+    except UserError:
+        return ", whose log of promotions is damaged (xtts-finetune history)"
+    return ""
