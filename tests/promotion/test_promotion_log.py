@@ -17,7 +17,7 @@ from xtts_finetune.core.errors import DiskFull, UserError
 from xtts_finetune.promotion import command, moving
 from xtts_finetune.promotion.command import vouch_lines
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import TAG, Entry
+from xtts_finetune.tracking.promotions import TAG, Entry, Log
 from xtts_finetune.tracking.versions import Versions
 
 
@@ -335,6 +335,22 @@ def test_a_log_that_cannot_be_replaced_says_who_is_champion_by_now(
     team.promote(1)
     assert team.entries[-1].why.startswith("It sounds better. (")
     team.history(verify=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="who may enter a folder is said otherwise on Windows")
+def test_in_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
+    file = tmp_path / "registry" / "promotions.jsonl"
+    file.parent.mkdir(mode=0)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:  # who may enter any folder
+            os.seteuid(65534)
+        with pytest.raises(UserError, match=r"promotions\.jsonl\n +cannot be read: Permission denied"):
+            Log.read(file)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        file.parent.chmod(0o700)
 
 
 def test_a_link_in_its_place(team: Team, log: Path) -> None:
