@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -115,9 +116,19 @@ def _as_written(listing: Listing) -> str:
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
     """Of the cache, by DVC's configuration of every level."""
-    from dvc.config import Config, ConfigError  # a fifth of a second
+    from dvc.config import Config  # a fifth of a second
 
     folder = workspace.root / ".dvc"
+    files = [Path(Config.get_dir(level), Config.CONFIG) for level in Config.SYSTEM_LEVELS]
+    files += [folder / Config.CONFIG, folder / Config.CONFIG_LOCAL]
+    return _settings_in(folder, tuple(file.read_bytes() if file.is_file() else b"" for file in files))
+
+
+@lru_cache(maxsize=16)
+def _settings_in(folder: Path, files: tuple[bytes, ...]) -> dict[str, Any]:
+    """Remembered by what the files say, as a command asks a dozen times, and DVC takes 5 ms each."""
+    from dvc.config import Config, ConfigError
+
     try:
         settings: dict[str, Any] = Config(str(folder))["cache"]
     except ConfigError as error:
