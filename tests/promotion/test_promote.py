@@ -159,7 +159,10 @@ def test_killed_between_the_alias_and_the_log(team: Team, monkeypatch: pytest.Mo
     team.rollback()
     assert team.champion == 2
     assert [entry.action for entry in team.entries] == ["promote", "promote", "rollback"]
-    assert team.entries[1].why == "It sounds better. (the command was killed before it had written this down)"
+    assert team.entries[1].why == (
+        "It sounds better. (found later: the command was killed before it had written this down, "
+        "if nobody moved it there since)"
+    )
     team.history(verify=True)
 
 

@@ -8,7 +8,7 @@ from making.params import make_params
 from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report.registration import Registration
-from xtts_finetune.tracking.promotions import Entry, Log
+from xtts_finetune.tracking.promotions import Entry, Log, remember
 from xtts_finetune.tracking.receipt import Beside, address_digest
 
 
@@ -85,3 +85,58 @@ def test_an_address_is_the_same_with_another_password() -> None:
     assert here == address_digest("postgresql://anna:other@host:5432/mlflow/")
     assert here != address_digest("postgresql://anna:secret@host:5432/other")
     assert address_digest(None) != here
+
+
+def entry(before: int, champion: int, follows: list[Entry]) -> Entry:
+    return Entry(
+        time="2026-11-29T01:22:29Z",
+        who="A colleague",
+        action="promote",
+        model="xtts-finetune",
+        before=before,
+        before_sha256=f"of {before}",
+        champion=champion,
+        champion_sha256=f"of {champion}",
+        rules=[],
+        forced=False,
+        why="",
+        follows=[each.digest for each in follows],
+    )
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Workspace:
+    """Version 4 was registered on a server, where version 2 was champion."""
+    workspace = Workspace(tmp_path)
+    receipt = {"name": "xtts-finetune", "version": 4, "champion": 2, "model_sha256": "of 4", "aliases": ["candidate"]}
+    workspace.registration.parent.mkdir()
+    write_json(workspace.registration, receipt)
+    workspace.model("phase2").mkdir(parents=True)
+    write_json(workspace.model("phase2") / "model.json", {"sha256": "of 4"})
+    return workspace
+
+
+def test_two_that_were_promoted_at_once_do_not_stop_the_log(evaluated: Workspace) -> None:
+    one, other = entry(2, 3, []), entry(2, 5, [])
+    after = entry(5, 4, [one, other])
+    Log(evaluated.promotions, [one, other, after]).write()
+    registration = Registration.read(evaluated, make_params())
+    assert registration.champion_weights == "of 4"
+    assert not registration.is_to_be_promoted
+
+
+def test_a_line_that_nobody_held_against_mlflow_is_said_to_be_one(evaluated: Workspace) -> None:
+    moved = entry(2, 4, [])
+    Log(evaluated.promotions, [moved]).write()
+    assert "by a line of the log that was not held against MLflow here" in str(Registration.read(evaluated, None))
+    remember(evaluated, [moved.digest])
+    assert "was not held" not in str(Registration.read(evaluated, None))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"version": 1}', '{"name": "anna"}', "null"])
+def test_a_receipt_that_is_damaged(evaluated: Workspace, text: str) -> None:
+    evaluated.registration.write_text(text, encoding="utf-8")
+    registration = Registration.read(evaluated, make_params())
+    assert "reports/registration.json is damaged" in str(registration)
+    assert not registration.is_to_be_promoted
+    assert registration.champion_weights is None

@@ -69,14 +69,19 @@ def held_alone(lock: Path, title: str, busy: Problem) -> Iterator[None]:
     """Hold a lock file, whose folder is made where there is none.
 
     Raises:
-        UserError: another process holds it: what is `busy` then, under that title.
+        UserError: another process holds it: what is `busy` then, under that title; or this user may not.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)
     except Timeout:
         raise UserError(title, [busy]) from None
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        remedy = "let this user write it, who may not be the one that made it; or delete it: it is made anew"
+        raise UserError(title, [Problem(str(lock), f"cannot be held: {error.strerror}", remedy)]) from None
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """`xtts-finetune promote`, `rollback` and `history`: who is champion, and why."""
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,12 @@ from xtts_finetune.promotion.standing import Standing
 from xtts_finetune.promotion.verification import verify
 from xtts_finetune.promotion.wording import log_name, told
 from xtts_finetune.tracking.connection import open_store
-from xtts_finetune.tracking.promotions import Entry, Log, Rule
+from xtts_finetune.tracking.promotions import DIGITS, Entry, Log, Rule
 from xtts_finetune.tracking.registry import CANDIDATE, CHAMPION, Version
 from xtts_finetune.tracking.versions import NotWhole, shown
 
 _TITLE = "nothing was promoted"
 _NOTHING_BEFORE = "nothing to go back to"
-_DIGITS = 16  # of a digest, as --verify names it
 _LONGEST_WHY = 2000  # characters: it goes into a tag of MLflow's, too
 
 
@@ -124,17 +124,27 @@ def vouch_lines(workspace: Workspace, digest: str) -> Iterator[str]:
     """
     with _alone(workspace):
         standing = _standing(workspace, load_params(workspace.params))
-        wanted = digest if len(digest) >= _DIGITS else "too few"
+        wanted = digest if len(digest) >= DIGITS else "too few"
         entries = [entry for entry in standing.unvouched if entry.digest.startswith(wanted)]
         if not entries:
             what = f"{digest}: of no such entry is it asked whether it is genuine"
             raise UserError("nothing to answer for", [Problem("--vouch", what, "xtts-finetune history --verify")])
+        entries = _with_those_before(standing.unvouched, entries)
         standing.remember(*entries)
         for entry in entries:
             there = "brought to MLflow by the next promote or rollback"
             if standing.left(entry.champion) is None:
                 there = "here alone, as its version was deleted; other clones take it when a line of theirs follows it"
             yield f"taken for genuine, and {there}: {told(entry)}"
+
+
+def _with_those_before(entries: list[Entry], wanted: list[Entry]) -> list[Entry]:
+    """Those that are wanted, and of the same those that they follow: they are taken for genuine with them."""
+    digests = {entry.digest for entry in wanted}
+    for entry in reversed(entries):
+        if entry.digest in digests:
+            digests.update(entry.follows)
+    return [entry for entry in entries if entry.digest in digests]
 
 
 def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
@@ -164,7 +174,7 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
     for entry in standing.log.entries:
         doubt = " (NOT KNOWN to be genuine: --verify says why)" if entry in doubtful else ""
         yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)") + doubt
-    if found := standing.unwritten:
+    if (found := standing.unwritten) and not doubtful and not standing.exchanged:
         yield f"not written down: {found}; the next promote or rollback does so"
     if standing.lost is not None:
         yield f"there is no champion in MLflow; by the last line it is version {standing.lost}"
@@ -175,7 +185,7 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
 
 def _refuse_without_database(workspace: Workspace, params: Params) -> None:
     """Who reads makes none."""
-    if params.tracking.uri is None and not workspace.tracking_db.is_file():
+    if params.tracking.uri is None and not os.path.isfile(workspace.tracking_db):  # also where nobody may look
         remedy = "bring mlruns/ back, or let dvc repro register a version in a new one"
         raise UserError("MLflow is not known", [Problem(str(workspace.tracking_db), "is not there", remedy)])
 
@@ -280,5 +290,8 @@ def _alone(workspace: Workspace) -> Iterator[None]:
                 if each.is_dir()
             ]
             least = min(places, key=free_bytes)
-            free = f"the disk is full ({shown_bytes(free_bytes(least))} free at {least}): {error}"
-            raise DiskFull(f"{free}; make room (xtts-finetune clean), then type it again") from error
+            full = f"the disk is full ({shown_bytes(free_bytes(least))} free at {least})"
+            what, remedy = str(error), "type it again"
+            if isinstance(error.__cause__, UserError):  # it says what is so by now
+                what, remedy = error.__cause__.problems[0].what, error.__cause__.problems[0].remedy
+            raise DiskFull(f"{full}: {what}; make room (xtts-finetune clean), then {remedy}") from error

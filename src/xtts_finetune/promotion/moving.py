@@ -15,12 +15,12 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
-from xtts_finetune.promotion.verification import doubted, exchanged
+from xtts_finetune.promotion.verification import doubted, exchanged, unreadable
 from xtts_finetune.tracking.environment import user
 from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule, keep_intent, kept_intent
-from xtts_finetune.tracking.registry import Version, move_champion
+from xtts_finetune.tracking.registry import Version, find_champion, move_champion
 
-_BROKEN_OFF = "(the command was killed before it had written this down)"
+_BROKEN_OFF = "(found later: the command was killed before it had written this down, if nobody moved it there since)"
 
 
 def move(standing: Standing, action: Action, to: Version, rules: list[Rule], forced: bool, why: str) -> Entry:
@@ -44,7 +44,7 @@ def move(standing: Standing, action: Action, to: Version, rules: list[Rule], for
             answered(now.store, "the champion was not moved, as far as is known", "look: xtts-finetune history"),
         ):
             move_champion(now.store, to)
-    _deliver(now, f"xtts-finetune promote {to.version}, which is champion, makes up for it")
+    _deliver(now, to)
     return entry
 
 
@@ -61,36 +61,47 @@ def _written(standing: Standing, to: Version | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_disk_full(error):
+        is_moved = False if to is None else _is_champion(standing, to)
+        if is_moved is False and is_disk_full(error):
             raise
         where = str(error.filename or standing.log.file)
-        if to is None or not _is_champion(standing, to):
+        if to is None or is_moved is False:
             problem = Problem(where, str(error), "mend that, then type it again: nothing was moved")
             raise UserError("the promotion log cannot be written", [problem]) from error
+        if is_moved is None:
+            what = (
+                f"could not be written, and MLflow does not say whether version {to.version} became champion: {error}"
+            )
+            problem = Problem(where, what, "xtts-finetune history says so, once both are there again")
+            raise UserError("moved, perhaps, and not written down", [problem]) from error
         what = f"version {to.version} is champion now, and that could not be written down: {error}"
-        remedy = f"mend that; then: xtts-finetune promote {to.version}, which writes it down"
+        remedy = f"xtts-finetune promote {to.version} writes it down, once that is mended"
         raise UserError("moved, and not written down", [Problem(where, what, remedy)]) from error
 
 
 @contextmanager
 def _intended(standing: Standing, entry: Entry, to: Version) -> Iterator[None]:
-    """Keep what is to be written while it is not: of a move that was refused, it would be told as one that was made."""
+    """Keep what is to be written while it is not: of a move that was refused, it would be told as one that was made.
+
+    Where MLflow does not say whether it was refused, it stays.
+    """
     keep_intent(standing.workspace, entry)
     try:
         yield
     except BaseException:
-        if not _is_champion(standing, to):
+        if _is_champion(standing, to) is False:
             keep_intent(standing.workspace, None)
         raise
     keep_intent(standing.workspace, None)
 
 
-def _is_champion(standing: Standing, version: Version) -> bool:
-    """As far as MLflow says."""
+def _is_champion(standing: Standing, version: Version) -> bool | None:
+    """None: MLflow does not say."""
     try:
-        champion = standing.again().champion
+        with answered(standing.store, "", ""):
+            champion = find_champion(standing.store, version.name)
     except UserError:
-        return False
+        return None
     return champion is not None and champion.version == version.version
 
 
@@ -110,7 +121,7 @@ def caught_up(standing: Standing) -> Standing:
         if _is_to_be_written(standing, is_found=entry is not None):
             standing.log.write()
         keep_intent(standing.workspace, None)
-    _deliver(standing, "type it again")
+    _deliver(standing, champion)
     return standing
 
 
@@ -136,16 +147,19 @@ def _is_to_be_written(standing: Standing, is_found: bool) -> bool:
 
 
 def _refuse_doubtful(standing: Standing) -> None:
-    if problems := [*exchanged(standing)] or [*doubted(standing)]:
+    if problems := [*unreadable(standing)] or [*exchanged(standing)] or [*doubted(standing)]:
         raise UserError("the promotion log does not hold", problems)
 
 
-def _deliver(standing: Standing, remedy: str) -> None:
+def _deliver(standing: Standing, champion: Version | None) -> None:
     """Give MLflow the entries that it lacks.
 
     Raises:
-        UserError: it does not take them.
+        UserError: it does not take them. To type it again may be wrong then: a rollback would go one version further.
     """
+    remedy = "type it again"
+    if champion:
+        remedy = f"xtts-finetune promote {champion.version}, which is champion, makes up for it"
     with answered(standing.store, "the champion is written down here, but not in MLflow yet", remedy):
         for entry in standing.lacking:
             version = standing.left(entry.champion)
@@ -178,7 +192,7 @@ def _entry(
 ) -> Entry:
     return Entry(
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        who=_who(standing.workspace),
+        who=_in_utf8(_who(standing.workspace)),
         action=action,
         model=standing.versions.model_name,
         before=before,
@@ -187,22 +201,22 @@ def _entry(
         champion_sha256=weights_of(to),
         rules=rules,
         forced=forced,
-        why=why.encode("utf-8", "replace").decode(),  # what was typed in another encoding has halves of characters
+        why=_in_utf8(why),
         follows=[each.digest for each in standing.ends],
         registry=standing.versions.registry,
     )
 
 
+def _in_utf8(text: str) -> str:
+    """What was typed, or is a user's name, in another encoding has halves of characters."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _who(workspace: Workspace) -> str:
     """As git commits here; else the user's name."""
-    name, email = (_git_config(workspace, f"user.{field}") for field in ("name", "email"))
-    return f"{name} <{email}>" if name and email else name or email or user()
-
-
-def _git_config(workspace: Workspace, key: str) -> str:
-    command = ["git", "config", "--get", key]
+    command = ["git", "var", "GIT_AUTHOR_IDENT"]  # Anna <anna@example.org> 1795000000 +0000
     try:
         done = subprocess.run(command, cwd=workspace.root, capture_output=True, check=False)
     except OSError:  # there is no git
-        return ""
-    return done.stdout.decode("utf-8", "replace").strip()
+        return user()
+    return done.stdout.decode("utf-8", "replace").strip().rpartition(">")[0] + ">" if done.stdout else user()

@@ -117,9 +117,7 @@ def _rules(standing: Standing, keep: int) -> Iterator[dict[int, str]]:
     """Which versions stay, and why."""
     versions = standing.versions.versions
     yield {each.version: f"named {' and '.join(each.aliases)}" for each in versions if each.aliases}
-    own = [entry for entry in standing.log.entries if standing.may_be_own(entry)]
-    champions = {number for entry in own for number in (entry.before, entry.champion) if number is not None}
-    yield dict.fromkeys(champions | set(standing.line), "was champion: rollback may go back to it")
+    yield dict.fromkeys(standing.ever_champion, "was champion: rollback may go back to it")
     yield {each.version: f"one of the newest {keep}" for each in versions[:keep]}
 
 

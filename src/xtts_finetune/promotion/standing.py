@@ -38,7 +38,7 @@ class Standing:
             versions = Versions.of(store, model_name)
         return cls(workspace, store, versions, log.joined(e for each in versions.versions for e in entries_of(each)))
 
-    @property
+    @cached_property
     def unvouched(self) -> list[Entry]:
         """Entries of the file that MLflow lacks, and that nobody here wrote or ever saw in MLflow.
 
@@ -57,9 +57,14 @@ class Standing:
         own = ((entry, self.left(entry.champion)) for entry in self.log.entries if self.is_own(entry))
         return [entry for entry, version in own if version and version.tags.get(entry.tag) != entry.text]
 
+    @cached_property
+    def _copies(self) -> list[Entry]:
+        """MLflow's."""
+        return [entry for version in self.versions.versions for entry in entries_of(version)]
+
     @property
     def _delivered(self) -> set[str]:
-        return {entry.digest for version in self.versions.versions for entry in entries_of(version)}
+        return {entry.digest for entry in self._copies}
 
     def remember(self, *entries: Entry) -> None:
         """That these are genuine, and all that MLflow has."""
@@ -74,7 +79,11 @@ class Standing:
 
     def left(self, number: int) -> Version | None:
         """A version, if it was not deleted."""
-        return next((each for each in self.versions.versions if each.version == number), None)
+        return self._by_number.get(number)
+
+    @cached_property
+    def _by_number(self) -> dict[int, Version]:
+        return {each.version: each for each in self.versions.versions}
 
     def version(self, wanted: str) -> Version:
         """By number or alias.
@@ -101,8 +110,9 @@ class Standing:
     def _was_here(self, number: int, weights: str, is_of_this_registry: bool) -> bool:
         """A version that is not there was deleted, of this registry or by its number: MLflow gives none twice."""
         version = self.left(number)
-        newest = max((each.version for each in self.versions.versions), default=0)
-        return weights_of(version) == weights if version else is_of_this_registry or number < newest
+        if version:
+            return weights_of(version) == weights
+        return is_of_this_registry or number < max(self._by_number, default=0)
 
     @cached_property
     def _before(self) -> dict[str, list[Entry]]:
@@ -115,7 +125,7 @@ class Standing:
                 before[entry.digest], led_to[entry.digest] = led_to[entry.digest], [entry]
         return before
 
-    @property
+    @cached_property
     def ends(self) -> list[Entry]:
         """Of these versions' entries those that none of them follows yet: what is written next follows these.
 
@@ -124,15 +134,31 @@ class Standing:
         followed = {entry.digest for entries in self._before.values() for entry in entries}
         return [each for each in self.log.entries if each.digest in self._before and each.digest not in followed]
 
-    @property
-    def exchanged(self) -> list[Version]:
-        """Versions whose tag with the SHA-256 of their weights is not that which they became champion with."""
-        return [
-            each for each in self.versions.versions if any(self._differs(entry, each) for entry in entries_of(each))
-        ]
+    @cached_property
+    def exchanged(self) -> dict[int, set[str]]:
+        """Versions whose tag with the SHA-256 of their weights is not that which they were champion with → what it was.
 
-    def _differs(self, entry: Entry, version: Version) -> bool:
-        return entry.registry == self.versions.registry and entry.champion_sha256 != weights_of(version)
+        By MLflow's copies: lines of the file may be of a copy of this registry, which gave the same numbers since.
+        """
+        were = dict[int, set[str]]()
+        for entry in self._copies:
+            if entry.registry == self.versions.registry:
+                were.setdefault(entry.champion, set()).add(entry.champion_sha256)
+                if entry.before is not None and entry.before_sha256:
+                    were.setdefault(entry.before, set()).add(entry.before_sha256)
+        now = {number: {weights_of(version)} for number, version in self._by_number.items()}
+        return {number: were[number] - now[number] for number in sorted(now) if were.get(number, set()) - now[number]}
+
+    @property
+    def ever_champion(self) -> set[int]:
+        """Versions that were it by any entry of these, of this registry or of one that was moved.
+
+        Of whichever weights, and though what it follows is nowhere: who deletes spares them.
+        """
+        entries = [*self.log.entries, *self.log.strays, *self._copies]
+        own = [each for each in entries if each.registry in ("", self.versions.registry) or self.may_be_own(each)]
+        named = {number for entry in own for number in (entry.before, entry.champion) if number is not None}
+        return named | set(self.line)
 
     @property
     def _last(self) -> Entry | None:

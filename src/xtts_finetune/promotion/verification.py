@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, entries_of, weights_of
-from xtts_finetune.promotion.wording import log_name, told, unvouched
+from xtts_finetune.promotion.wording import log_name, printable, told, unvouched
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import TAG, Log
+from xtts_finetune.tracking.promotions import DIGITS, TAG, Entry, Log, digest_of_a_later
 from xtts_finetune.tracking.registry import Version
 
 
@@ -21,7 +21,7 @@ def verify(standing: Standing) -> None:
     problems = [*_nothing_there(standing), *doubtful, *_not_here(standing.workspace, standing), *_strays(standing)]
     for version in standing.versions.versions:
         problems += _of(standing, version)
-    problems += exchanged(standing)
+    problems += [*unreadable(standing), *exchanged(standing)]
     problems += [] if doubtful or standing.exchanged else _champion(standing)  # else nobody knows who it is by the log
     if problems:
         raise UserError("the promotion log does not hold", problems)
@@ -56,11 +56,36 @@ def doubted(standing: Standing) -> Iterator[Problem]:
 
 def exchanged(standing: Standing) -> Iterator[Problem]:
     """Of versions whose tag with the SHA-256 of their weights was changed."""
-    for version in standing.exchanged:
-        digests = {entry.champion_sha256 for entry in entries_of(version)} - {weights_of(version)}
-        where = f"{standing.store.uri}: {version.name} version {version.version}: tag {WEIGHTS_TAG}"
-        remedy = f"it was {', '.join(sorted(digests))}: set it back, if its files are still those"
+    for number, digests in standing.exchanged.items():
+        where = f"{standing.store.uri}: {standing.versions.model_name} version {number}: tag {WEIGHTS_TAG}"
+        was = printable(" or ".join(sorted(digests)))
+        remedy = f"by the tags {TAG}… it was {was}: set it back, if its files are still those; nobody but you knows it "
+        remedy += "better: such a tag that was made by hand can be deleted"
         yield Problem(where, "is not that of the weights which were promoted", remedy)
+
+
+def unreadable(standing: Standing) -> Iterator[Problem]:
+    """Of tags that are genuine, as far as their SHA-256 says, and not of this program or this name: they stay."""
+    for version in standing.versions.versions:
+        for tag, text in version.tags.items():
+            if tag.startswith(TAG) and (of := _of_another(version, tag, text)):
+                where = f"{standing.store.uri}: {version.name} version {version.version}: tag {tag}"
+                yield Problem(where, *of)
+
+
+def _of_another(version: Version, tag: str, text: str) -> tuple[str, str] | None:
+    """Of another program or name: what it is, and the remedy."""
+    if tag == f"{TAG}{digest_of_a_later(text)[:DIGITS]}":
+        remedy = "take the newest xtts-finetune of all who promote here; where none knows it, the tag was made by hand"
+        return "was written by another version of xtts-finetune, which has other fields", remedy
+    try:
+        entry = Entry.parse(text)
+    except ValueError:
+        return None
+    if entry.tag != tag or entry.model == version.name:
+        return None
+    name = printable(entry.model)
+    return f"is of the model {name}: was it renamed?", f"rename it back, here and as registry.model_name: {name}"
 
 
 def _not_here(workspace: Workspace, standing: Standing) -> Iterator[Problem]:
@@ -94,6 +119,7 @@ def _of(standing: Standing, version: Version) -> Iterator[Problem]:
     own = [*entries_of(version)]
     strays = {entry.tag for entry in standing.log.strays} & {entry.tag for entry in own}
     strays |= {entry.tag for entry in own if entry.champion_sha256 != weights_of(version)}  # told of above
+    strays |= {tag for tag, text in version.tags.items() if _of_another(version, tag, text)}
     tags = {tag: text for tag, text in version.tags.items() if tag.startswith(TAG) and tag not in strays}
     for tag in sorted(expected | tags.keys()):
         where = f"{standing.store.uri}: {version.name} version {version.version}: tag {tag}"

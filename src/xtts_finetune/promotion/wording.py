@@ -2,7 +2,7 @@
 
 from xtts_finetune.core.errors import Problem
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.tracking.promotions import Action, Entry
+from xtts_finetune.tracking.promotions import DIGITS, Action, Entry
 
 _VERBS: dict[Action, str] = {"promote": "promoted", "rollback": "went back", "found": "found"}
 
@@ -17,7 +17,11 @@ def told(entry: Entry) -> str:
     failed = ", ".join(rule.name for rule in entry.rules if not rule.passed)
     why = f': "{" ".join(entry.why.split())}"' if entry.why else ""
     text = f"{entry.time}  {_VERBS[entry.action]}: champion {before} → version {entry.champion}{figures}"
-    text += f"{f', FORCED past {failed}' if entry.forced else ''}, by {entry.who}{why}"
+    return printable(text + f"{f', FORCED past {failed}' if entry.forced else ''}, by {entry.who}{why}")
+
+
+def printable(text: str) -> str:
+    """What somebody else wrote, without what a terminal would obey."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
@@ -39,6 +43,6 @@ def unvouched(workspace: Workspace, entry: Entry, is_gone: bool) -> Problem:
     there = "" if is_gone else "type promote there, if another clone wrote it and was killed before MLflow had it; "
     remedy = (
         f"was it added or changed by hand? git log -p -- {log_name(workspace)}; then take the line out. {there}"
-        f"if you answer for it: xtts-finetune history --vouch {entry.digest[:16]}"
+        f"if you answer for it: xtts-finetune history --vouch {entry.digest[:DIGITS]}"
     )
     return Problem(log_name(workspace), what, remedy)

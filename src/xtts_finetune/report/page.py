@@ -11,6 +11,7 @@ from typing import Any
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
@@ -25,6 +26,7 @@ from xtts_finetune.report.text import (
     state_in_words,
     told_of,
 )
+from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import Log
 
 _VOICES = ("recording", "base", *PHASES)
@@ -127,14 +129,17 @@ def _sound(file: Path, text: str) -> dict[str, str]:
 
 
 def _measures(workspace: Workspace) -> dict[str, Any]:
-    """What the newest promotion measured."""
+    """What the newest promotion to the version that is registered here measured."""
+    receipt = read_json_object(workspace.registration)
+    of_it = receipt.get("name"), receipt.get("version"), receipt.get(WEIGHTS_TAG)
     try:
         entries = [entry for entry in Log.read(workspace.promotions).entries if entry.rules]
     except UserError:  # `history` says what is wrong with it
         entries = []
-    if not entries:
+    own = [entry for entry in entries if (entry.model, entry.champion, entry.champion_sha256) == of_it]
+    if not own:
         return {"measures": [], "measures_of": ""}
-    newest = entries[-1]
+    newest = own[-1]
     rows = [
         (rule.name, _short(rule.candidate), _short(rule.champion), rule.demand, "yes" if rule.passed else "no")
         for rule in newest.rules

@@ -1,6 +1,6 @@
 """What is registered of a run, and whether it is champion: by its receipt, and by the registry where that lies here.
 
-A receipt comes with git, and says what was so when the version was registered.
+A receipt comes with DVC, and says what was so when the version was registered.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from functools import cached_property
 from typing import Any, Self
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import read_json
+from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.report.origin import model_card
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.outbox import TRAINED
-from xtts_finetune.tracking.promotions import Log
+from xtts_finetune.tracking.promotions import Entry, Log, known_here
 from xtts_finetune.tracking.receipt import IN_QUEUE, Beside, address_digest
 from xtts_finetune.tracking.registered import Aliased, Known, known
 from xtts_finetune.tracking.registry import CHAMPION
@@ -28,7 +28,7 @@ class Registration:
 
     Attributes:
         params: None: params.yaml cannot be read.
-        receipt: reports/registration.json; empty where nothing was registered.
+        receipt: reports/registration.json; empty where nothing was registered, or that cannot be read.
         own: what MLflow knows of the model, where its store is this workspace's own, and can be read.
     """
 
@@ -40,7 +40,7 @@ class Registration:
 
     @classmethod
     def read(cls, workspace: Workspace, params: Params | None) -> Self:
-        receipt: dict[str, Any] = read_json(workspace.registration) if workspace.registration.exists() else {}
+        receipt = _whole(read_json_object(workspace.registration))
         is_own = "name" in receipt and (params is None or params.tracking.uri is None)
         own = known(workspace, receipt["name"]) if is_own else None
         return cls(workspace, params, receipt, Beside.read(workspace, receipt), own)
@@ -49,7 +49,9 @@ class Registration:
         """Which version it is, and whether it is what lies in models/."""
         receipt = self.receipt
         if not receipt:
-            return "nothing yet"
+            file = self.workspace.registration
+            what = f"not known: {file.parent.name}/{file.name} is damaged (dvc repro -s -f evaluate writes it anew)"
+            return what if file.exists() else "nothing yet"
         if receipt.get("pending"):
             return "not yet: it waits for MLflow (xtts-finetune sync)"
         if receipt.get(IN_QUEUE):
@@ -65,7 +67,7 @@ class Registration:
             return f"{version} is of another run: those weights are not in models/"
         names = self._aliases
         if self.own is None:
-            names.append("as far as this clone knows" + _of_the_log(self.workspace))
+            names.append("as far as this clone knows" + self._doubt)
         told = f" ({', '.join(names)})" if names else ""
         what = "the whole network of" if TRAINED in receipt else "the weights of"
         return f"{version}{told}" + (f", {what} models/{here[0]}" if here else "")
@@ -111,35 +113,63 @@ class Registration:
         """As MLflow has them; of a server, as it was registered, but for what this checkout's log knows of since."""
         if self.own is not None:
             return sorted(name for name, each in self.own.aliases.items() if self._is_this(each))
-        found = [alias for alias in self.receipt["aliases"] if alias != CHAMPION]
+        found = [alias for alias in self.receipt.get("aliases", []) if alias != CHAMPION]
         return [*found, CHAMPION] if self._champion and self._is_this(self._champion) else found
 
     def _is_this(self, other: Aliased) -> bool:
         """Whether it is this version, and not another of its number: numbers come again in another registry."""
-        is_of_these = not self._weights or not other.sha256 or other.sha256 == self._weights
-        return other.version == self.receipt["version"] and is_of_these
+        return other.version == self.receipt["version"] and _agree(other.sha256, self._weights or "")
 
     @cached_property
     def _champion(self) -> Aliased | None:
         if self.own is not None:
             return self.own.aliases.get(CHAMPION)
-        number, weights = self.receipt.get("champion"), ""
-        if number == self.receipt.get("version"):
-            weights = self._weights or ""
+        if self._moves:
+            return Aliased(self._moves[-1].champion, self._moves[-1].champion_sha256)
+        number = self.receipt.get("champion")
+        is_this = number == self.receipt.get("version")
+        return None if number is None else Aliased(number, (self._weights or "") if is_this else "")
+
+    @cached_property
+    def _moves(self) -> list[Entry]:
+        """Of the log, those that lead on from who was champion when this was registered.
+
+        Two that were written at once both do; the alias is where the last of them, or what follows both, put it.
+        """
+        number = self.receipt.get("champion")
+        is_this = number == self.receipt.get("version")
+        were, moves = {number: (self._weights or "") if is_this else ""}, list[Entry]()
         with suppress(UserError):
             for entry in Log.read(self.workspace.promotions).entries:
-                is_of_it = entry.model == self.receipt.get("name") and (
-                    not self.beside.registry or entry.registry in ("", self.beside.registry)
-                )
-                goes_on = entry.before in (None, number) and (not weights or entry.before_sha256 in ("", weights))
-                if is_of_it and goes_on:
-                    number, weights = entry.champion, entry.champion_sha256
-        return None if number is None else Aliased(number, weights)
+                before = were.get(entry.before)
+                leads_on = entry.before is None or (before is not None and _agree(before, entry.before_sha256))
+                if self._is_of_it(entry) and leads_on:
+                    were[entry.champion] = entry.champion_sha256
+                    moves.append(entry)
+        return moves
+
+    def _is_of_it(self, entry: Entry) -> bool:
+        is_of_the_registry = not self.beside.registry or entry.registry in ("", self.beside.registry)
+        return entry.model == self.receipt.get("name") and is_of_the_registry
+
+    @property
+    def _doubt(self) -> str:
+        try:
+            Log.read(self.workspace.promotions)
+            known = known_here(self.workspace)
+        except UserError:
+            return ", whose log of promotions is damaged (xtts-finetune history)"
+        if self._moves and self._moves[-1].digest not in known:
+            return ", by a line of the log that was not held against MLflow here (xtts-finetune history --verify)"
+        return ""
 
 
-def _of_the_log(workspace: Workspace) -> str:
-    try:
-        Log.read(workspace.promotions)
-    except UserError:
-        return ", whose log of promotions is damaged (xtts-finetune history)"
-    return ""
+def _agree(*digests: str) -> bool:
+    """Whether weights are the same, as far as both are known."""
+    return len({*digests} - {""}) <= 1
+
+
+def _whole(receipt: dict[str, Any]) -> dict[str, Any]:
+    """A receipt; nothing where it lacks what one of its kind says."""
+    is_of_none = bool(receipt.get("pending") or receipt.get(IN_QUEUE))
+    return receipt if is_of_none or {"name", "version"} <= receipt.keys() else {}

@@ -176,10 +176,11 @@ def _open(workspace: Workspace, tracking: TrackingParams, uri: str) -> TrackingS
 def _workspace_id(workspace: Workspace) -> str:
     """Random, and made once."""
     file = workspace.id_file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_of(file)):
-        if not file.exists():
-            write_text(file, f"{uuid.uuid4().hex}\n")
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_of(file)):
+            if not file.exists():
+                write_text(file, f"{uuid.uuid4().hex}\n")
     return file.read_text(encoding="utf-8").strip()
 
 

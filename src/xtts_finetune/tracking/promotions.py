@@ -22,7 +22,8 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.phase_params import Strict
 
 TITLE = "the promotion log cannot be used"
-TAG = "promotion."  # begins the tags of a version that are entries
+TAG = "promotion."  # begins the tags of a version that are entries; the rest is of their SHA-256
+DIGITS = 16
 
 Action = Literal["promote", "rollback", "found"]  # found: moved by other means, as on the model's page in MLflow
 
@@ -74,7 +75,7 @@ class Entry(Strict):
     @property
     def tag(self) -> str:
         """The name of its tag in MLflow."""
-        return f"{TAG}{self.digest[:16]}"
+        return f"{TAG}{self.digest[:DIGITS]}"
 
     @staticmethod
     def parse(text: str) -> "Entry":
@@ -97,6 +98,17 @@ class Entry(Strict):
 
 class _Line(Entry):
     sha256: str
+
+
+def digest_of_a_later(text: str) -> str:
+    """SHA-256 of an entry which is as it was written, and has fields that these have not; "" of any other text."""
+    try:
+        content = json.loads(text)
+        digest = content.pop("sha256")
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        return ""
+    is_later = bool(content.keys() - Entry.model_fields.keys())
+    return digest if is_later and sha256_json(content) == digest else ""
 
 
 @dataclass(frozen=True)
@@ -144,18 +156,32 @@ class Log:
 
     def write(self) -> None:
         """Publish the file: whole or as before."""
-        with self.written():
+        with self._published():
             pass
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """Publish the file behind the block; it has its room before, and where the block raises it is as before."""
-        assert not list(_gaps(self.file, self.entries)), "what is written can be read again"
+        """Publish the file behind the block; it has its room before, and where the block raises it is as before.
+
+        With what git brings during the block, as it asks MLflow.
+        """
+        with self._published() as temporary:
+            yield
+            now = Log.read(self.file).joined(self.entries)
+            if now.entries != self.entries:
+                now._fill(temporary)
+
+    @contextmanager
+    def _published(self) -> Iterator[Path]:
         self.file.parent.mkdir(exist_ok=True)
         with published_file(self.file) as temporary:
-            temporary.write_bytes("".join(f"{entry.text}\n" for entry in self.entries).encode("utf-8"))
-            fsync_path(temporary)
-            yield
+            self._fill(temporary)
+            yield temporary
+
+    def _fill(self, file: Path) -> None:
+        assert not list(_gaps(self.file, self.entries)), "what is written can be read again"
+        file.write_bytes("".join(f"{entry.text}\n" for entry in self.entries).encode("utf-8"))
+        fsync_path(file)
 
 
 def keep_intent(workspace: Workspace, entry: Entry | None) -> None:
@@ -163,7 +189,8 @@ def keep_intent(workspace: Workspace, entry: Entry | None) -> None:
     if entry:
         write_text(workspace.promotion_begun, f"{entry.text}\n")
     else:
-        workspace.promotion_begun.unlink(missing_ok=True)
+        with suppress(OSError):  # what is written is told by its line: what is left here counts no more
+            workspace.promotion_begun.unlink(missing_ok=True)
 
 
 def kept_intent(workspace: Workspace) -> Entry | None:
@@ -177,10 +204,18 @@ def known_here(workspace: Workspace) -> set[str]:
     """Digests of the entries that were written in this workspace, or that MLflow had when it was asked here.
 
     git brings the file from anywhere; of these it is sure that they were not made by hand.
+
+    Raises:
+        UserError: they cannot be read.
     """
-    with suppress(OSError, ValueError, TypeError):  # what is damaged counts as nothing
-        return set(map(str, read_json(workspace.promotions_known)))
-    return set()
+    file = workspace.promotions_known
+    try:
+        return set(map(str, read_json(file)))
+    except (FileNotFoundError, ValueError, TypeError):  # what is damaged counts as nothing
+        return set()
+    except OSError as error:
+        remedy = "let this user read it: it says which lines of the promotion log were written here"
+        raise UserError(TITLE, [Problem(str(file), f"cannot be read: {error.strerror}", remedy)]) from None
 
 
 def remember(workspace: Workspace, digests: Iterable[str]) -> None:

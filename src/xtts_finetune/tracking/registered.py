@@ -43,13 +43,13 @@ class Known:
 
 def known(workspace: Workspace, model_name: str) -> Known | None:
     """A model in this workspace's own store; None where the database cannot tell."""
-    if not workspace.tracking_db.is_file():
-        return None
     try:
+        if not workspace.tracking_db.is_file():
+            return None
         with closing(_opened(workspace, _AT_ONCE)) as connection:
             rows = connection.execute(_ALIASES, (WEIGHTS_TAG, model_name)).fetchall()
             there = [version for name, version, _, _ in connection.execute(_VERSIONS) if name == model_name]
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return None
     aliases = {alias: Aliased(int(version), sha256 or "") for alias, version, sha256 in rows}
     return Known(frozenset(map(int, there)), aliases)
