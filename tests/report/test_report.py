@@ -19,10 +19,10 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.gathering import gather
-from xtts_finetune.report.journal import Happening, journal, remember_saves, write_down
 from xtts_finetune.report.origin import OURS
 from xtts_finetune.report.pages import write_pages
 from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.journal import Happening, journal, remember_saves, write_down
 
 
 def told(checkout: Checkout) -> Report:

@@ -13,12 +13,12 @@ from making.project import PROJECT
 from xtts_finetune.core.errors import Problem, Stopped, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import NotifyParams, Params
-from xtts_finetune.report.journal import journal
 from xtts_finetune.stages import notify as telling
 from xtts_finetune.stages import stops
 from xtts_finetune.stages.notify import Notified, notify
 from xtts_finetune.stages.stops import explained_stops, told
 from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.journal import journal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="commands of a POSIX shell")
 KEEP = 'cat > "told-$XTTS_FINETUNE_EVENT"'

@@ -54,6 +54,14 @@ def parked_runs(workspace: Workspace) -> list[ParkedRun]:
     ]
 
 
+def trained_otherwise(workspace: Workspace, phase: PhaseName) -> dict[str, Any]:
+    """The settings of the run in work/<phase>/ that params.yaml has otherwise by now; none before its first state."""
+    record = record_of(workspace.work(phase))
+    settings = record.identity.trajectory if record else {}
+    now = _settings(workspace.params)
+    return {name: value for name, value in settings.items() if name.startswith("train_") and now.get(name) != value}
+
+
 def _typed_key(workspace: Workspace, run: Parked) -> str:
     is_parked = run.folder.parent == workspace.parked_work(run.phase, run.key).parent and run.folder.suffix
     place = run.folder if is_parked else free_place(workspace, run.phase, run.key)

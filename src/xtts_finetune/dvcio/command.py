@@ -9,9 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.files import read_json_object
+from xtts_finetune.core.layout import PHASES, Workspace
 
 ROOM = 16 * 2**20  # bytes that DVC is given: its database of hashes, lock files, dvc.lock
 
@@ -74,6 +77,25 @@ def changed_stages(workspace: Workspace, *targets: str) -> dict[str, list[Any]]:
     asked = ["--with-deps", *targets] if targets else []
     changed: dict[str, list[Any]] = json.loads(dvc(workspace, "status", "--json", *asked))
     return changed
+
+
+def running_stage(workspace: Workspace) -> str | None:
+    """The stage that `dvc repro` runs now, or whose outs it stores, by DVC's list of who writes where."""
+    places = {workspace.prepared: "prepare", workspace.evaluation: "evaluate"}
+    places |= {workspace.model(phase): f"train_{phase}" for phase in PHASES}
+    found = read_json_object(workspace.root / ".dvc" / "tmp" / "rwlock").get("write")
+    writers: dict[str, Any] = found if isinstance(found, dict) else {}
+    for place, stage in places.items():
+        writer = writers.get(str(workspace.root.resolve() / place.relative_to(workspace.root)))
+        if isinstance(writer, dict) and _reproduces(writer):
+            return stage
+    return None
+
+
+def _reproduces(writer: dict[str, Any]) -> bool:
+    """Whether an entry of that list is of a command that runs stages, and lives."""
+    pid, words = writer.get("pid"), str(writer.get("cmd")).split()
+    return isinstance(pid, int) and not {"repro", "run"}.isdisjoint(words) and psutil.pid_exists(pid)
 
 
 def give_dvc_room() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xtts_finetune.core.files import write_text
 from xtts_finetune.report.content import Report
-from xtts_finetune.report.journal import Happening
+from xtts_finetune.tracking.journal import Happening
 
 if TYPE_CHECKING:
     import altair as alt

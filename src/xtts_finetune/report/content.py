@@ -144,6 +144,7 @@ class Report(Part):
     format: Literal[1] = FORMAT
     at: Annotated[str, Field(description="when, ISO 8601")]
     state: State
+    running: Annotated[str | None, Field(description="the stage of dvc.yaml that DVC runs now, or stores what it left")]
     queue: Annotated[list[PhaseName], Field(description="that an experiment of DVC's queue trains now")]
     stopped: Annotated[str | None, Field(description="what the last stage said when it stopped")]
     mistakes: Annotated[str | None, Field(description="in params.yaml")]

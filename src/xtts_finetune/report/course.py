@@ -39,12 +39,13 @@ def phase_of(
     rows = read_csv(workspace.curve(name)) if is_done else running
     seen = [row for row in rows if "eval/mel_ce" in row]
     pace = pace_of(workspace, name)
-    course = Course.of(rows, rules, pace, is_over=is_done) if rules else None
     best = best_of(metrics) if metrics else _best_among(seen)
     store = CheckpointReader(workspace.work(name))
     states = [] if is_done or is_displaced else store.states()
     state, why = _state(seen, store, metrics=metrics, is_live=is_live, comes_back=comes_back)
-    step = metrics["last_step"] if metrics else (rows[-1]["step"] if rows else None)
+    step = metrics["last_step"] if metrics else max((row["step"] for row in rows), default=None)
+    goes_on = states[-1].step if state == "stopped" and states else step
+    course = Course.of(rows, rules, pace, goes_on, is_over=is_done) if rules else None
     target = rules.target_mel_ce if rules else None
     return Phase(
         name=name,
@@ -61,7 +62,7 @@ def phase_of(
         prospect=prospect(course) if course and seen else None,
         seconds_per_step=pace,
         seconds_per_epoch=pace * course.steps_per_epoch if pace and course and course.steps_per_epoch else None,
-        seconds_left=_seconds_left(course, step, pace) if not is_done and not comes_back else None,
+        seconds_left=_seconds_left(course, goes_on, pace) if not is_done and not comes_back else None,
         steps_skipped=_most(rows, "train/skipped_steps") if not metrics else metrics["skipped_steps"],
         saves_skipped=_most(rows, "disk/saves_skipped"),
     )

@@ -13,13 +13,14 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
-from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
+from xtts_finetune.diskspace.parked import ParkedRun, parked_runs, trained_otherwise
 from xtts_finetune.dvcio.coming_back import coming_back
+from xtts_finetune.dvcio.command import running_stage
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
 from xtts_finetune.report.course import best_of, phase_of
 from xtts_finetune.report.differences import since_champion, since_commit
 from xtts_finetune.report.next_steps import Standing, next_steps, remarks
-from xtts_finetune.report.origin import OURS, is_evaluated, whose_figures
+from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run, model_card, tells, whose_figures
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
@@ -58,6 +59,7 @@ class _Gathering:
         return Report(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             state=self._state(),
+            running=self.running,
             queue=sorted(trained_now(at.queue)),
             stopped=self._stopped,
             mistakes=self.mistakes,
@@ -100,6 +102,11 @@ class _Gathering:
         return trained_now(self.workspace) if self.ended is None else set()
 
     @cached_property
+    def running(self) -> str | None:
+        """For who looks from outside: a stage knows what it is."""
+        return None if self.is_stage else running_stage(self.workspace)
+
+    @cached_property
     def parked(self) -> list[ParkedRun]:
         return parked_runs(self.workspace)
 
@@ -110,7 +117,7 @@ class _Gathering:
     @cached_property
     def phases(self) -> list[Phase]:
         metrics = dict(self._metrics())
-        displaced = {run.run.phase for run in self.parked if run.run.folder == self.workspace.work(run.run.phase)}
+        displaced = {run.run.phase for run in self._displaced}
         return [
             phase_of(
                 self.workspace,
@@ -124,12 +131,22 @@ class _Gathering:
             for phase in PHASES
         ]
 
+    @property
+    def _displaced(self) -> list[ParkedRun]:
+        """Runs in work/<phase>/ that are to be parked."""
+        return [run for run in self.parked if run.run.folder == self.workspace.work(run.run.phase)]
+
     def _metrics(self) -> Iterator[tuple[PhaseName, dict[str, Any]]]:
-        """Of the phases that are done; a phase after one that is not has those of the run before."""
+        """Of the phases that are done; a phase after one that is not, or was since, has those of the run before."""
+        is_own = False
         for phase in PHASES:
             figures = _read(self.workspace.metrics(phase))
             if figures is None:
                 return
+            is_told = tells(model_card(self.workspace, phase), figures)
+            if is_own and not is_told and (self.running or is_of_an_earlier_run(self.workspace, phase)):
+                return
+            is_own = is_told
             yield phase, figures
             if phase == self.ended:
                 return
@@ -161,7 +178,8 @@ class _Gathering:
             return "stopped"
         if self._is_complete:
             return "evaluated"
-        if all(phase.state == "done" for phase in self.phases):
+        is_trained = any(self.workspace.model(phase).is_dir() for phase in PHASES)
+        if is_trained and all(phase.state == "done" for phase in self.phases):
             return "trained" if self._whose == OURS else "outdated"
         return "prepared" if self.workspace.dataset_report.exists() else "nothing prepared"
 
@@ -199,6 +217,9 @@ class _Gathering:
             self.workspace,
             self.params,
             self.live,
+            running=self.running,
+            otherwise=self._otherwise,
+            room=self._disk,
             is_complete=self._is_complete,
             is_waiting=self._waiting.runs > 0,
             is_to_be_promoted=self._is_complete and self._registration.is_to_be_promoted,
@@ -206,6 +227,13 @@ class _Gathering:
         )
 
     @property
+    def _otherwise(self) -> dict[PhaseName, dict[str, Any]]:
+        """Of runs in work/<phase>/ what params.yaml has otherwise by now."""
+        of_the_live = {phase: trained_otherwise(self.workspace, phase) for phase in self.live} if self.params else {}
+        differ = {run.run.phase: run.differs for run in self._displaced}
+        return {**differ, **{phase: settings for phase, settings in of_the_live.items() if settings}}
+
+    @cached_property
     def _disk(self) -> Disk:
         if self.known_disk is None:
             return room(self.workspace.home, self.params, self._without)

@@ -9,6 +9,7 @@ from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
 from xtts_finetune.report.text import (
     clips_in_words,
     figures_of,
+    missing_in_words,
     phase_in_words,
     rejected_of,
     room_in_words,
@@ -72,10 +73,9 @@ def _figures(report: Report) -> Iterator[str]:
         if phase.state != "done":
             yield f"- {phase.name}: {_escaped(phase_in_words(phase))}"
     for name, target in report.target_mel_ce.items():
-        best = next((phase.best for phase in report.phases if phase.name == name), None)
         if target is not None:
-            missing = f"; its best is {best.mel_ce - target:+.3f} from it" if best else ""
-            yield f"- target Mel CE of {name}: {target:.3f}{missing}"
+            missing = missing_in_words(report, target, name)
+            yield f"- target Mel CE of {name}: {target:.3f}{f'; {missing}' if missing else ''}"
     if report.whose:
         yield f"- these figures are {_escaped(report.whose)}"
     yield f"- registered: {_escaped(report.registered)}"

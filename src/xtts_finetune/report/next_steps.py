@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from xtts_finetune.core.disk import shown
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import lost_states
-from xtts_finetune.report.content import Next
+from xtts_finetune.report.content import Disk, Next
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class Standing:
     Attributes:
         params: None: params.yaml has mistakes.
         live: phases that are being trained.
+        running: the stage that DVC runs.
+        otherwise: of runs in work/<phase>/ the settings that params.yaml has otherwise by now.
         is_complete: every stage has left what it leaves, and of this run.
         is_waiting: MLflow lacks something.
         is_to_be_promoted: what is registered is not the champion.
@@ -25,6 +29,9 @@ class Standing:
     workspace: Workspace
     params: Params | None
     live: set[PhaseName]
+    running: str | None
+    otherwise: dict[PhaseName, dict[str, Any]]
+    room: Disk
     is_complete: bool
     is_waiting: bool
     is_to_be_promoted: bool
@@ -47,12 +54,29 @@ def remarks(now: Standing) -> list[str]:
             "it starts in base/, so that a folder beside it is ../FOLDER; XTTS v2 itself: xtts-finetune base fetch",
         ]
     if now.live:
-        return [f"{' and '.join(sorted(now.live))} is being trained: wait for it"]
+        return [f"{' and '.join(sorted(now.live))} is being trained: wait for it", *map(_as_it_began, _settings(now))]
+    if now.running:
+        return [f"{now.running} runs: wait for it"]
     if now.goes_on and not now.is_complete:
         return ["dvc repro goes on with the next stage"]
+    if now.otherwise:
+        return [
+            f"{settings}: dvc repro parks it and begins anew; set them back to go on" for settings in _settings(now)
+        ]
     if now.is_complete:
         return ["listen to reports/samples/: base, phase1 and phase2 say the same sentences"]
     return []
+
+
+def _settings(now: Standing) -> Iterator[str]:
+    """Of runs that params.yaml does not ask for any more."""
+    for phase, settings in now.otherwise.items():
+        named = [f"{name.partition('.')[2]} {value}" for name, value in sorted(settings.items())]
+        yield f"{phase} was begun with {', '.join(named) or 'another base, other recordings or another phase 1'}"
+
+
+def _as_it_began(settings: str) -> str:
+    return f"{settings}, and is trained with that to its end, whatever params.yaml says by now"
 
 
 def _base_is_missing(now: Standing) -> bool:
@@ -61,7 +85,7 @@ def _base_is_missing(now: Standing) -> bool:
 
 
 def _steps(now: Standing) -> Iterator[Next]:
-    if now.live:
+    if now.live or now.running:
         yield Next(command="xtts-finetune status --watch", why="shows it as it goes")
         return
     if now.goes_on and not now.is_complete:
@@ -73,6 +97,9 @@ def _steps(now: Standing) -> Iterator[Next]:
         yield Next(command=clean, why="lets dvc.lock name models/ alone: no training again")
     if now.is_waiting:
         yield Next(command="xtts-finetune sync", why="brings to MLflow what it has not got yet")
+    if not now.is_complete and now.room.missing_bytes:
+        yield from _room(now.room)
+        return
     if not now.is_complete:
         yield Next(command="dvc repro", why="runs what is missing, and resumes what was stopped")
         return
@@ -81,3 +108,18 @@ def _steps(now: Standing) -> Iterator[Next]:
     yield Next(command="mlflow ui", why="compare phase 1 and phase 2, at http://127.0.0.1:5000")
     yield Next(command="dvc plots show", why="the curves as a page")
     yield Next(command="dvc metrics diff", why="what changed since the last commit")
+
+
+def _room(room: Disk) -> Iterator[Next]:
+    """What frees enough for the next phase; else how much is missing."""
+    enough = next((way for way in room.ways if way.frees_bytes >= room.missing_bytes), None)
+    if enough:
+        yield Next(
+            command=enough.command, why=f"makes room for {room.next_phase}, which lacks {shown(room.missing_bytes)};"
+        )
+        yield Next(command="dvc repro", why="goes on then")
+    else:
+        yield Next(
+            command="xtts-finetune disk",
+            why=f"shows what lies here: {room.next_phase} lacks {shown(room.missing_bytes)}",
+        )

@@ -19,7 +19,7 @@ def whose_figures(workspace: Workspace, params: Params | None) -> str | None:
     cards = {phase: model_card(workspace, phase) for phase in shown}
     if not any(cards.values()):
         return "as committed with git: nothing was trained in this checkout"
-    others = [phase for phase, card in cards.items() if not _tells(card, read_json(workspace.metrics(phase)))]
+    others = [phase for phase, card in cards.items() if not tells(card, read_json(workspace.metrics(phase)))]
     if others:
         models = " and ".join(f"models/{phase}" for phase in others)
         return f"of another run than {models}: bring back what dvc.lock names with dvc checkout, or dvc repro"
@@ -38,7 +38,7 @@ def model_card(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
     return content
 
 
-def _tells(card: dict[str, Any] | None, figures: dict[str, Any]) -> bool:
+def tells(card: dict[str, Any] | None, figures: dict[str, Any]) -> bool:
     """Whether a model says these figures of itself."""
     return card is not None and all(card.get(key) == figures[key] for key in ("step", "eval"))
 
@@ -55,6 +55,11 @@ def _other_data(workspace: Workspace) -> Iterator[str]:
 def is_evaluated(workspace: Workspace) -> bool:
     """Whether the evaluation is of the models that the phases have left last."""
     return workspace.evaluation.exists() and not any(_other_models(workspace, ["evaluate"]))
+
+
+def is_of_an_earlier_run(workspace: Workspace, phase: PhaseName) -> bool:
+    """Whether a phase's figures are of models that were trained again since."""
+    return any(_other_models(workspace, [f"train_{phase}"]))
 
 
 def _other_models(workspace: Workspace, stages: list[str]) -> Iterator[str]:

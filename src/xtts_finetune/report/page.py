@@ -15,7 +15,6 @@ from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
-from xtts_finetune.report.journal import Happening
 from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
 from xtts_finetune.report.text import (
     clips_in_words,
@@ -26,6 +25,7 @@ from xtts_finetune.report.text import (
     state_in_words,
     told_of,
 )
+from xtts_finetune.tracking.journal import Happening
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import Log
 

@@ -10,9 +10,9 @@ from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report import charts
 from xtts_finetune.report.gathering import Stage, gather
-from xtts_finetune.report.journal import journal
 from xtts_finetune.report.markdown import markdown_of
 from xtts_finetune.report.page import page_of
+from xtts_finetune.tracking.journal import journal
 
 
 def write_pages(workspace: Workspace, ended: Stage | None = None, is_stage: bool = False) -> None:

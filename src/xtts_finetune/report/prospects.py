@@ -24,6 +24,7 @@ class Course:
         target: Mel CE; None: none is asked for.
         last_step: that its epochs end with; None: it has ended, or that cannot be told.
         seconds: that a step takes here; None: not known.
+        step: with which it goes on, of those that are trained; None: there is none.
         steps_per_epoch: None: not known yet.
     """
 
@@ -31,17 +32,25 @@ class Course:
     target: float | None
     last_step: int | None
     seconds: float | None
+    step: int | None = None
     steps_per_epoch: float | None = None
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]], rules: PhaseParams, seconds: float | None, is_over: bool) -> Self:
+    def of(
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        rules: PhaseParams,
+        seconds: float | None,
+        step: int | None,
+        is_over: bool,
+    ) -> Self:
         """By the rows of a phase's curve; of weights and their average the better counts, as for the target."""
         seen = [row for row in rows if "eval/mel_ce" in row]
         an_epoch = _steps_per_epoch(seen)
         last = None
         if not is_over and an_epoch is not None:
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
-        return cls(evaluations(seen), rules.target_mel_ce, last, seconds, an_epoch)
+        return cls(evaluations(seen), rules.target_mel_ce, last, seconds, step, an_epoch)
 
 
 def _steps_per_epoch(seen: Sequence[Mapping[str, Any]]) -> float | None:
@@ -68,11 +77,13 @@ def prospect(course: Course) -> Prospect | None:
         first = next(each for each in seen if each.eval <= course.target)
         better = f"; the best is {best.eval:.3f}, of step {best.step:,}" if best != first else ""
         reached = f"the target {course.target:.3f} was reached at step {first.step:,}, by {first.eval:.3f}{better}"
+        if first is seen[0]:
+            reached = f"the target {course.target:.3f} is no target: it begins below it, with {first.eval:.3f}{better}"
         return _with(told, [reached], never=False, steps_to_target=(0.0, 0.0))
     if turn:
         return _with(told, ["no forecast: it is not falling"])
     if forecast := Forecast.of([each.step for each in seen], [each.eval for each in seen]):
-        return _ahead(told, course, forecast, seen[-1].step)
+        return _ahead(told, course, forecast, seen[-1].step if course.step is None else course.step)
     if len(seen) < LEAST:
         return _with(told, [f"too few evaluations for a forecast: {len(seen)} of {LEAST}"])
     return _with(told, ["no forecast: no falling curve fits the evaluations"])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from xtts_finetune.core.disk import shown
+from xtts_finetune.core.layout import PhaseName
 from xtts_finetune.report.content import Best, Data, Disk, Phase, Report
 from xtts_finetune.report.progress import progress, rates
 from xtts_finetune.tracking.pace import in_words
@@ -48,15 +49,26 @@ def state_in_words(report: Report) -> str:
         return ", ".join([f"training: {phase.name} {_how_far(phase)}", *left])
     if report.state == "stopped" and phase and phase.resume_step is not None:
         return f"stopped: {phase.name} {_how_far(phase)}; it goes on from step {phase.resume_step:,}"
+    if report.running and report.state != "training":
+        return _running_in_words(report.running, [each.name for each in report.phases if each.state == "done"])
+    done = [each.name for each in report.phases if each.state == "done"]
     return {
         "nothing prepared": "nothing was prepared or trained yet",
-        "prepared": "prepared",
+        "prepared": "phase1 is done, and phase2 has not begun" if done == ["phase1"] else "prepared",
         "training": "training",
         "stopped": "stopped, as said below" if report.stopped else "stopped",
         "trained": "trained, and not evaluated yet",
         "evaluated": "trained, evaluated and registered",
-        "outdated": "what lies here is of another run than params.yaml and dvc.lock ask for",
+        "outdated": "trained, and not as params.yaml and dvc.lock ask for now",
     }[report.state]
+
+
+def _running_in_words(stage: str, done: list[PhaseName]) -> str:
+    """A stage that is no training: it begins, has ended and is stored, or is another one."""
+    phase = stage.removeprefix("train_")
+    if phase == stage:
+        return f"{stage} runs now"
+    return f"{phase} is done, and DVC stores what it left" if phase in done else f"{phase} begins"
 
 
 def under_way(report: Report) -> Phase | None:
@@ -170,8 +182,10 @@ def phase_in_words(phase: Phase) -> str:
     if not phase.evaluations:
         return "begins now"
     last = phase.evaluations[-1]
-    left_out = f"; {phase.saves_skipped} states had no room on the disk" if phase.saves_skipped else ""
-    figures = f"at step {phase.step}; eval Mel CE {_figure(last.eval_mel_ce)} at step {last.step}{left_out}"
+    skipped = phase.saves_skipped
+    left_out = f"; {skipped} state{'s' if skipped > 1 else ''} had no room on the disk" if skipped else ""
+    best = f", best {phase.best.mel_ce:.3f} at step {phase.best.step}" if phase.best else ""
+    figures = f"at step {phase.step}; eval Mel CE {_figure(last.eval_mel_ce)} at step {last.step}{best}{left_out}"
     state = {"training": "runs now", "trained": f"trained, {phase.why}", "stopped": f"stopped: {phase.why}"}
     return f"{figures}; {state[phase.state]}"
 
@@ -185,12 +199,18 @@ def _target_lines(report: Report) -> Iterator[str]:
     differ = len(set(targets.values())) > 1
     for name, target in targets.items() if differ else [*targets.items()][:1]:
         if target is not None:
-            yield f"{'target':<10} {target:>11.3f}{f'   ({name})' if differ else ''}{_missing(report, target)}"
+            missing = missing_in_words(report, target, name if differ else None)
+            beside = [*([f"({name})"] if differ else []), *([missing] if missing else [])]
+            yield "   ".join([f"{'target':<10} {target:>11.3f}", *beside])
 
 
-def _missing(report: Report, target: float) -> str:
-    best = min((phase.best.mel_ce for phase in report.phases if phase.best), default=None)
-    return f"   the best is {best - target:.3f} above it" if best is not None and best > target else ""
+def missing_in_words(report: Report, target: float, name: PhaseName | None) -> str:
+    """From the best of a phase, or of any, to the target."""
+    bests = [phase.best.mel_ce for phase in report.phases if phase.best and name in (None, phase.name)]
+    if not bests:
+        return ""
+    whose, away = "its best" if name else "the best", min(bests) - target
+    return f"{whose} is {away:.3f} above it" if away > 0 else f"reached: {whose} is {-away:.3f} below it"
 
 
 def told_of(report: Report) -> Phase | None:

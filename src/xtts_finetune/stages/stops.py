@@ -13,10 +13,10 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.core.params import Params
 from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.report.gathering import Stage
-from xtts_finetune.report.journal import Happening, write_down
 from xtts_finetune.report.pages import write_pages
 from xtts_finetune.stages.notify import notify
 from xtts_finetune.tracking.curve import read_rows
+from xtts_finetune.tracking.journal import Happening, write_down
 
 _DIVERGED = "training diverged"  # as training/run.py says it: the one mistake that is found late
 _PAGE = 4096  # bytes; a block of most file systems

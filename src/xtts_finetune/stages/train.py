@@ -6,13 +6,13 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
-from xtts_finetune.report.journal import Happening, Kind, remember_saves, write_down
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.stages.notify import Notified
 from xtts_finetune.stages.phase1 import phase1_key
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
+from xtts_finetune.tracking.journal import Happening, Kind, remember_saves, write_down
 from xtts_finetune.tracking.pace import remember_pace
 from xtts_finetune.tracking.run_tracker import RunTracker
 from xtts_finetune.tracking.stage_runs import CODE, connection, from_step, phase_run, pipeline_of, stage_tags, track

@@ -1,6 +1,6 @@
 """How fast a phase trained on this machine: what tells how long the same would take again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from statistics import median
@@ -9,33 +9,55 @@ from typing import Any
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.tracking.curve import read_rows
+from xtts_finetune.tracking.journal import journal
 
 
-def seconds_per_step(rows: Iterable[Mapping[str, Any]]) -> float | None:
-    """By the time between evaluations, these and saves included: the median, as a run may have stood still between two.
+def seconds_per_step(rows: Iterable[Mapping[str, Any]], resumed: Sequence[float] = ()) -> float | None:
+    """By the time between evaluations, these and saves included.
 
-    By that of its steps where there are no two evaluations; None where there are no two steps.
+    The median, as a machine may have slept. By the time of its steps where there are no two evaluations; None where
+    there are no two steps.
+
+    Args:
+        rows: of a curve.
+        resumed: when it went on, in seconds since 1970: what went by between the rows on both sides does not count.
     """
     timed = [row for row in rows if "time" in row]
-    for marks in ([row for row in timed if "eval/mel_ce" in row], [row for row in timed if "train/mel_ce" in row]):
-        spans = [(b["step"] - a["step"], b["time"] - a["time"]) for a, b in pairwise(marks)]
-        paces = [milliseconds / 1000 / steps for steps, milliseconds in spans if steps > 0 and milliseconds > 0]
-        if paces:
+    for mark in ("eval/mel_ce", "train/mel_ce"):
+        if paces := list(_paces(timed, mark, resumed)):
             return float(median(paces))
     return None
 
 
+def _paces(timed: Sequence[Mapping[str, Any]], mark: str, resumed: Sequence[float]) -> Iterator[float]:
+    """Of every stretch between two rows that have `mark`."""
+    first = next((number for number, row in enumerate(timed) if mark in row), len(timed))
+    steps = milliseconds = 0
+    for before, row in pairwise(timed[first:]):
+        if not any(before["time"] < 1000 * time <= row["time"] for time in resumed):
+            steps += row["step"] - before["step"]
+            milliseconds += row["time"] - before["time"]
+        if mark in row:
+            if steps > 0 and milliseconds > 0:
+                yield milliseconds / 1000 / steps
+            steps = milliseconds = 0
+
+
 def remember_pace(workspace: Workspace, phase: PhaseName, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write down how fast the phase trained, if that can be told."""
-    pace = seconds_per_step(rows)
+    pace = seconds_per_step(rows, _resumed(workspace, phase))
     if pace is not None:
         write_json(workspace.pace, {**_known(workspace), phase: pace})
 
 
 def pace_of(workspace: Workspace, phase: PhaseName) -> float | None:
     """Seconds per step of the phase, of the run that is under way or else the last that ended here; None: not known."""
-    running = seconds_per_step(read_rows(workspace.running_curve(phase)))
+    running = seconds_per_step(read_rows(workspace.running_curve(phase)), _resumed(workspace, phase))
     return running if running is not None else _known(workspace).get(phase)
+
+
+def _resumed(workspace: Workspace, phase: PhaseName) -> list[float]:
+    return [each.time for each in journal(workspace) if (each.kind, each.stage) == ("resumed", phase)]
 
 
 def in_words(seconds: float) -> str:

@@ -1,0 +1,244 @@
+"""What a report says at odd moments: each is one that a user met, and in which it was not true."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from checkouts import Checkout
+
+from xtts_finetune.checkpoints.lock import locked
+from xtts_finetune.core.files import read_json, write_json
+from xtts_finetune.core.layout import Workspace
+from xtts_finetune.dvcio.command import running_stage
+from xtts_finetune.report.content import Report, Way
+from xtts_finetune.report.gathering import gather
+from xtts_finetune.report.markdown import markdown_of
+from xtts_finetune.report.text import state_in_words, text_of
+from xtts_finetune.tracking.journal import Happening, write_down
+from xtts_finetune.tracking.pace import pace_of, remember_pace
+
+SECOND = 1000  # the milliseconds of a curve's rows
+
+
+def rows(first: int, last: int, start: int, every: int = 5) -> list[dict[str, Any]]:
+    """Steps of a second, of which every fifth was evaluated."""
+    found = list[dict[str, Any]]()
+    for step in range(first, last + 1):
+        row = {"step": step, "epoch": 0, "time": start + SECOND * (step - first), "train/mel_ce": 4.0}
+        found.append(row if step % every else {**row, "eval/mel_ce": 5.0 - step / 100, "eval/text_ce": 3.0})
+    return found
+
+
+def test_a_night_in_which_it_was_stopped_is_no_training(fresh: Checkout) -> None:
+    """It went on ten hours later, and took half a minute to begin; there is no evaluation before it, and one after."""
+    workspace, night = Workspace(fresh.root), 36_000.0
+    curve = [*rows(0, 8, 0, every=20), *rows(9, 20, int(SECOND * (night + 30)), every=20)]
+    trained(fresh, curve)
+    slept = pace_of(workspace, "phase1")
+    write_down(workspace, Happening(kind="resumed", stage="phase1", time=night, step=8))
+    assert pace_of(workspace, "phase1") == 1.0
+    remember_pace(workspace, "phase1", curve)
+    assert read_json(workspace.pace) == {"phase1": 1.0}
+    assert slept
+    assert slept > 1_000
+
+
+def test_a_row_that_comes_late_takes_no_step_back(fresh: Checkout) -> None:
+    """What a save took is written when it is done: behind the rows of later steps."""
+    trained(fresh, [*rows(0, 22, 0), {"step": 20, "epoch": 0, "time": 23 * SECOND, "disk/free_bytes": 1e9}])
+    assert gather(Workspace(fresh.root)).phases[0].step == 22
+
+
+def trained(checkout: Checkout, curve: list[dict[str, Any]], state: int | None = None) -> None:
+    """Phase 1, so far; nobody is at it."""
+    work = checkout.root / "work" / "phase1"
+    work.mkdir(parents=True)
+    (work / "curve.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in curve), encoding="utf-8")
+    if state is not None:
+        (work / f"step-{state:08d}").mkdir()
+        write_json(work / f"step-{state:08d}" / "manifest.json", {"files": {}})
+
+
+def with_epochs(curve: list[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+    return [{**row, "epoch": row["step"] // steps} for row in curve]
+
+
+def test_what_is_left_is_counted_from_where_it_goes_on(fresh: Checkout) -> None:
+    """After a kill it goes on from the state, though it was trained, and evaluated, further."""
+    curve = with_epochs(rows(0, 32, 0), 10)
+    trained(fresh, curve, state=28)
+    [phase1, _] = gather(Workspace(fresh.root)).phases
+    assert (phase1.state, phase1.step, phase1.resume_step) == ("stopped", 32, 28)
+    assert phase1.last_step
+    assert phase1.prospect
+    left = phase1.last_step - 28
+    assert any(f"{left:,} steps" in line for line in phase1.prospect.lines), phase1.prospect.lines
+
+
+def test_the_best_of_a_phase_that_runs_is_told(fresh: Checkout) -> None:
+    curve = [*rows(0, 20, 0), {**rows(25, 25, 30 * SECOND)[0], "eval/mel_ce": 6.0}]
+    trained(fresh, curve, state=25)
+    assert "eval Mel CE 6.000 at step 25, best 4.800 at step 20" in text_of(gather(Workspace(fresh.root)))
+
+
+def locked_by(checkout: Checkout, place: str, command: str = "/venv/bin/dvc repro", pid: int | None = None) -> None:
+    """DVC's list, of a command that writes there."""
+    entry = {"pid": os.getpid() if pid is None else pid, "cmd": command}
+    file = checkout.root / ".dvc" / "tmp" / "rwlock"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"write": {str(checkout.root.resolve() / place): entry}}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("prepared", "prepare runs now"),
+        ("models/phase1", "phase1 is done, and DVC stores what it left"),
+        ("models/phase2", "phase2 is done, and DVC stores what it left"),
+        ("reports/evaluation.json", "evaluate runs now"),
+    ],
+)
+def test_while_dvc_runs_a_stage_it_is_not_proposed_again(copied: Checkout, place: str, words: str) -> None:
+    locked_by(copied, place)
+    report = gather(Workspace(copied.root))
+    assert words in text_of(report)
+    assert [each.command for each in report.next] == ["xtts-finetune status --watch"]
+    assert words.capitalize() in markdown_of(report, None)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda checkout: locked_by(checkout, "models/phase1", pid=2**22 - 1),
+        lambda checkout: locked_by(checkout, "models/phase1", "/venv/bin/dvc checkout"),
+        lambda checkout: (checkout.root / ".dvc" / "tmp" / "rwlock").write_text('{"write": ['),
+        lambda checkout: (checkout.root / ".dvc" / "tmp" / "rwlock").write_text('{"write": [1]}'),
+    ],
+    ids=["killed", "another command", "cut short", "no list"],
+)
+def test_nothing_runs_by_a_list_that_was_left(copied: Checkout, left: Callable[[Checkout], object]) -> None:
+    left(copied)
+    assert running_stage(Workspace(copied.root)) is None
+
+
+@pytest.mark.slow
+def test_dvc_says_what_it_runs(untrained: Checkout) -> None:
+    """DVC's own list, and not one that a test made."""
+    probe = "from pathlib import Path; from xtts_finetune.core.layout import Workspace; "
+    probe += (
+        "from xtts_finetune.dvcio.command import running_stage; print('RUNS', running_stage(Workspace(Path.cwd())))"
+    )
+    script = untrained.root / "scripts" / "stage"
+    script.write_text(f'#!/bin/sh\n{shutil.which("python")} -c "{probe}"\nexit 1\n', encoding="utf-8")
+    script.chmod(0o755)
+    done = untrained.run("dvc", "repro", "--force", "--single-item", "train_phase1", code=255)
+    assert "RUNS train_phase1" in done.stdout + done.stderr
+
+
+def test_the_phase_after_one_that_was_trained_again_is_not_shown(copied: Checkout) -> None:
+    """In a clone git's figures of phase 2 lie there until it begins."""
+    workspace = Workspace(copied.root)
+    shutil.rmtree(workspace.model("phase2"))
+    before = gather(workspace)
+    locked_by(copied, "models/phase1")
+    report = gather(workspace)
+    assert [phase.state for phase in before.phases] == ["done", "done"], "it can be brought back as it is"
+    assert [phase.state for phase in report.phases] == ["done", "not started"]
+    lock = workspace.dvc_lock
+    (copied.root / ".dvc" / "tmp" / "rwlock").unlink()
+    entries = yaml.safe_load(lock.read_text(encoding="utf-8"))
+    [used] = [dep for dep in entries["stages"]["train_phase2"]["deps"] if dep["path"] == "models/phase1"]
+    used["md5"] = f"{32 * 'a'}.dir"
+    lock.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+    report = gather(workspace)
+    assert [phase.state for phase in report.phases] == ["done", "not started"]
+    assert state_in_words(report) == "phase1 is done, and phase2 has not begun"
+
+
+def test_where_nothing_was_trained_nothing_is_said_to_lie_there(copied: Checkout) -> None:
+    workspace = Workspace(copied.root)
+    for folder in (workspace.model("phase1").parent, workspace.prepared, workspace.checkpoints("phase1").parent):
+        shutil.rmtree(folder)
+    workspace.dataset_report.unlink()
+    report = gather(workspace)
+    assert report.state == "nothing prepared"
+    assert report.whose
+    assert "nothing was trained in this checkout" in report.whose
+
+
+def test_a_target_is_said_alike_wherever_it_is_shown(copied: Checkout) -> None:
+    def two(params: dict[str, Any]) -> None:
+        params["train_phase1"]["target_mel_ce"] = 0.5
+        params["train_phase2"]["target_mel_ce"] = 9.5
+
+    copied.change_params(two)
+    report = gather(Workspace(copied.root))
+    text, page = text_of(report), markdown_of(report, None)
+    assert all(phase.best for phase in report.phases)
+    first, second = (phase.best.mel_ce for phase in report.phases if phase.best)
+    for words in (f"its best is {first - 0.5:.3f} above it", f"reached: its best is {9.5 - second:.3f} below it"):
+        assert words in text
+        assert words in page
+
+
+@pytest.fixture
+def stopped(copied: Checkout, tmp_path: Path) -> Checkout:
+    """Of phase 1 there is a state, and no end."""
+    state = max((copied.root / "checkpoints" / "phase1").glob("step-*"))
+    kept = Path(shutil.copytree(state, tmp_path / state.name))
+    copied.forget_training()
+    trained(copied, rows(0, 8, 0))
+    kept.rename(copied.root / "work" / "phase1" / state.name)
+    return copied
+
+
+def test_a_run_of_other_settings_is_not_said_to_go_on(stopped: Checkout) -> None:
+    workspace = Workspace(stopped.root)
+    assert not any("begun with" in remark for remark in gather(workspace).remarks)
+    before = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))["train_phase1"]["lr"]
+    stopped.change_params(lambda params: params["train_phase1"].update(lr=1e-7))
+    said = " ".join(gather(workspace).remarks)
+    assert f"phase1 was begun with lr {before}: dvc repro parks it and begins anew; set them back to go on" in said
+
+
+def test_one_that_is_trained_meanwhile_keeps_what_it_began_with(stopped: Checkout) -> None:
+    workspace = Workspace(stopped.root)
+    stopped.change_params(lambda params: params["train_phase1"].update(lr=1e-7))
+    with locked(workspace.work("phase1")):
+        said = " ".join(gather(workspace).remarks)
+    assert "is trained with that to its end, whatever params.yaml says by now" in said
+
+
+def test_what_does_not_fit_is_not_proposed(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gathered(ways: list[Way]) -> Report:
+        from xtts_finetune.report import gathering
+
+        room = gathering.room
+
+        def full(*arguments: Any) -> Any:
+            lacks = {"next_phase": "phase1", "needed_bytes": 9_000_000, "missing_bytes": 4_000_000, "full_disk": "/"}
+            return room(*arguments).model_copy(update={**lacks, "ways": ways})
+
+        with monkeypatch.context() as patch:
+            patch.setattr(gathering, "room", full)
+            return gather(Workspace(fresh.root))
+
+    little = Way(command="xtts-finetune clean --intermediates --yes", frees_bytes=16_000)
+    enough = Way(command="xtts-finetune clean --best-only --yes", frees_bytes=5_000_000)
+    assert [each.command for each in gathered([little, enough]).next] == [enough.command, "dvc repro"]
+    [left] = gathered([little]).next
+    assert left.command == "xtts-finetune disk"
+    assert "phase1 lacks 4 MB" in left.why
+
+
+def test_a_target_that_it_begins_below_was_not_reached_by_training(fresh: Checkout) -> None:
+    fresh.change_params(lambda params: params["train_phase1"].update(target_mel_ce=9.0))
+    trained(fresh, rows(0, 30, 0), state=30)
+    prospect = gather(Workspace(fresh.root)).phases[0].prospect
+    assert prospect
+    assert "it begins below it, with 5.000" in prospect.lines[0]
