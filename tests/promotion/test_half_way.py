@@ -138,6 +138,25 @@ def test_what_git_brings_while_the_alias_moves_stays(team: Team, monkeypatch: py
     assert [entry.champion for entry in team.entries if entry.champion == 5] == [5]
 
 
+def test_what_git_leaves_half_merged_while_the_alias_moves(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is to be mended by hand; who is champion by then is said."""
+    before = team.workspace.promotions.read_text()
+
+    def pull(store: object, version: object) -> None:
+        team.workspace.promotions.write_text(f"<<<<<<< HEAD\n{before}")
+        move_champion(store, version)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "move_champion", pull)
+        with pytest.raises(UserError, match="version 5 is champion now, and that could not be written down"):
+            team.promote(5, why="better")
+    assert team.champion == 5
+    team.workspace.promotions.write_text(before)
+    team.promote(5)
+    assert team.entries[-1].why.startswith("better")
+    team.history(verify=True)
+
+
 def test_an_intent_that_cannot_be_removed_is_no_fault(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a virus scanner holds it; it is written down by then, and counts no more."""
     unlink = Path.unlink
@@ -209,6 +228,15 @@ def test_former_champions_stay_where_the_file_lacks_what_led_to_them(team: Team)
     assert "goes  version" not in said
 
 
+def test_former_champions_stay_whose_tags_nobody_here_can_read(team: Team) -> None:
+    """Of a model that was renamed, in a clone without the log; the first has no tag of its own."""
+    rename(team)
+    team.workspace.promotions.unlink()
+    said = plan(team)
+    for number in (1, 2, 3, 4):
+        assert f"stays  version {number}" in said
+
+
 def test_a_former_champion_stays_whatever_its_tag_says(team: Team) -> None:
     team.store.client.set_model_version_tag(MODEL, "3", WEIGHTS_TAG, 64 * "0")
     assert "stays  version 3" in plan(team)
@@ -257,11 +285,37 @@ def test_an_entry_of_a_later_program_stays(team: Team) -> None:
         assert "delete the tag" not in str(told.value)
 
 
-def test_a_model_that_was_renamed_keeps_its_history(team: Team) -> None:
-    """By the log of the new name there was nobody before: a rollback would go to the first version."""
+def test_a_line_of_a_later_program_is_no_damage(team: Team) -> None:
+    """As git brings it."""
+    _, text = of_a_later_program(team.entries[-1])
+    with team.workspace.promotions.open("a", encoding="utf-8") as stream:
+        stream.write(f"{text}\n")
+    with pytest.raises(UserError, match="was written by another version of xtts-finetune") as told:
+        team.promote(5)
+    assert "move the file away" not in str(told.value)
+
+
+def test_a_version_that_mlflow_copied_from_another_model_is_no_renamed_one(team: Team) -> None:
+    """With its tags, which say nothing of this model."""
+    team.store.client.copy_model_version(f"models:/{MODEL}/3", "prod")
+    text = team.workspace.params.read_text().replace(f"model_name: {MODEL}", "model_name: prod")
+    team.workspace.params.write_text(text)
+    team.workspace.promotions.unlink()
+    assert "nothing was promoted yet" in team.history()
+    with pytest.raises(UserError, match="is no entry of the log"):
+        team.history(verify=True)
+
+
+def rename(team: Team) -> None:
     team.store.client.rename_registered_model(MODEL, "anna")
     text = team.workspace.params.read_text().replace(f"model_name: {MODEL}", "model_name: anna")
     team.workspace.params.write_text(text)
+
+
+def test_a_model_that_was_renamed_keeps_its_history(team: Team) -> None:
+    """By the log of the new name there was nobody before: a rollback would go to the first version."""
+    rename(team)
+    assert "not written down" not in team.history(), "the next command refuses"
     for act in (team.rollback, lambda: team.history(verify=True)):
         with pytest.raises(UserError, match=f"is of the model {MODEL}: was it renamed") as told:
             act()

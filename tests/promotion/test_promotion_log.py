@@ -17,7 +17,7 @@ from xtts_finetune.core.errors import DiskFull, UserError
 from xtts_finetune.promotion import command, moving
 from xtts_finetune.promotion.command import vouch_lines
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import TAG, Entry, Log
+from xtts_finetune.tracking.promotions import TAG, Entry, Log, known_here
 from xtts_finetune.tracking.versions import Versions
 
 
@@ -408,3 +408,12 @@ def test_a_fault_of_the_network_is_not_said_to_be_the_log_s(
     monkeypatch.setattr(command, "refuse_incomplete", unreachable)
     with pytest.raises(ConnectionError):
         team.promote(1, force=True, why="x")
+
+
+def test_what_was_verified_here_is_remembered(team: Team, log: Path) -> None:
+    """In another clone, say, whose `status` says of a line that it was not."""
+    team.workspace.promotions_known.unlink()
+    team.history()
+    assert not team.workspace.promotions_known.exists(), "who only looks vouches for nothing"
+    team.history(verify=True)
+    assert {entry.digest for entry in team.entries} <= known_here(team.workspace)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from xtts_finetune.dvcio.command import running_stage
 from xtts_finetune.report.content import Report, Way
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.markdown import markdown_of
+from xtts_finetune.report.origin import OURS
 from xtts_finetune.report.text import state_in_words, text_of
 from xtts_finetune.tracking.journal import Happening, write_down
 from xtts_finetune.tracking.pace import pace_of, remember_pace
@@ -97,6 +99,7 @@ def locked_by(checkout: Checkout, place: str, command: str = "/venv/bin/dvc repr
 @pytest.mark.parametrize(
     ("place", "words"),
     [
+        ("base/checked.json", "check runs now"),
         ("prepared", "prepare runs now"),
         ("models/phase1", "phase1 is done, and DVC stores what it left"),
         ("models/phase2", "phase2 is done, and DVC stores what it left"),
@@ -115,15 +118,28 @@ def test_while_dvc_runs_a_stage_it_is_not_proposed_again(copied: Checkout, place
     "left",
     [
         lambda checkout: locked_by(checkout, "models/phase1", pid=2**22 - 1),
+        lambda checkout: locked_by(checkout, "models/phase1", pid=2**80),
+        lambda checkout: locked_by(checkout, "models/phase1", pid=-1),
         lambda checkout: locked_by(checkout, "models/phase1", "/venv/bin/dvc checkout"),
+        lambda checkout: locked_by(checkout, "models/phase1", "/venv/bin/dvc exp apply run"),
         lambda checkout: (checkout.root / ".dvc" / "tmp" / "rwlock").write_text('{"write": ['),
         lambda checkout: (checkout.root / ".dvc" / "tmp" / "rwlock").write_text('{"write": [1]}'),
     ],
-    ids=["killed", "another command", "cut short", "no list"],
+    ids=["killed", "no number", "none at all", "checkout", "an argument", "cut short", "no list"],
 )
 def test_nothing_runs_by_a_list_that_was_left(copied: Checkout, left: Callable[[Checkout], object]) -> None:
     left(copied)
     assert running_stage(Workspace(copied.root)) is None
+
+
+def test_nor_by_the_number_that_another_program_has_by_now(copied: Checkout) -> None:
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        locked_by(copied, "models/phase1", pid=other.pid)
+        assert running_stage(Workspace(copied.root)) is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.slow
@@ -149,6 +165,7 @@ def test_the_phase_after_one_that_was_trained_again_is_not_shown(copied: Checkou
     report = gather(workspace)
     assert [phase.state for phase in before.phases] == ["done", "done"], "it can be brought back as it is"
     assert [phase.state for phase in report.phases] == ["done", "not started"]
+    assert report.whose == OURS
     lock = workspace.dvc_lock
     (copied.root / ".dvc" / "tmp" / "rwlock").unlink()
     entries = yaml.safe_load(lock.read_text(encoding="utf-8"))
@@ -206,6 +223,32 @@ def test_a_run_of_other_settings_is_not_said_to_go_on(stopped: Checkout) -> None
     assert f"phase1 was begun with lr {before}: dvc repro parks it and begins anew; set them back to go on" in said
 
 
+def test_while_it_is_loaded_again_it_is_said_to_go_on(stopped: Checkout) -> None:
+    locked_by(stopped, "models/phase1", "/venv/bin/dvc exp run")
+    report = gather(Workspace(stopped.root))
+    assert state_in_words(report) == f"phase1 goes on from step {report.phases[0].resume_step}"
+
+
+FIGURES = {"eval": {"mel_ce": 4.0, "text_ce": 3.0}, "start": {"mel_ce": 5.0, "text_ce": 3.0}}
+
+
+def test_what_lies_beside_a_finished_run_is_not_said_to_be_parked_by_the_next(stopped: Checkout) -> None:
+    """A run was stopped, and DVC brought that of before back from its cache."""
+    workspace = Workspace(stopped.root)
+    stopped.change_params(lambda params: params["train_phase1"].update(lr=1e-7))
+    write_json(workspace.metrics("phase1"), {"step": 8, "last_step": 8, "stopped": "x", "skipped_steps": 0, **FIGURES})
+    assert not any("begun with" in remark for remark in gather(workspace).remarks)
+
+
+@pytest.mark.parametrize("left", [lambda file: file.mkdir(), lambda file: file.write_bytes(b"\xff\n{\n")])
+def test_no_training_fails_of_its_journal(fresh: Checkout, left: Callable[[Path], object]) -> None:
+    workspace = Workspace(fresh.root)
+    workspace.journal.parent.mkdir(exist_ok=True)
+    left(workspace.journal)
+    remember_pace(workspace, "phase1", rows(0, 9, 0))
+    assert read_json(workspace.pace) == {"phase1": 1.0}
+
+
 def test_one_that_is_trained_meanwhile_keeps_what_it_began_with(stopped: Checkout) -> None:
     workspace = Workspace(stopped.root)
     stopped.change_params(lambda params: params["train_phase1"].update(lr=1e-7))
@@ -230,7 +273,8 @@ def test_what_does_not_fit_is_not_proposed(fresh: Checkout, monkeypatch: pytest.
 
     little = Way(command="xtts-finetune clean --intermediates --yes", frees_bytes=16_000)
     enough = Way(command="xtts-finetune clean --best-only --yes", frees_bytes=5_000_000)
-    assert [each.command for each in gathered([little, enough]).next] == [enough.command, "dvc repro"]
+    shown = [each.command for each in gathered([little, enough]).next]
+    assert shown == ["xtts-finetune clean --best-only", "dvc repro"], "nothing goes before it was seen"
     [left] = gathered([little]).next
     assert left.command == "xtts-finetune disk"
     assert "phase1 lacks 4 MB" in left.why

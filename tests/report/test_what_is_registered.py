@@ -133,7 +133,13 @@ def test_a_line_that_nobody_held_against_mlflow_is_said_to_be_one(evaluated: Wor
     assert "was not held" not in str(Registration.read(evaluated, None))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"version": 1}', '{"name": "anna"}', "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "[" * 100_000, '{"version": 1}', '{"name": "anna"}', "null"),
+        *(f'{{"name": "xtts-finetune", "version": 1, {more}}}' for more in ('"aliases": null', '"champion": [2]')),
+    ],
+)
 def test_a_receipt_that_is_damaged(evaluated: Workspace, text: str) -> None:
     evaluated.registration.write_text(text, encoding="utf-8")
     registration = Registration.read(evaluated, make_params())

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
 
+_REPRODUCES = re.compile(r"\bdvc(\.exe|[/\\]__main__\.py)? (repro|(exp|experiments) run)\b")
 ROOM = 16 * 2**20  # bytes that DVC is given: its database of hashes, lock files, dvc.lock
 
 
@@ -81,7 +83,7 @@ def changed_stages(workspace: Workspace, *targets: str) -> dict[str, list[Any]]:
 
 def running_stage(workspace: Workspace) -> str | None:
     """The stage that `dvc repro` runs now, or whose outs it stores, by DVC's list of who writes where."""
-    places = {workspace.prepared: "prepare", workspace.evaluation: "evaluate"}
+    places = {workspace.base_checked: "check", workspace.prepared: "prepare", workspace.evaluation: "evaluate"}
     places |= {workspace.model(phase): f"train_{phase}" for phase in PHASES}
     found = read_json_object(workspace.root / ".dvc" / "tmp" / "rwlock").get("write")
     writers: dict[str, Any] = found if isinstance(found, dict) else {}
@@ -94,8 +96,18 @@ def running_stage(workspace: Workspace) -> str | None:
 
 def _reproduces(writer: dict[str, Any]) -> bool:
     """Whether an entry of that list is of a command that runs stages, and lives."""
-    pid, words = writer.get("pid"), str(writer.get("cmd")).split()
-    return isinstance(pid, int) and not {"repro", "run"}.isdisjoint(words) and psutil.pid_exists(pid)
+    pid, command = writer.get("pid"), str(writer.get("cmd"))
+    return isinstance(pid, int) and _REPRODUCES.search(command) is not None and _is_python(pid)
+
+
+def _is_python(pid: int) -> bool:
+    """Whether a process lives that may be DVC's: one that was killed leaves its number to others."""
+    try:
+        return "python" in psutil.Process(pid).exe().lower() or sys.platform == "win32"  # there dvc.exe starts it
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, OverflowError, ValueError):  # it is gone; or what stands there is no number of a process
+        return False
 
 
 def give_dvc_room() -> None:

@@ -17,6 +17,7 @@ from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
 from xtts_finetune.promotion.verification import doubted, exchanged, unreadable
 from xtts_finetune.tracking.environment import user
+from xtts_finetune.tracking.promotions import TITLE as LOG_TITLE
 from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule, keep_intent, kept_intent
 from xtts_finetune.tracking.registry import Version, find_champion, move_champion
 
@@ -60,11 +61,12 @@ def _written(standing: Standing, to: Version | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        is_moved = False if to is None else _is_champion(standing, to)
-        if is_moved is False and is_disk_full(error):
+    except (OSError, UserError) as error:
+        is_of_the_log = isinstance(error, OSError) or error.title == LOG_TITLE  # as git has left its marks in it
+        is_moved = _is_champion(standing, to) if to and is_of_the_log else False
+        if is_moved is False and (isinstance(error, UserError) or is_disk_full(error)):
             raise
-        where = str(error.filename or standing.log.file)
+        where = str(getattr(error, "filename", None) or standing.log.file)
         if to is None or is_moved is False:
             problem = Problem(where, str(error), "mend that, then type it again: nothing was moved")
             raise UserError("the promotion log cannot be written", [problem]) from error

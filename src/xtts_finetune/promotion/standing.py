@@ -10,7 +10,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.connection import TrackingStore, reason
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import TAG, Entry, Log, known_here, remember
+from xtts_finetune.tracking.promotions import TAG, Entry, Log, before_in, known_here, remember
 from xtts_finetune.tracking.registry import CHAMPION, Version
 from xtts_finetune.tracking.versions import Versions
 
@@ -153,12 +153,21 @@ class Standing:
     def ever_champion(self) -> set[int]:
         """Versions that were it by any entry of these, of this registry or of one that was moved.
 
-        Of whichever weights, and though what it follows is nowhere: who deletes spares them.
+        Of whichever weights, though what it follows is nowhere, and of tags that nobody here can read: who deletes
+        spares them.
         """
         entries = [*self.log.entries, *self.log.strays, *self._copies]
         own = [each for each in entries if each.registry in ("", self.versions.registry) or self.may_be_own(each)]
         named = {number for entry in own for number in (entry.before, entry.champion) if number is not None}
-        return named | set(self.line)
+        tagged = {
+            number
+            for version in self.versions.versions
+            for tag, text in version.tags.items()
+            if tag.startswith(TAG)
+            for number in (version.version, before_in(text))
+            if number is not None
+        }
+        return named | tagged | set(self.line)
 
     @property
     def _last(self) -> Entry | None:

@@ -7,7 +7,7 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, entries_of, weights_of
 from xtts_finetune.promotion.wording import log_name, printable, told, unvouched
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
-from xtts_finetune.tracking.promotions import DIGITS, TAG, Entry, Log, digest_of_a_later
+from xtts_finetune.tracking.promotions import DIGITS, OF_A_LATER, TAG, Entry, Log, digest_of_a_later
 from xtts_finetune.tracking.registry import Version
 
 
@@ -22,7 +22,8 @@ def verify(standing: Standing) -> None:
     for version in standing.versions.versions:
         problems += _of(standing, version)
     problems += [*unreadable(standing), *exchanged(standing)]
-    problems += [] if doubtful or standing.exchanged else _champion(standing)  # else nobody knows who it is by the log
+    is_known = not doubtful and not standing.exchanged and not any(unreadable(standing))
+    problems += _champion(standing) if is_known else []  # else nobody knows who it is by the log
     if problems:
         raise UserError("the promotion log does not hold", problems)
 
@@ -68,21 +69,24 @@ def unreadable(standing: Standing) -> Iterator[Problem]:
     """Of tags that are genuine, as far as their SHA-256 says, and not of this program or this name: they stay."""
     for version in standing.versions.versions:
         for tag, text in version.tags.items():
-            if tag.startswith(TAG) and (of := _of_another(version, tag, text)):
+            if tag.startswith(TAG) and (of := _of_another(standing, version, tag, text)):
                 where = f"{standing.store.uri}: {version.name} version {version.version}: tag {tag}"
                 yield Problem(where, *of)
 
 
-def _of_another(version: Version, tag: str, text: str) -> tuple[str, str] | None:
-    """Of another program or name: what it is, and the remedy."""
+def _of_another(standing: Standing, version: Version, tag: str, text: str) -> tuple[str, str] | None:
+    """Of another program or name: what it is, and the remedy.
+
+    A model that was renamed is the same registry by its time; a version that MLflow copied into another model is not.
+    """
     if tag == f"{TAG}{digest_of_a_later(text)[:DIGITS]}":
-        remedy = "take the newest xtts-finetune of all who promote here; where none knows it, the tag was made by hand"
-        return "was written by another version of xtts-finetune, which has other fields", remedy
+        return OF_A_LATER
     try:
         entry = Entry.parse(text)
     except ValueError:
         return None
-    if entry.tag != tag or entry.model == version.name:
+    is_of_this = entry.registry == standing.versions.registry and entry.champion == version.version
+    if entry.tag != tag or entry.model == version.name or not is_of_this:
         return None
     name = printable(entry.model)
     return f"is of the model {name}: was it renamed?", f"rename it back, here and as registry.model_name: {name}"
@@ -119,7 +123,7 @@ def _of(standing: Standing, version: Version) -> Iterator[Problem]:
     own = [*entries_of(version)]
     strays = {entry.tag for entry in standing.log.strays} & {entry.tag for entry in own}
     strays |= {entry.tag for entry in own if entry.champion_sha256 != weights_of(version)}  # told of above
-    strays |= {tag for tag, text in version.tags.items() if _of_another(version, tag, text)}
+    strays |= {tag for tag, text in version.tags.items() if _of_another(standing, version, tag, text)}
     tags = {tag: text for tag, text in version.tags.items() if tag.startswith(TAG) and tag not in strays}
     for tag in sorted(expected | tags.keys()):
         where = f"{standing.store.uri}: {version.name} version {version.version}: tag {tag}"

@@ -19,7 +19,7 @@ from xtts_finetune.dvcio.command import running_stage
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
 from xtts_finetune.report.course import best_of, phase_of
 from xtts_finetune.report.differences import since_champion, since_commit
-from xtts_finetune.report.next_steps import Standing, next_steps, remarks
+from xtts_finetune.report.next_steps import Begun, Standing, next_steps, remarks
 from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run, model_card, tells, whose_figures
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
@@ -159,9 +159,10 @@ class _Gathering:
     @cached_property
     def _whose(self) -> str | None:
         """A stage that has just ended knows better than dvc.lock, which DVC writes behind it."""
-        if not any(phase.state == "done" for phase in self.phases):
-            return None
-        return OURS if self.ended in (*PHASES, "evaluate") else whose_figures(self.workspace, self.params)
+        done = [phase.name for phase in self.phases if phase.state == "done"]
+        if done and self.ended in (*PHASES, "evaluate"):
+            return OURS
+        return whose_figures(self.workspace, self.params, done)
 
     @cached_property
     def _stopped(self) -> str | None:
@@ -227,11 +228,16 @@ class _Gathering:
         )
 
     @property
-    def _otherwise(self) -> dict[PhaseName, dict[str, Any]]:
-        """Of runs in work/<phase>/ what params.yaml has otherwise by now."""
-        of_the_live = {phase: trained_otherwise(self.workspace, phase) for phase in self.live} if self.params else {}
-        differ = {run.run.phase: run.differs for run in self._displaced}
-        return {**differ, **{phase: settings for phase, settings in of_the_live.items() if settings}}
+    def _otherwise(self) -> list[Begun]:
+        """Runs in work/<phase>/ that params.yaml does not ask for by now."""
+        if self.params is None:
+            return []
+        if self.live:
+            settings = {phase: trained_otherwise(self.workspace, phase) for phase in sorted(self.live)}
+            return [Begun(phase, differs) for phase, differs in settings.items() if differs]
+        done = {name for name, _ in self._metrics()}
+        left = [run for run in self._displaced if run.run.phase not in done]
+        return [Begun(run.run.phase, run.differs, run.run.goes_on) for run in left]
 
     @cached_property
     def _disk(self) -> Disk:

@@ -12,6 +12,24 @@ from xtts_finetune.report.content import Disk, Next
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A run in work/<phase>/ that params.yaml does not ask for any more.
+
+    Attributes:
+        settings: that it was begun with, and that params.yaml has otherwise.
+        goes_on: a state of it is left.
+    """
+
+    phase: PhaseName
+    settings: dict[str, Any]
+    goes_on: bool = True
+
+    def __str__(self) -> str:
+        named = [f"{name.partition('.')[2]} {value}" for name, value in sorted(self.settings.items())]
+        return f"{self.phase} was begun with {', '.join(named) or 'another seed or base, other recordings or code'}"
+
+
+@dataclass(frozen=True)
 class Standing:
     """What it depends on.
 
@@ -19,7 +37,7 @@ class Standing:
         params: None: params.yaml has mistakes.
         live: phases that are being trained.
         running: the stage that DVC runs.
-        otherwise: of runs in work/<phase>/ the settings that params.yaml has otherwise by now.
+        otherwise: runs that are trained, or lie in work/, with other settings.
         is_complete: every stage has left what it leaves, and of this run.
         is_waiting: MLflow lacks something.
         is_to_be_promoted: what is registered is not the champion.
@@ -30,7 +48,7 @@ class Standing:
     params: Params | None
     live: set[PhaseName]
     running: str | None
-    otherwise: dict[PhaseName, dict[str, Any]]
+    otherwise: list[Begun]
     room: Disk
     is_complete: bool
     is_waiting: bool
@@ -54,29 +72,21 @@ def remarks(now: Standing) -> list[str]:
             "it starts in base/, so that a folder beside it is ../FOLDER; XTTS v2 itself: xtts-finetune base fetch",
         ]
     if now.live:
-        return [f"{' and '.join(sorted(now.live))} is being trained: wait for it", *map(_as_it_began, _settings(now))]
+        as_begun = "and is trained with that to its end, whatever params.yaml says by now"
+        told = [f"{begun}, {as_begun}" for begun in now.otherwise]
+        return [f"{' and '.join(sorted(now.live))} is being trained: wait for it", *told]
     if now.running:
         return [f"{now.running} runs: wait for it"]
     if now.goes_on and not now.is_complete:
         return ["dvc repro goes on with the next stage"]
     if now.otherwise:
+        back = "; set them back to go on"
         return [
-            f"{settings}: dvc repro parks it and begins anew; set them back to go on" for settings in _settings(now)
+            f"{begun}: dvc repro parks it and begins anew{back if begun.goes_on else ''}" for begun in now.otherwise
         ]
     if now.is_complete:
         return ["listen to reports/samples/: base, phase1 and phase2 say the same sentences"]
     return []
-
-
-def _settings(now: Standing) -> Iterator[str]:
-    """Of runs that params.yaml does not ask for any more."""
-    for phase, settings in now.otherwise.items():
-        named = [f"{name.partition('.')[2]} {value}" for name, value in sorted(settings.items())]
-        yield f"{phase} was begun with {', '.join(named) or 'another base, other recordings or another phase 1'}"
-
-
-def _as_it_began(settings: str) -> str:
-    return f"{settings}, and is trained with that to its end, whatever params.yaml says by now"
 
 
 def _base_is_missing(now: Standing) -> bool:
@@ -113,13 +123,9 @@ def _steps(now: Standing) -> Iterator[Next]:
 def _room(room: Disk) -> Iterator[Next]:
     """What frees enough for the next phase; else how much is missing."""
     enough = next((way for way in room.ways if way.frees_bytes >= room.missing_bytes), None)
+    lacks = f"{room.next_phase} lacks {shown(room.missing_bytes)} on {room.full_disk}"
     if enough:
-        yield Next(
-            command=enough.command, why=f"makes room for {room.next_phase}, which lacks {shown(room.missing_bytes)};"
-        )
-        yield Next(command="dvc repro", why="goes on then")
+        yield Next(command=enough.command.removesuffix(" --yes"), why=f"shows what can go: {lacks};")
+        yield Next(command="dvc repro", why="goes on when that is gone")
     else:
-        yield Next(
-            command="xtts-finetune disk",
-            why=f"shows what lies here: {room.next_phase} lacks {shown(room.missing_bytes)}",
-        )
+        yield Next(command="xtts-finetune disk", why=f"shows what lies here: {lacks}")

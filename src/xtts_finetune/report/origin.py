@@ -1,19 +1,18 @@
 """Whose figures lie here: reports come with git, models with DVC, and parameters from the editor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
+from xtts_finetune.core.layout import MODEL_CARD, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
 
 OURS = "of this workspace's run"
 
 
-def whose_figures(workspace: Workspace, params: Params | None) -> str | None:
-    """Whose the metrics in reports/ are: `OURS`, or why they are not; None where there are none."""
-    shown = [phase for phase in PHASES if workspace.metrics(phase).exists()]
+def whose_figures(workspace: Workspace, params: Params | None, shown: Sequence[PhaseName]) -> str | None:
+    """Whose the metrics of these phases in reports/ are: `OURS`, or why they are not; None where there are none."""
     if not shown:
         return None
     cards = {phase: model_card(workspace, phase) for phase in shown}
@@ -71,7 +70,7 @@ def _other_models(workspace: Workspace, stages: list[str]) -> Iterator[str]:
                 yield f"{path} was trained again"
 
 
-def _other_params(workspace: Workspace, params: Params, phases: list[PhaseName]) -> Iterator[str]:
+def _other_params(workspace: Workspace, params: Params, phases: Sequence[PhaseName]) -> Iterator[str]:
     """What stands in params.yaml that the phases were not trained with."""
     now = flat(params.model_dump())
     before: dict[str, Any] = {}

@@ -148,6 +148,14 @@ class Registration:
                     moves.append(entry)
         return moves
 
+    @property
+    def _known(self) -> set[str]:
+        """Digests of entries that were held against MLflow here, as far as that can be read."""
+        try:
+            return known_here(self.workspace)
+        except UserError:
+            return set()
+
     def _is_of_it(self, entry: Entry) -> bool:
         is_of_the_registry = not self.beside.registry or entry.registry in ("", self.beside.registry)
         return entry.model == self.receipt.get("name") and is_of_the_registry
@@ -156,10 +164,9 @@ class Registration:
     def _doubt(self) -> str:
         try:
             Log.read(self.workspace.promotions)
-            known = known_here(self.workspace)
         except UserError:
             return ", whose log of promotions is damaged (xtts-finetune history)"
-        if self._moves and self._moves[-1].digest not in known:
+        if self._moves and self._moves[-1].digest not in self._known:
             return ", by a line of the log that was not held against MLflow here (xtts-finetune history --verify)"
         return ""
 
@@ -171,5 +178,13 @@ def _agree(*digests: str) -> bool:
 
 def _whole(receipt: dict[str, Any]) -> dict[str, Any]:
     """A receipt; nothing where it lacks what one of its kind says."""
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "name": str,
+        "version": int,
+        "aliases": list,
+        "champion": (int, type(None)),
+        WEIGHTS_TAG: (str, type(None)),
+    }
     is_of_none = bool(receipt.get("pending") or receipt.get(IN_QUEUE))
-    return receipt if is_of_none or {"name", "version"} <= receipt.keys() else {}
+    is_sound = all(isinstance(receipt[name], kind) for name, kind in kinds.items() if name in receipt)
+    return receipt if is_sound and (is_of_none or {"name", "version"} <= receipt.keys()) else {}

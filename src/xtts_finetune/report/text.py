@@ -42,6 +42,8 @@ def _state_lines(report: Report) -> Iterator[str]:
 def state_in_words(report: Report) -> str:
     """What is going on, in one line."""
     phase = under_way(report)
+    if report.running and report.state != "training":
+        return _running_in_words(report)
     if report.state == "training" and phase and phase.state == "training":
         left = [f"{in_words(phase.seconds_left)} left in {phase.name}"] if phase.seconds_left else []
         if report.seconds_left and report.seconds_left != phase.seconds_left:
@@ -49,8 +51,6 @@ def state_in_words(report: Report) -> str:
         return ", ".join([f"training: {phase.name} {_how_far(phase)}", *left])
     if report.state == "stopped" and phase and phase.resume_step is not None:
         return f"stopped: {phase.name} {_how_far(phase)}; it goes on from step {phase.resume_step:,}"
-    if report.running and report.state != "training":
-        return _running_in_words(report.running, [each.name for each in report.phases if each.state == "done"])
     done = [each.name for each in report.phases if each.state == "done"]
     return {
         "nothing prepared": "nothing was prepared or trained yet",
@@ -59,16 +59,18 @@ def state_in_words(report: Report) -> str:
         "stopped": "stopped, as said below" if report.stopped else "stopped",
         "trained": "trained, and not evaluated yet",
         "evaluated": "trained, evaluated and registered",
-        "outdated": "trained, and not as params.yaml and dvc.lock ask for now",
+        "outdated": "trained, and not all that params.yaml and dvc.lock ask for (see figures)",
     }[report.state]
 
 
-def _running_in_words(stage: str, done: list[PhaseName]) -> str:
-    """A stage that is no training: it begins, has ended and is stored, or is another one."""
-    phase = stage.removeprefix("train_")
-    if phase == stage:
-        return f"{stage} runs now"
-    return f"{phase} is done, and DVC stores what it left" if phase in done else f"{phase} begins"
+def _running_in_words(report: Report) -> str:
+    """A stage that does not train: it begins, goes on, has ended and is stored, or is another one."""
+    phase = next((each for each in report.phases if report.running == f"train_{each.name}"), None)
+    if phase is None:
+        return f"{report.running} runs now"
+    if phase.state in ("done", "trained"):
+        return f"{phase.name} is done, and DVC stores what it left"
+    return f"{phase.name} goes on from step {phase.resume_step:,}" if phase.resume_step else f"{phase.name} begins"
 
 
 def under_way(report: Report) -> Phase | None:

@@ -60,11 +60,13 @@ def remember_saves(workspace: Workspace, stage: str, rows: Iterable[dict[str, An
 
 
 def journal(workspace: Workspace) -> list[Happening]:
-    """All of it, in the order of time; lines that a kill cut short are left out."""
-    if not workspace.journal.exists():
+    """All of it, in the order of time; lines that a kill cut short are left out, and all where it cannot be read."""
+    try:
+        lines = workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # there is none, or nobody may read it
         return []
     found = []
-    for line in workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines:
         try:
             found.append(Happening.model_validate_json(line))
         except ValidationError:

@@ -24,6 +24,10 @@ from xtts_finetune.core.phase_params import Strict
 TITLE = "the promotion log cannot be used"
 TAG = "promotion."  # begins the tags of a version that are entries; the rest is of their SHA-256
 DIGITS = 16
+OF_A_LATER = (  # what an entry is that has other fields, and the remedy
+    "was written by another version of xtts-finetune, which has other fields",
+    "take the newest xtts-finetune of all who promote here; where none knows it, it was made by hand",
+)
 
 Action = Literal["promote", "rollback", "found"]  # found: moved by other means, as on the model's page in MLflow
 
@@ -111,6 +115,15 @@ def digest_of_a_later(text: str) -> str:
     return digest if is_later and sha256_json(content) == digest else ""
 
 
+def before_in(text: str) -> int | None:
+    """The version that was champion before, by an entry of whichever program; None where it does not say."""
+    try:
+        before = json.loads(text)["before"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return before if isinstance(before, int) else None
+
+
 @dataclass(frozen=True)
 class Log:
     """The entries of a file, in its order, and after them those that only MLflow has."""
@@ -132,7 +145,8 @@ class Log:
             try:
                 entry = Entry.parse(text)
             except ValueError as error:
-                problems.append(Problem(where, str(error), _remedy(text)))
+                what_to_do = OF_A_LATER if digest_of_a_later(text) else (str(error), _remedy(text))
+                problems.append(Problem(where, *what_to_do))
                 continue
             entries.append(entry)
         if not problems:
