@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,12 +230,16 @@ def test_former_champions_stay_where_the_file_lacks_what_led_to_them(team: Team)
 
 
 def test_former_champions_stay_whose_tags_nobody_here_can_read(team: Team) -> None:
-    """Of a model that was renamed, in a clone without the log; the first has no tag of its own."""
-    rename(team)
+    """A later program wrote them, in a clone without the log; the first has no tag of its own."""
+    for entry in team.entries:
+        number = str(entry.champion)
+        team.store.client.delete_model_version_tag(MODEL, number, entry.tag)
+        if number != "3":  # which the next names as the one before
+            team.store.client.set_model_version_tag(MODEL, number, *of_a_later_program(entry))
     team.workspace.promotions.unlink()
     said = plan(team)
-    for number in (1, 2, 3, 4):
-        assert f"stays  version {number}" in said
+    for number in ("1", "2", "3"):
+        assert re.search(f"stays  version {number}.*: was champion", said)
 
 
 def test_a_former_champion_stays_whatever_its_tag_says(team: Team) -> None:
