@@ -161,3 +161,14 @@ def test_a_command_that_takes_too_long_ends_with_all_it_started(
     with suppress(psutil.NoSuchProcess):
         while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)  # the kill was sent; of what is not killed pytest's timeout makes an end
+
+
+def test_a_stop_is_written_down_with_the_furthest_step(workspace: Workspace) -> None:
+    """The row of a save comes when it is done, behind those of later steps."""
+    workspace.work("phase1").mkdir(parents=True)
+    curve = Curve(workspace.running_curve("phase1"))
+    for step, figures in ((20, {"train/mel_ce": 4.0}), (22, {"train/mel_ce": 4.0}), (20, {"disk/free_bytes": 1e9})):
+        curve.append({"step": step, "epoch": 0, **figures})
+    with pytest.raises(Stopped), told(workspace, with_command(None), "phase1"):
+        raise Stopped("asked to")
+    assert [each.step for each in journal(workspace) if each.kind == "stopped"] == [22]

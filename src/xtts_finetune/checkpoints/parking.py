@@ -44,17 +44,22 @@ def described(folder: Path, phase: PhaseName, key: str) -> Parked:
     record = next(_records(contents), None)
     positions = list(_positions(contents))
     finite = [mel_ce for _, mel_ce in positions if math.isfinite(mel_ce)]
-    settings = record.identity.trajectory if record else {}
     return Parked(
         phase=phase,
         key=key,
         folder=folder,
         step=max((step for step, _ in positions), default=0),
         best_mel_ce=min(finite, default=None),
-        params={name: value for name, value in settings.items() if name.startswith("train_")},
+        params=shaping(record),
         bytes=held_bytes(files_below(folder)),
         goes_on=_has_state(folder) or summary_of(folder) is not None,
     )
+
+
+def shaping(record: Record | None) -> dict[str, Any]:
+    """The settings that shape a run's weights, e.g. train_phase1.lr; none of a folder that nothing can be read of."""
+    settings = record.identity.trajectory if record else {}
+    return {name: value for name, value in settings.items() if name.startswith("train_")}
 
 
 def _has_state(folder: Path) -> bool:

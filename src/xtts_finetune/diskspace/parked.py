@@ -7,7 +7,7 @@ from typing import Any
 
 from xtts_finetune.checkpoints.identity import Identity, identity_of
 from xtts_finetune.checkpoints.lock import trained_now, trainers_kept_out
-from xtts_finetune.checkpoints.parking import Parked, continues, described, free_place, parked, record_of
+from xtts_finetune.checkpoints.parking import Parked, continues, described, free_place, parked, record_of, shaping
 from xtts_finetune.core.disk import files_below, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
@@ -48,7 +48,7 @@ def parked_runs(workspace: Workspace) -> list[ParkedRun]:
         ParkedRun(
             run,
             _typed_key(workspace, run),
-            {name: value for name, value in run.params.items() if now.get(name) != value},
+            _differing(run.params, now),
         )
         for run in (*_to_be_parked(workspace), *parked(workspace))
     ]
@@ -57,9 +57,11 @@ def parked_runs(workspace: Workspace) -> list[ParkedRun]:
 def trained_otherwise(workspace: Workspace, phase: PhaseName) -> dict[str, Any]:
     """The settings of the run in work/<phase>/ that params.yaml has otherwise by now; none before its first state."""
     record = record_of(workspace.work(phase))
-    settings = record.identity.trajectory if record else {}
-    now = _settings(workspace.params)
-    return {name: value for name, value in settings.items() if name.startswith("train_") and now.get(name) != value}
+    return _differing(shaping(record), _settings(workspace.params))
+
+
+def _differing(settings: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if now.get(name) != value}
 
 
 def _typed_key(workspace: Workspace, run: Parked) -> str:

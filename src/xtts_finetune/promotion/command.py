@@ -15,7 +15,7 @@ from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.bundles import refuse_incomplete
 from xtts_finetune.promotion.moving import caught_up, move
 from xtts_finetune.promotion.standing import Standing
-from xtts_finetune.promotion.verification import unreadable, verify
+from xtts_finetune.promotion.verification import in_doubt, verify
 from xtts_finetune.promotion.wording import log_name, told
 from xtts_finetune.tracking.connection import open_store
 from xtts_finetune.tracking.promotions import DIGITS, Entry, Log, Rule
@@ -174,8 +174,7 @@ def history_lines(workspace: Workspace, verified: bool) -> Iterator[str]:
     for entry in standing.log.entries:
         doubt = " (NOT KNOWN to be genuine: --verify says why)" if entry in doubtful else ""
         yield told(entry) + ("" if standing.is_own(entry) else " (of versions that are not in this registry)") + doubt
-    is_known = not doubtful and not standing.exchanged and not any(unreadable(standing))
-    if (found := standing.unwritten) and is_known:
+    if (found := standing.unwritten) and not in_doubt(standing):
         yield f"not written down: {found}; the next promote or rollback does so"
     if standing.lost is not None:
         yield f"there is no champion in MLflow; by the last line it is version {standing.lost}"

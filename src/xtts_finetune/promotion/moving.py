@@ -15,7 +15,7 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.history import is_detached
 from xtts_finetune.promotion.standing import Standing, answered, weights_of
-from xtts_finetune.promotion.verification import doubted, exchanged, unreadable
+from xtts_finetune.promotion.verification import in_doubt
 from xtts_finetune.tracking.environment import user
 from xtts_finetune.tracking.promotions import TITLE as LOG_TITLE
 from xtts_finetune.tracking.promotions import Action, Entry, Log, Rule, keep_intent, kept_intent
@@ -149,7 +149,7 @@ def _is_to_be_written(standing: Standing, is_found: bool) -> bool:
 
 
 def _refuse_doubtful(standing: Standing) -> None:
-    if problems := [*unreadable(standing)] or [*exchanged(standing)] or [*doubted(standing)]:
+    if problems := in_doubt(standing):
         raise UserError("the promotion log does not hold", problems)
 
 

@@ -22,8 +22,7 @@ def verify(standing: Standing) -> None:
     for version in standing.versions.versions:
         problems += _of(standing, version)
     problems += [*unreadable(standing), *exchanged(standing)]
-    is_known = not doubtful and not standing.exchanged and not any(unreadable(standing))
-    problems += _champion(standing) if is_known else []  # else nobody knows who it is by the log
+    problems += [] if in_doubt(standing) else _champion(standing)
     if problems:
         raise UserError("the promotion log does not hold", problems)
 
@@ -47,6 +46,11 @@ def _champion(standing: Standing) -> Iterator[Problem]:
         what += "" if is_left else ", and that version was deleted"
         remedy = f"xtts-finetune promote {standing.lost if is_left else 'VERSION'} makes one champion"
         yield Problem(name, what, remedy)
+
+
+def in_doubt(standing: Standing) -> list[Problem]:
+    """Why nobody knows who is champion by the log, the weightiest alone; nothing where it is known."""
+    return [*unreadable(standing)] or [*exchanged(standing)] or [*doubted(standing)]
 
 
 def doubted(standing: Standing) -> Iterator[Problem]:

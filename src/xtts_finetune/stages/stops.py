@@ -15,7 +15,7 @@ from xtts_finetune.diskspace.survey import ways_to_make_room
 from xtts_finetune.report.gathering import Stage
 from xtts_finetune.report.pages import write_pages
 from xtts_finetune.stages.notify import notify
-from xtts_finetune.tracking.curve import read_rows
+from xtts_finetune.tracking.curve import last_step, read_rows
 from xtts_finetune.tracking.journal import Happening, write_down
 
 _DIVERGED = "training diverged"  # as training/run.py says it: the one mistake that is found late
@@ -67,8 +67,7 @@ def _tell_stop(workspace: Workspace, params: Params, stage: Stage, began: Happen
 
 def _step(workspace: Workspace, stage: Stage) -> int | None:
     """Up to which one was trained."""
-    steps = [row["step"] for row in read_rows(workspace.running_curve(stage))] if stage in PHASES else []
-    return steps[-1] if steps else None
+    return last_step(read_rows(workspace.running_curve(stage))) if stage in PHASES else None
 
 
 @contextmanager

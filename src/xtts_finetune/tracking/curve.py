@@ -77,6 +77,11 @@ class Curve:
         write_text(self.path, "".join(map(_line, self.rows)))
 
 
+def last_step(rows: Iterable[Row]) -> int | None:
+    """The furthest one: rows that tell of a save come behind those of later steps. None where there is no row."""
+    return max((row["step"] for row in rows), default=None)
+
+
 def as_text(rows: Iterable[Row]) -> str:
     """`rows` as JSON lines, without what differs from one time to the next: equal runs give equal text."""
     return "".join(map(_line, _lasting(rows)))
