@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core import removal
 from xtts_finetune.core.files import discard, published_folder, write_text
 from xtts_finetune.core.removal import remove
 
@@ -99,3 +100,44 @@ def test_what_somebody_else_deletes_meanwhile(tmp_path: Path, monkeypatch: pytes
     remove(tmp_path / "folder")
     remove(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+class Held:
+    """What somebody reads on Windows: so many times it is neither deleted nor renamed."""
+
+    def __init__(self, real: Callable[..., None], times: int) -> None:
+        self.real, self.times = real, times
+
+    def __call__(self, *paths: Any, **given: Any) -> None:
+        if self.times:
+            self.times -= 1
+            raise PermissionError(errno.EACCES, "The process cannot access the file", str(paths[0]))
+        self.real(*paths, **given)
+
+
+def let_go(action: Callable[[], object], monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
+    monkeypatch.setattr(os, name, Held(getattr(os, name), times))
+    action()
+
+
+@pytest.mark.parametrize("name", ["unlink", "rename"])
+def test_what_somebody_reads_is_deleted_when_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As weights are, of a state that retention lets go, while a copy of the model speaks."""
+    monkeypatch.setattr(removal, "PATIENCE", 30.0)
+    monkeypatch.setattr(removal, "_LOOK", 0.0)
+    state = tmp_path / "step-00000100"
+    state.mkdir()
+    (state / "model.safetensors").write_text("read now")
+    let_go(lambda: discard(state), monkeypatch, name, times=3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_never_closed_is_said_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "PATIENCE", 0.1)
+    monkeypatch.setattr(removal, "_LOOK", 0.01)
+    (tmp_path / "weights").write_text("read for good")
+    with pytest.raises(PermissionError, match="cannot access"):
+        let_go(lambda: discard(tmp_path / "weights"), monkeypatch, "rename", times=10_000)
+    assert (tmp_path / "weights").exists()

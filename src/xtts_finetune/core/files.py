@@ -13,7 +13,7 @@ from typing import Any
 
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.processes import ProcessMark
-from xtts_finetune.core.removal import remove, replace
+from xtts_finetune.core.removal import remove, rename, replace
 
 _ASIDE = ".aside.tmp"  # ends the name of what is whole, and was moved aside for what is to take its place
 _TEMPORARY = re.compile(r"\.(.+)\.(\d+-\d+-[0-9a-f]{8})(?:\.[0-9a-f]+)?(?:\.aside)?\.tmp")  # for which name, by whom
@@ -100,24 +100,24 @@ def discard(path: Path) -> None:
     """Delete a file, or a folder with all in it: killed half-way, nothing of it stands under its name any more."""
     if os.path.lexists(path):
         aside = temporary_name(path)
-        os.rename(path, aside)
+        rename(path, aside)
         remove(aside)
 
 
 def _take_place(temporary: Path, path: Path) -> None:
     """Rename a folder; what stands there is moved aside first, and comes back where that fails."""
     if not os.path.lexists(path):
-        os.rename(temporary, path)
+        rename(temporary, path)
         return
     aside = temporary_name(path).with_suffix(_ASIDE)
-    os.rename(path, aside)
+    rename(path, aside)
     try:
-        os.rename(temporary, path)
+        rename(temporary, path)
     except BaseException:
         os.rename(aside, path)
         raise
     gone = temporary_name(path)
-    os.rename(aside, gone)  # from here on it is not whole any more
+    rename(aside, gone)  # from here on it is not whole any more
     remove(gone)
 
 

@@ -4,9 +4,10 @@ work/phase1/step-00000200/     a resumable state: WEIGHTS, EMA, OPTIMIZER, curve
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (its state's WEIGHTS or EMA, one inode), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
 work/phase1/CURVE, SYSTEM      the spool of its run in MLflow: the learning curve; what the machine did meanwhile
-work/phase1/DELIVERY           what of both is delivered
-work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, and of an evaluation
-                               FIGURES, BUNDLE and SERVING, the model that waits to be registered
+work/phase1/SAMPLES/<step>/     what the run said at that step of its training, for its page in MLflow
+work/phase1/DELIVERY           what of these is delivered
+work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, SAMPLES, and of an
+                               evaluation FIGURES, BUNDLE and SERVING, the model that waits to be registered
 work/queue/                    the same of experiments of DVC's queue, which run in copies of the checkout
 work/phase1.<key>/             a run that was moved aside ("parked"): all that work/phase1/ held, under the run's key
 work/rebuilt/phase1.<key>/     states of the run of that key that `rebuild` made again
@@ -57,11 +58,14 @@ MANIFEST = "manifest.json"  # vouches for all the others; a folder without it is
 DONE = "DONE"
 SYSTEM = "system.jsonl"  # what the machine did meanwhile: a JSON line per sample, for MLflow alone
 DELIVERY = "delivery.json"  # the phase's run in MLflow, and how far its curve has got there
+SAMPLES = "samples"  # of the running phase: a folder for every step at which it spoke
 # of an ended run that is not delivered yet
 FIGURES = "artifacts"  # files for its page
 BUNDLE = "bundle"
 SERVING = "serving.py"  # the code that lets a bundle speak
 _UNDELIVERED = "undelivered"
+# of samples
+SENTENCES = "sentences.csv"  # what each file says
 # of prepared/
 FEATURES = "features.json"  # SHA-256 of every features file
 # of an exported best
@@ -296,6 +300,10 @@ class Workspace:
     def running_curve(self, phase: PhaseName) -> Path:
         """A JSON line per step and evaluation of the running phase."""
         return self.work(phase) / CURVE
+
+    def spoken(self, phase: PhaseName, step: int) -> Path:
+        """What the running phase said at this step: 1.wav and so on, and SENTENCES."""
+        return self.work(phase) / SAMPLES / checkpoint_name("step", step)
 
     @property
     def undelivered(self) -> Path:

@@ -124,6 +124,12 @@ class EvaluateParams(Strict):
     max_seconds: Positive  # per sentence
 
 
+class SamplesParams(Strict):
+    """What a phase lets be heard while it trains; changes no result."""
+
+    every_evaluations: PositiveInt | None  # at the start, and at each so-many-th evaluation behind it; null: never
+
+
 class RegistryParams(Strict):
     model_name: Annotated[str, AfterValidator(_as_mlflow_takes_it)]
     weights: Literal["whole", "trained"]  # trained: without what was frozen, so that it needs the base where it speaks
@@ -176,6 +182,7 @@ class Params(Strict):
     checkpoints: CheckpointsParams
     launch: LaunchParams
     evaluate: EvaluateParams
+    samples: SamplesParams
     registry: RegistryParams
     promotion: PromotionParams
     tracking: TrackingParams

@@ -4,8 +4,14 @@ import os
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+# Seconds that others get to close what they read, a virus scanner or who speaks with weights: until then Windows
+# neither deletes nor renames it, nor any other name of it.
+PATIENCE = 30.0 if sys.platform == "win32" else 0.0
+_LOOK = 0.2  # seconds between two tries
 
 
 def remove(path: Path) -> None:
@@ -32,6 +38,14 @@ def replace(source: Path, target: Path) -> None:
         _try_again(lambda name: os.replace(source, name), target, error)
 
 
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder to where nothing is."""
+    try:
+        os.rename(source, target)
+    except PermissionError as error:
+        _try_patiently(lambda name: os.rename(source, name), target, error)
+
+
 def _try_again(action: Callable[..., object], path: str | Path, error: BaseException) -> None:
     """Delete once more what Windows calls read-only: DVC makes its files so, and with them all their hard links.
 
@@ -39,15 +53,40 @@ def _try_again(action: Callable[..., object], path: str | Path, error: BaseExcep
     """
     if isinstance(error, FileNotFoundError):  # somebody else was faster
         return
-    if not isinstance(error, PermissionError) or not _is_read_only(Path(path)):
+    if not isinstance(error, PermissionError):
         raise error
+    if not _is_read_only(Path(path)):
+        _try_patiently(action, path, error)
+        return
     mode = os.stat(path).st_mode
     os.chmod(path, mode | stat.S_IWRITE)
     try:
-        action(path)
+        _try_patiently(action, path, None)
     except OSError:
         os.chmod(path, mode)
         raise
+
+
+def _try_patiently(action: Callable[..., object], path: str | Path, error: PermissionError | None) -> None:
+    """Do it once more, and while that is refused, until PATIENCE is over.
+
+    Args:
+        error: that it was refused with.
+    """
+    until = time.monotonic() + PATIENCE
+    while error is None or time.monotonic() < until:
+        if error:
+            time.sleep(_LOOK)
+        try:
+            action(path)
+        except FileNotFoundError:  # somebody else was faster
+            return
+        except PermissionError as refused:
+            error = refused
+        else:
+            return
+    assert error is not None
+    raise error
 
 
 def _is_read_only(file: Path) -> bool:

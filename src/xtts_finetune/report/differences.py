@@ -11,7 +11,7 @@ from xtts_finetune.report.origin import flat
 from xtts_finetune.report.registration import Registration
 
 # What makes no other model: where runs are told of, how many processes share a batch, and when states are saved.
-_BESIDE = ("tracking", "launch", "checkpoints", "promotion", "registry", "notify")
+_BESIDE = ("tracking", "launch", "checkpoints", "promotion", "registry", "samples", "notify")
 
 
 def since_commit(workspace: Workspace, params: Params) -> list[str]:

@@ -12,7 +12,7 @@ from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json_object
-from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.layout import PHASES, SAMPLES, SENTENCES, Workspace, checkpoint_step
 from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
@@ -33,6 +33,7 @@ _VOICES = ("recording", "base", *PHASES)
 _BITS = 0.4  # of Vorbis, from 0 (best) to 1: speech needs no more
 _MOST_EVALUATIONS = 200  # the first, and the last ones
 _MOST_SENTENCES = 12  # of a hundred the page would have a hundred megabytes
+_MOST_STEPS = 6  # at which a phase in training spoke: the first, and the last ones
 
 
 def page_of(workspace: Workspace, report: Report, happenings: Sequence[Happening]) -> str:
@@ -55,6 +56,7 @@ def page_of(workspace: Workspace, report: Report, happenings: Sequence[Happening
         evaluations=list(_evaluations(report)),
         voices=_VOICES,
         sounds=list(_sounds(workspace)),
+        spoken=list(_spoken(workspace)),
         **_measures(workspace),
         **_parameters(report),
         room=as_typed(room_in_words(report.disk)),
@@ -102,17 +104,38 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _sounds(workspace: Workspace) -> Iterator[tuple[str, dict[str, dict[str, str]]]]:
     """Of each sentence what base, phases and the recording say, as far as it is there."""
-    listed = workspace.samples / "sentences.csv"
-    if not listed.exists():
-        return
-    rows = list(csv.DictReader(io.StringIO(listed.read_text(encoding="utf-8"))))
-    for row in rows[-_MOST_SENTENCES:]:  # the clip, of which there is a recording, is the last
+    for row in _sentences(workspace.samples)[-_MOST_SENTENCES:]:  # the clip, of which there is a recording, is the last
         found = {}
         for voice in _VOICES:
             file = workspace.samples / voice / Path(row["file"]).name
             if file.is_file():
                 found[voice] = _sound(file, row["text"])
         yield row["text"], found
+
+
+def _spoken(workspace: Workspace) -> Iterator[tuple[str, list[str], list[tuple[str, dict[str, dict[str, str]]]]]]:
+    """Of each phase in training the steps at which it spoke, and what it said then by sentence and step."""
+    for phase in PHASES:
+        folders = _spoken_at(workspace.work(phase) / SAMPLES)
+        said: dict[str, dict[str, dict[str, str]]] = {}
+        for step, folder in folders.items():
+            for row in _sentences(folder)[:_MOST_SENTENCES]:
+                said.setdefault(row["text"], {})[step] = _sound(folder / Path(row["file"]).name, row["text"])
+        if said:
+            yield phase, list(folders), list(said.items())
+
+
+def _spoken_at(samples: Path) -> dict[str, Path]:
+    """By step, in their order."""
+    steps = {checkpoint_step(folder.name, "step"): folder for folder in sorted(samples.glob("*"))}
+    whole = [(str(step), folder) for step, folder in steps.items() if step is not None]
+    return dict(thinned(whole, _MOST_STEPS))
+
+
+def _sentences(samples: Path) -> list[dict[str, str]]:
+    """Which file says what, where that is there."""
+    listed = samples / SENTENCES
+    return list(csv.DictReader(io.StringIO(listed.read_text(encoding="utf-8")))) if listed.exists() else []
 
 
 def _sound(file: Path, text: str) -> dict[str, str]:

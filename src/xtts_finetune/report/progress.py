@@ -1,8 +1,11 @@
 """A phase's evaluations as a table, and how fast phases fell: by the steps that really lie between evaluations."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from xtts_finetune.report.content import Evaluation, Phase
+
+T = TypeVar("T")
 
 _SHOWN = 6  # evaluations, the last ones
 COLUMNS = (
@@ -27,9 +30,9 @@ def progress(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     yield from (_aligned(cells(each)) for each in after[-_SHOWN:])
 
 
-def thinned(evaluations: Sequence[Evaluation], most: int) -> Sequence[Evaluation]:
+def thinned(all_of_them: Sequence[T], most: int) -> Sequence[T]:
     """The first, and the last ones."""
-    return evaluations if len(evaluations) <= most else [evaluations[0], *evaluations[1 - most :]]
+    return all_of_them if len(all_of_them) <= most else [all_of_them[0], *all_of_them[1 - most :]]
 
 
 def cells(each: Evaluation) -> list[str]:

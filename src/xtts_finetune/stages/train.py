@@ -10,6 +10,7 @@ from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.stages.notify import Notified
 from xtts_finetune.stages.phase1 import phase1_key
+from xtts_finetune.stages.samples import Sampled
 from xtts_finetune.tracking.backlog import deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.curve import Curve
 from xtts_finetune.tracking.journal import Happening, Kind, remember_saves, write_down
@@ -74,12 +75,13 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
             share = opened_within_memory(job.name, lambda: Share(job.inputs(), team))
             log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU never waits
             since = claimed.state.step if claimed.state else -1
-            told = Notified(tracker, job.workspace, job.params, job.name, since)
-            run = Run(share, claimed.record, store, curve, told, save_every, log_every)
-            try:
-                end = within_memory(run, lambda: _fit(run, claimed, stop))
-            finally:
-                told.finish()
+            with Sampled(tracker, job.workspace, job.params, job.name) as sampled:
+                told = Notified(sampled, job.workspace, job.params, job.name, since)
+                run = Run(share, claimed.record, store, curve, told, save_every, log_every)
+                try:
+                    end = within_memory(run, lambda: _fit(run, claimed, stop))
+                finally:
+                    told.finish()
         store.with_room(lambda: remember_pace(job.workspace, job.name, curve.rows))
         remember_saves(job.workspace, job.name, curve.rows)
         store.with_room(lambda: _conclude(tracker, run, end.reason))

@@ -34,6 +34,7 @@ from xtts_finetune.core.layout import (
     FIGURES,
     LINEAGE,
     PHASES,
+    SAMPLES,
     SERVING,
     SYSTEM,
     WEIGHTS,
@@ -127,8 +128,7 @@ def _keep(run: Path, place: Path) -> None:
     ):  # somebody else was faster, or it is longer
         return
     with published_folder(place) as folder:
-        for name in (name for name in (CURVE, SYSTEM, DELIVERY) if (run / name).exists()):
-            link_or_copy(run / name, folder / name)
+        _link_record(run, folder)
 
 
 def _last_step(folder: Path) -> int:
@@ -142,10 +142,15 @@ def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
         return
     with _alone(workspace, seconds=-1):
         if aside.exists():  # else it was just delivered
-            for name in CURVE, SYSTEM, DELIVERY:
-                if (aside / name).exists() and not (work / name).exists():
-                    link_or_copy(aside / name, work / name)
+            _link_record(aside, work)
             discard(aside)
+
+
+def _link_record(source: Path, target: Path) -> None:
+    """Give what a phase's run is told by a second name in another folder, where that has none of it."""
+    for name in CURVE, SYSTEM, DELIVERY, SAMPLES:
+        if (source / name).exists() and not (target / name).exists():
+            (link_tree if (source / name).is_dir() else link_or_copy)(source / name, target / name)
 
 
 def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) -> Iterator[Registration]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import PhaseName, Workspace
+from xtts_finetune.core.layout import SAMPLES, PhaseName, Workspace
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.experiment import furnish
 from xtts_finetune.tracking.keyed_runs import NAME_CHARACTERS, cut, key_tags, runs_of
@@ -87,7 +87,10 @@ class Delivery:
             store, record = self._connect(), self.outbox.record
             furnish(store)
             self.parent = parent_of(store, record)
-            run = find_run(store, record.key) or _create(store, record, self.parent)
+            run = find_run(store, record.key)
+            if run is None:
+                run = _create(store, record, self.parent)
+                self.outbox.change(heard=[])
             points = logged(run.data.metrics)
             histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in points}
             delivered = {name: max(point.step for point in history) for name, history in histories.items()}
@@ -108,6 +111,7 @@ class Delivery:
             store, run_id = self.claim()
             self._bring_points(store, run_id)
             self._tell(store, run_id)
+            self._bring_samples(store, run_id)
         except Exception:
             self._claimed = None  # it may have vanished, or a lost answer have been a success
             raise
@@ -141,6 +145,16 @@ class Delivery:
         if self.parent:
             follow(store, self.parent)
         self.outbox.change(told=record.description)
+
+    def _bring_samples(self, store: TrackingStore, run_id: str) -> None:
+        """Of a phase, what it said while it trained."""
+        unheard = self.outbox.unheard()
+        if not unheard:
+            return
+        repository = store.artifact_repository(store.client.get_run(run_id).info.artifact_uri, run_id, "artifacts")
+        for folder in unheard:
+            repository.log_artifacts(str(folder), f"{SAMPLES}/{folder.name}")
+            self.outbox.change(heard=[*self.outbox.record.heard, folder.name])
 
 
 def _batches(points: list[Point]) -> Iterator[list[Point]]:

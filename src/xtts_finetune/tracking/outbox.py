@@ -22,9 +22,11 @@ from xtts_finetune.core.layout import (
     CURVE,
     DELIVERY,
     PHASES,
+    SAMPLES,
     SYSTEM,
     PhaseName,
     Workspace,
+    checkpoint_step,
     is_run_key,
     is_undelivered,
 )
@@ -82,6 +84,7 @@ class TrackedRun:
     # what the run came to, in nats per token, rounded to be read in a table
     figures: dict[str, float] = field(default_factory=dict)
     pipeline: Pipeline | None = None  # None: records of before there were any
+    heard: list[str] = field(default_factory=list)  # folders of SAMPLES that MLflow has
 
     def dataset_input(self) -> "DatasetInput":
         """The data set, as MLflow takes it."""
@@ -163,9 +166,15 @@ class Outbox:
             if row["step"] > record.delivered.get(metric, -1)
         ]
 
+    def unheard(self) -> list[Path]:
+        """The folders of SAMPLES that MLflow lacks."""
+        spoken = sorted((self.folder / SAMPLES).glob("*"))
+        whole = (each for each in spoken if checkpoint_step(each.name, "step") is not None)
+        return [each for each in whole if each.name not in self.record.heard]
+
     @property
     def is_delivered(self) -> bool:
-        return self.record.told == self.record.description and not self.outstanding()
+        return self.record.told == self.record.description and not self.outstanding() and not self.unheard()
 
 
 def logged(row: Row) -> dict[str, float]:

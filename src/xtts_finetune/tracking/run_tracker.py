@@ -129,10 +129,11 @@ class RunTracker:
                 return
 
     def _report_the_rest(self) -> None:
-        points, failure = len(self._outbox.outstanding()), self._failure
+        points, unheard, failure = len(self._outbox.outstanding()), len(self._outbox.unheard()), self._failure
+        what = f"{points} points" + (f" and the samples of {unheard} steps" if unheard else "")
         why = reason(failure) if failure else "the disk is full"
         told = "  nothing is lost: they wait in work/, and are delivered by the next stage, or by: xtts-finetune sync"
-        print(f"tracking: {points} points are not in MLflow: {why}\n{as_typed(told)}", file=sys.stderr)
+        print(f"tracking: {what} are not in MLflow: {why}\n{as_typed(told)}", file=sys.stderr)
         if self._is_local and failure and is_disk_full(failure):
             raise DiskFull(f"MLflow's database has no room: {why}") from failure
 

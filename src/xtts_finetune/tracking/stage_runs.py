@@ -155,4 +155,5 @@ def _continued(folder: Path, record: TrackedRun, step: int) -> TrackedRun:
     newer = {from_step(_COMMIT, step): commit} if commit and commit not in known else {}
     first = {name: before.tags[name] for name in _OF_THE_COMMIT if name in before.tags}
     tags = {**record.tags, **earlier, **newer, **first}
-    return replace(record, created=before.created, run_id=before.run_id, delivered=before.delivered, tags=tags)
+    so_far = replace(record, run_id=before.run_id, delivered=before.delivered, heard=before.heard)
+    return replace(so_far, created=before.created, tags=tags)
