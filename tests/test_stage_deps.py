@@ -14,7 +14,7 @@ SOURCES = PROJECT / "src"
 # are taken, whose values DVC compares itself; MLflow and DVC. Of this also what only refuses.
 FOR_ALL = (
     *("core/commands.py", "core/disk.py", "core/errors.py", "core/files.py", "core/layout.py", "core/quiet.py"),
-    *("core/deadline.py", "core/processes.py", "core/removal.py"),
+    *("core/bars.py", "core/deadline.py", "core/processes.py", "core/removal.py"),
     *("core/params.py", "core/phase_params.py", "checkpoints", "tracking", "dvcio"),
 )
 BESIDE = {

@@ -8,9 +8,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tqdm import tqdm
-
 from xtts_finetune.cards.consent import Consent
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import sha256_file
 from xtts_finetune.core.layout import SPLITS, Workspace
@@ -77,7 +76,7 @@ def _said(consent: Consent | None) -> str:
 
 
 def _recordings(workspace: Workspace, recordings: Sequence[Path]) -> Iterator["mlcroissant.FileObject"]:
-    for file in tqdm((workspace.data / METADATA, *recordings), desc="describing recordings", unit="file"):
+    for file in Bar((workspace.data / METADATA, *recordings), desc="describing recordings", unit="file"):
         suffix = PurePath(file.name).suffix.lower()
         place = file.relative_to(workspace.root.absolute()).as_posix()
         yield _file(place, file, _SOUND.get(suffix, "text/csv"), sha256_file(file))

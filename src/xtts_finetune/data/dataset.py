@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import sha256_json
 from xtts_finetune.core.layout import SplitName
@@ -121,7 +121,7 @@ def dataset_report(
 
 def _progress(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[tuple[T, Future[R]]]:
     """Each clip and what `function` made of it, ahead of its turn."""
-    bar = tqdm(items, desc=what, unit="clip", mininterval=0.5)
+    bar = Bar(items, desc=what, unit="clip", mininterval=0.5)
     yield from zip(bar, work_ahead(function, items), strict=True)
 
 

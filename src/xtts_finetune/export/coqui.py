@@ -5,14 +5,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.digests import DIGESTS
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
@@ -24,9 +23,6 @@ from xtts_finetune.model.device import make_deterministic
 from xtts_finetune.model.published import PUBLISHED
 from xtts_finetune.model.xtts import GPT
 from xtts_finetune.speech.speaker import Speaker
-
-if TYPE_CHECKING:
-    Bar = tqdm[Any]
 
 _BLOCK = 1 << 22  # bytes
 
@@ -51,7 +47,7 @@ def write_model(folder: Path, files: Files, sha256: str, speaker: str, half: boo
     read, beside = sum(file.stat().st_size for file in expected), (base.folder / VOCODER).stat().st_size
     whole = max(files.weights.stat().st_size, WEIGHT_BYTES * parameters)  # frozen weights may not be in the file
     total = read + (whole + beside) // (2 if half else 1)  # bytes read, and written
-    with tqdm(total=total, unit="B", unit_scale=True, desc="checking the files") as bar:
+    with Bar(total=total, unit="B", unit_scale=True, desc="checking the files") as bar:
         for checked, digest in expected.items():
             _refuse_changed(checked, digest, bar)
         bar.set_description("computing the voice")

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.disk import full_disk_raises, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import fsync_path
@@ -68,7 +67,7 @@ def _refuse_others(names: Mapping[str, str]) -> None:
     from huggingface_hub import get_hf_file_metadata
 
     problems = []
-    for name in tqdm(names, desc="asking the hub", unit="file", leave=False):
+    for name in Bar(names, desc="asking the hub", unit="file", leave=False):
         size = get_hf_file_metadata(_address(name), token=False).size
         if size is not None and size != SIZES[name]:
             what = f"has {size:,} bytes, and the published file {SIZES[name]:,}"
@@ -90,7 +89,7 @@ def _download(name: str, part: Path) -> None:
             resume_size=file.tell(),
             expected_size=SIZES[name],
             displayed_filename=name,
-            tqdm_class=tqdm,
+            tqdm_class=Bar,
         )
         file.flush()
         os.fsync(file.fileno())
@@ -100,7 +99,7 @@ def _wrong(folder: Path, name: str, wanted: str) -> list[Problem]:
     """What is wrong with what has come of a file; then it is thrown away."""
     part, digest = part_of(folder, name), hashlib.sha256()
     with (
-        tqdm(total=SIZES[name], unit="B", unit_scale=True, desc=f"checking {name}", leave=False) as bar,
+        Bar(total=SIZES[name], unit="B", unit_scale=True, desc=f"checking {name}", leave=False) as bar,
         part.open("rb") as file,
     ):
         while block := file.read(_BLOCK):

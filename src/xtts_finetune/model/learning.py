@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 
-from tqdm import tqdm
+from xtts_finetune.core.bars import Bar
 
 Merge = tuple[str, str]
 
@@ -23,7 +23,7 @@ def learn(words: Mapping[tuple[str, ...], int], known: Set[str], count: int) -> 
     """
     corpus = _Corpus(words)
     tokens, merges = set(known), list[Merge]()
-    for _ in tqdm(range(count), desc="learning pieces", unit="piece", mininterval=0.5):
+    for _ in Bar(range(count), desc="learning pieces", unit="piece", mininterval=0.5):
         usable = (pair for pair in corpus.pairs if tokens.issuperset(pair) and "".join(pair) not in tokens)
         # of pairs that are met as often the first by its spelling: the same ones every time
         best = min(usable, key=lambda pair: (-corpus.pairs[pair], pair), default=None)

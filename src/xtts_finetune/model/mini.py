@@ -21,8 +21,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.layout import CODEC, CONFIG, MEL_STATS, VOCABULARY
 from xtts_finetune.model import xtts
@@ -143,7 +143,7 @@ class _Codec:
         optimiser = torch.optim.AdamW(parameters, lr=1e-3, foreach=True)  # the same sums with fewer calls
         errors: list[float] = []
         self.dvae.train()
-        for _ in tqdm(range(steps), desc=label, unit="step"):
+        for _ in Bar(range(steps), desc=label, unit="step"):
             mel = self._crops()
             loss = F.mse_loss(self.dvae.decoder(encode(mel)), mel)
             optimiser.zero_grad()

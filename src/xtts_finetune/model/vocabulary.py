@@ -13,8 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.constants import LANGUAGES
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_json
@@ -60,7 +59,7 @@ class NewToken:
 def clean_texts(tokenizer: VoiceBpeTokenizer, texts: Sequence[Text]) -> list[Text]:
     """(cleaned, language) of (text, language) pairs, with a progress bar; without those that cannot be cleaned."""
     cleaned = []
-    for text, language in tqdm(texts, desc="reading transcripts", unit="clip", mininterval=0.5):
+    for text, language in Bar(texts, desc="reading transcripts", unit="clip", mininterval=0.5):
         with suppress(ValueError):  # encode_text refuses them, saying why
             cleaned.append((xtts.clean_text(tokenizer, text, language), language))
     return cleaned

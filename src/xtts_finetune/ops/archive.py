@@ -155,7 +155,8 @@ class Archive:
         """
         from dvc.fs import localfs
         from dvc.repo import Repo
-        from tqdm import tqdm
+
+        from xtts_finetune.core.bars import Bar
 
         entries = named_entries(self.workspace)
         cache = Cache(self.workspace)
@@ -163,7 +164,7 @@ class Archive:
         problems = []
         with Repo(str(self.workspace.root)) as repo:
             store = repo.cloud.get_remote_odb(self.remote, "push")
-            for oid in tqdm(oids, desc=f"reading back from {self.remote}", unit="file", leave=False, disable=None):
+            for oid in Bar(oids, desc=f"reading back from {self.remote}", unit="file", leave=False):
                 digest = _md5(store, oid)
                 if digest is None and cache.path(oid).is_file():
                     store.add(str(cache.path(oid)), localfs, oid)

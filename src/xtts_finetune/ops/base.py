@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm import tqdm
-
 from xtts_finetune.checkpoints.lock import AGAIN, held_alone
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.digests import sha256_once
 from xtts_finetune.core.disk import can_link, full_disk_raises
@@ -67,7 +66,7 @@ def _published(workspace: Workspace, params: Params, accepted: bool) -> Iterator
         raise UserError(TITLE, [Problem(LICENCE, what, "accept it: xtts-finetune base fetch --accept-licence")])
     yield f"{licence}\n  {LICENCE_TEXT}"
     there = [name for name in wanted if os.path.lexists(folder / name)]
-    checked = tqdm(there, desc="checking what is there", unit="file", leave=False)
+    checked = Bar(there, desc="checking what is there", unit="file", leave=False)
     others = [folder / name for name in checked if not _is(folder / name, wanted[name], workspace)]
     if others:
         what, remedy = "is not the published file, and may be your own", "move it away, or: rm "

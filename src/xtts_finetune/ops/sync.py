@@ -5,9 +5,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from xtts_finetune.checkpoints.lock import trained_now
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import Workspace
@@ -43,7 +42,7 @@ def _bring_all(workspace: Workspace, tracking: TrackingParams) -> Iterator[str]:
     before, failures = waiting(workspace), list[Exception]()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "true")  # of a model's upload, file by file
     store = open_store(workspace, tracking)
-    for folder in tqdm(list(_running(workspace)), desc="curves", unit="run", leave=False):
+    for folder in Bar(list(_running(workspace)), desc="curves", unit="run", leave=False):
         try:
             _bring(folder, store)
         except Exception as error:  # noqa: BLE001 - raised below

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from tqdm import tqdm
-
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.planning.device import Device
 from xtts_finetune.planning.longest import Longest, longest_batch
@@ -84,13 +83,13 @@ class Choices:
     @cached_property
     def table(self) -> dict[Way, dict[int, Memory]]:
         """By way and batch size, as far as it can fit; behind a progress bar."""
-        bar = tqdm(self._ways, desc="tracing steps", unit="way", leave=False)
+        bar = Bar(self._ways, desc="tracing steps", unit="way", leave=False)
         return {way: dict(self._sizes_that_may_fit(way)) for way in bar}
 
     @property
     def fitting(self) -> Iterator[tuple[Way, int]]:
         """What fits, the quickest first, in batches that share a step's clips evenly: of a way the largest first."""
-        for way in tqdm(self._ways, desc="looking for what fits", unit="way", leave=False):
+        for way in Bar(self._ways, desc="looking for what fits", unit="way", leave=False):
             yield from ((way, size) for size in reversed(self._fitting_sizes(way)))
 
     @cached_property

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
-from tqdm import tqdm
-
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.constants import LANGUAGES, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import SplitName, Workspace
@@ -81,7 +80,7 @@ class Hearing:
         except UserError as error:
             raise NotThere(reasons(error)) from None
         measures = []
-        for entry in tqdm(self.entries, desc=f"{name} speaks", unit="sentence", leave=False):
+        for entry in Bar(self.entries, desc=f"{name} speaks", unit="sentence", leave=False):
             try:
                 samples, rate = speaker.speak(entry.text, entry.language)
             except ValueError as error:

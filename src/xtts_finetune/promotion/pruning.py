@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from xtts_finetune.checkpoints.lock import AGAIN, held_alone
 from xtts_finetune.checkpoints.retention import Verdict, needed, retain
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.disk import files_below, freed_bytes, held_bytes
 from xtts_finetune.core.disk import shown as shown_bytes
 from xtts_finetune.core.errors import Problem, UserError
@@ -141,7 +140,7 @@ def _deleted(standing: Standing, plan: _Plan) -> Iterator[str]:
     """
     store, versions = standing.store, standing.versions
     told = partial(_note, standing)
-    for version in tqdm(plan.going, desc="deleting", unit="version", leave=False, disable=not plan.going):
+    for version in Bar(plan.going, desc="deleting", unit="version", leave=False, disable=not plan.going):
         if store.client.get_model_version(version.name, str(version.version)).aliases:  # as a promotion begins
             yield f"version {version.version} was named meanwhile, and stays"
             continue

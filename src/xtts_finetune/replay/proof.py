@@ -7,8 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.disk import files_below, held_bytes
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import scratch_folder, sha256_file
@@ -151,7 +150,7 @@ def _prepared_again(workspace: Workspace, params: Params) -> str:
 def _digests(workspace: Workspace) -> dict[str, str]:
     """Of every file, by its bytes: FEATURES says what they were, not what they are."""
     files = [file for file in sorted(workspace.prepared.rglob("*")) if file.is_file()]
-    bar = tqdm(files, desc=f"reading {workspace.prepared.name}", unit="file", leave=False)
+    bar = Bar(files, desc=f"reading {workspace.prepared.name}", unit="file", leave=False)
     return {file.relative_to(workspace.prepared).as_posix(): sha256_file(file) for file in bar}
 
 

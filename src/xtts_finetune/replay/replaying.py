@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.identity import Record
 from xtts_finetune.checkpoints.lock import AGAIN, held_alone
 from xtts_finetune.checkpoints.store import CheckpointStore
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.errors import DiskFull, Problem, UserError
 from xtts_finetune.core.files import link_tree, scratch_folder
 from xtts_finetune.core.layout import CURVE, Workspace
@@ -68,7 +67,7 @@ def nearest(recorded: Recorded, step: int) -> Checkpoint | None:
         damage = state.damage()
         if damage is None:
             return state
-        tqdm.write(f"passing over {state.folder}: {damage}")
+        Bar.write(f"passing over {state.folder}: {damage}")
     return None
 
 
@@ -104,13 +103,13 @@ def _train(recorded: Recorded, start: Checkpoint | None, to: int, wanted: set[in
     job, store = recorded.job, CheckpointStore(folder, keep_last=1)
     record = Record.from_json(start.state) if start else Record(recorded.record.identity)
     run = Run(Share(job.inputs(), Team.alone()), record, store, Curve(folder / CURVE), _Nobody(), _NEVER, 1)
-    tqdm.write(f"{job.name} trains again {device_in_words()}")
+    Bar.write(f"{job.name} trains again {device_in_words()}")
     if not run.resume(start):
         run.evaluate()
     first, held = run.position.step, _Held(recorded, run)
     proven = _take_states(recorded, run, wanted)
     last = min(to + WITNESSES, recorded.last_step)
-    with tqdm(total=last - first, desc=f"{job.name} again", unit="step", mininterval=0.5) as bar:
+    with Bar(total=last - first, desc=f"{job.name} again", unit="step", mininterval=0.5) as bar:
         while run.position.step < last:
             run.take_step()
             if run.at_epoch_end:

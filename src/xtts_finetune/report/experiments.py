@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
@@ -56,7 +55,7 @@ def experiment_lines(workspace: Workspace) -> Iterator[str]:
         UserError: git cannot be asked.
     """
     refs = [HEAD, *experiments(workspace)]
-    found = {ref: _read(workspace, ref, _name(ref, refs)) for ref in tqdm(refs, "reading", leave=False)}
+    found = {ref: _read(workspace, ref, _name(ref, refs)) for ref in Bar(refs, "reading", leave=False)}
     runs = sorted((run for run in found.values() if run), key=lambda run: run.best)
     without = [_name(ref, found) for ref, run in found.items() if run is None and ref != HEAD]
     if not runs:

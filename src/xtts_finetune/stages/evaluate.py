@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from xtts_finetune.cards.gathering import INTERVALS, MEASURED
 from xtts_finetune.checkpoints.lock import models_held
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import published_folder, read_json, sha256_json, write_json
 from xtts_finetune.core.layout import (
@@ -140,7 +139,7 @@ def _speak(job: Evaluation, model: str, gpt: GPT, folder: Path, recorded: Exampl
     folder.mkdir()
     settings = job.params.evaluate
     speaker = Speaker(gpt, job.base, job.workspace.prepared / REFERENCE, settings)
-    for number, sentence in enumerate(tqdm(settings.sentences, desc=f"speaking {model}", unit="sentence")):
+    for number, sentence in enumerate(Bar(settings.sentences, desc=f"speaking {model}", unit="sentence")):
         try:
             sound, rate = speaker.speak(sentence, job.params.prepare.language)
         except ValueError as error:

@@ -1,11 +1,8 @@
 """The training run: one loop for both phases."""
 
-from typing import Any
-
-from tqdm import tqdm
-
 from xtts_finetune.checkpoints.checkpoint import Checkpoint
 from xtts_finetune.checkpoints.stopping import Ending
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.model.device import device_in_words
 from xtts_finetune.training.interrupts import StopRequest
 from xtts_finetune.training.run import Run
@@ -19,7 +16,7 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
         DiskFull: not even the weights of the best have room; what was saved before is whole.
         UserError: the run cannot be resumed, or diverges.
     """
-    tqdm.write(f"{run.inputs.name} trains {device_in_words()}{run.share.team.in_words}")
+    Bar.write(f"{run.inputs.name} trains {device_in_words()}{run.share.team.in_words}")
     if not run.resume(state):
         run.evaluate()
         run.save()
@@ -44,9 +41,9 @@ def fit(run: Run, state: Checkpoint | None, stop: StopRequest) -> Ending:
     return end
 
 
-def _progress(run: Run) -> "tqdm[Any]":
+def _progress(run: Run) -> Bar:
     done = run.position.step - run.inputs.start_step
-    return tqdm(total=run.steps, initial=done, desc=run.inputs.name, unit="step", mininterval=0.5)
+    return Bar(total=run.steps, initial=done, desc=run.inputs.name, unit="step", mininterval=0.5)
 
 
 def _epochs(run: Run) -> str:
@@ -57,11 +54,11 @@ def _epochs(run: Run) -> str:
     return f"epoch {position.epoch + position.epoch_step / len(run.share.plan.epoch(position.epoch)):.2f}"
 
 
-def _show(bar: "tqdm[Any]", run: Run) -> None:
+def _show(bar: Bar, run: Run) -> None:
     """The bar moves on; an evaluation leaves a line for good, also in a log."""
     last = run.last_evaluated
     if last and last["step"] == run.position.step:
-        tqdm.write(
+        Bar.write(
             f"{run.inputs.name}: {_epochs(run)} of {run.phase.epochs}, step {last['step']}: "
             f"eval Mel CE {last['eval/mel_ce']:.3f}, Text CE {last['eval/text_ce']:.3f}"
             + (f"; EMA: {last['eval_ema/mel_ce']:.3f}, {last['eval_ema/text_ce']:.3f}" if run.share.ema else "")

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.constants import MEL_WEIGHT, TEXT_WEIGHT
 from xtts_finetune.data.batches import Batch, Indices, collate, eval_groups, voice_prompts
 from xtts_finetune.data.features import FeatureReader
@@ -85,7 +85,7 @@ def eval_batches(
         chosen: which clips; None: all.
     """
     groups = eval_groups(reader, EVAL_BATCH, chosen)[share]
-    for group in tqdm(groups, desc=label, unit="batch", leave=leave, disable=label is None):
+    for group in Bar(groups, desc=label, unit="batch", leave=leave, disable=label is None):
         yield collate(reader, group, voice_prompts(reader.samples[group], None))
 
 
