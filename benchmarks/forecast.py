@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
+from xtts_finetune.trend.evaluations import Evaluation
 from xtts_finetune.trend.forecast import Forecast
-from xtts_finetune.trend.turning import Evaluation, Turn
+from xtts_finetune.trend.turning import Turn
 
 SPAN = 1_000  # steps that are shown
 NOISE = 0.003, 0.012  # between which an evaluation's lies: docs/report.md says where from

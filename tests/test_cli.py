@@ -5,6 +5,8 @@ from pathlib import Path
 
 from checkouts import Checkout
 
+from xtts_finetune.core.commands import quoted
+
 
 def test_without_a_command_it_shows_its_help(fresh: Checkout) -> None:
     bare = fresh.run("xtts-finetune")
@@ -33,6 +35,14 @@ def test_status_outside_a_checkout_says_where_to_go(tmp_path: Path) -> None:
     assert "does not exist" in said
     assert "run this in the project's root" in said
     assert "Traceback" not in said
+
+
+def test_in_a_folder_of_a_project_it_says_where_that_begins(fresh: Checkout) -> None:
+    (fresh.root / "dvc.yaml").touch()
+    (fresh.root / "data" / "my wavs").mkdir(parents=True)
+    said = Checkout(fresh.root / "data" / "my wavs").run("xtts-finetune", "status", code=2).stderr
+    assert f"remedy: this is a folder of a project: cd {quoted(fresh.root.resolve())}\n" in said
+    assert "cp presets" not in said
 
 
 def test_status_shows_the_figures_the_version_and_what_to_do_next(finished: Checkout) -> None:

@@ -158,8 +158,8 @@ def test_networks_are_known_where_models_are() -> None:
     assert offenders(wrong) == []
 
 
-def test_core_stands_on_the_standard_library_psutil_pydantic_and_yaml_parsers() -> None:
-    allowed = sys.stdlib_module_names | {"psutil", "pydantic", "ruamel", "yaml", PACKAGE}
+def test_core_stands_on_the_standard_library_psutil_pydantic_tqdm_and_yaml_parsers() -> None:
+    allowed = sys.stdlib_module_names | {"psutil", "pydantic", "ruamel", "tqdm", "yaml", PACKAGE}
     assert offenders(each for each in IMPORTS if each.layer == "core" and each.library not in allowed) == []
 
 

@@ -83,6 +83,22 @@ def test_one_without_figures_is_named(here: Checkout) -> None:
     assert "whose reports cannot be read: half-done" in lines(here)
 
 
+def test_those_that_failed_and_those_that_wait_are_named(here: Checkout) -> None:
+    """Lists of DVC's own, as it writes them; tests/ops/test_queued_experiments.py has a real one."""
+    head = here.run("git", "rev-parse", "HEAD").stdout.strip()
+    for place, name in ("stash", "waits"), ("failed", "broken-one"), ("failed", "done-since"):
+        made = here.run("git", "commit-tree", "-m", name, "HEAD^{tree}").stdout.strip()
+        said = f"commit: dvc-exp:{head}:{head}:{name}"
+        here.run("git", "update-ref", "--create-reflog", "-m", said, f"refs/exps/celery/{place}", made)
+    write(here, 3.1, lr=1e-3)
+    experiment(here, "done-since")
+    said_of = [line for line in lines(here) if "dvc queue" in line]
+    assert said_of[:2] == [
+        "failed: broken-one; dvc queue logs broken-one says why",
+        "queued, or running: waits; dvc queue status says which, and dvc queue start runs them",
+    ]
+
+
 def test_before_there_is_anything(tmp_path: Path) -> None:
     checkout = workspaces.repository(tmp_path / "empty")
     (checkout.root / "README.md").touch()

@@ -7,7 +7,7 @@ import pytest
 from making.params import make_params
 
 from xtts_finetune.report.prospects import Course, prospect
-from xtts_finetune.trend.turning import Evaluation
+from xtts_finetune.trend.evaluations import Evaluation
 
 
 def said(figures: dict[int, float], target: float | None = 2.5, train_falls: bool = True, **others: Any) -> str:

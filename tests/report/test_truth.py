@@ -16,6 +16,7 @@ from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.command import running_stage
+from xtts_finetune.report import room
 from xtts_finetune.report.content import Report, Way
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.markdown import markdown_of
@@ -286,3 +287,28 @@ def test_a_target_that_it_begins_below_was_not_reached_by_training(fresh: Checko
     prospect = gather(Workspace(fresh.root)).phases[0].prospect
     assert prospect
     assert "it begins below it, with 5.000" in prospect.lines[0]
+
+
+def test_a_kill_leaves_no_word_and_that_is_said(fresh: Checkout) -> None:
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 20, 0), state=20)
+    write_down(workspace, Happening(kind="started", stage="phase1", time=1.0, step=0))
+    assert "phase1 ended without a word: it was killed" in text_of(gather(workspace))
+    write_down(workspace, Happening(kind="stopped", stage="phase1", time=2.0, step=20))
+    assert "without a word" not in text_of(gather(workspace))
+    write_down(workspace, Happening(kind="resumed", stage="phase1", time=3.0, step=20))
+    with locked(workspace.work("phase1")):
+        assert "without a word" not in text_of(gather(workspace))
+    workspace.stopped.write_text("the disk is full", encoding="utf-8")
+    assert "without a word" not in text_of(gather(workspace))
+
+
+def test_on_a_full_disk_the_figures_are_said_to_stand_still(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 20, 0), state=20)
+    said = "the disk is full: training goes on in memory"
+    with locked(workspace.work("phase1")):
+        assert said not in text_of(gather(workspace))
+        monkeypatch.setattr(room, "free_bytes", lambda _: 4096)
+        assert said in text_of(gather(workspace))
+    assert said not in text_of(gather(workspace)), "nobody trains"

@@ -34,7 +34,7 @@ def test_what_a_terminal_shows(fresh: Checkout) -> None:
     fresh.change_params(lambda params: params["train_phase1"].update(epochs=20, target_mel_ce=2.5))
     trained(fresh, [4.0, 3.5, 3.2, 3.05, 2.95, 2.9])
     console = Console(width=130, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(view(gather(Workspace(fresh.root))))
+    console.print(view(gather(Workspace(fresh.root)), console.width))
     said = console.export_text()
     assert "500 of 2,000 steps" in said
     assert "eval Mel CE of phase1" in said
@@ -42,10 +42,28 @@ def test_what_a_terminal_shows(fresh: Checkout) -> None:
     assert "free" in said
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 130])
+def test_it_fits_the_terminal(fresh: Checkout, width: int) -> None:
+    """The table has the columns that there is room for, and no line of it or of the curve is broken."""
+    fresh.change_params(lambda params: params["train_phase1"].update(epochs=20, target_mel_ce=2.5))
+    trained(fresh, [4.0, 3.5, 3.2])
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(view(gather(Workspace(fresh.root)), width))
+    said = console.export_text().splitlines()
+    [head] = [line for line in said if "eval Mel CE" in line and "step" in line]
+    assert "…" not in head
+    assert ("(× 0.01)" in head) == (width >= 130)
+    rows = said[said.index(head) + 1 : said.index(head) + 4]
+    assert [row.split()[0] for row in rows] == ["0", "100", "200"]
+    assert sum("|" in line for line in said) == 12
+    assert any(line.strip().startswith("step 0") and line.strip().endswith("200") for line in said)
+    assert max(map(len, said)) <= width
+
+
 def test_a_curve_of_characters(fresh: Checkout) -> None:
     trained(fresh, [4.0, 3.0, 3.5])
     [phase, _] = gather(Workspace(fresh.root)).phases
-    lines = curve(phase, 2.0)
+    lines = curve(phase, 2.0, 130)
     assert lines[0].startswith("   4.000 |o")
     assert lines[-2].startswith("   2.000 |-----")
     assert sum(line.count("o") for line in lines[:-1]) == 2
@@ -57,7 +75,7 @@ def test_a_curve_of_characters(fresh: Checkout) -> None:
 def test_a_curve_of_little(fresh: Checkout, figures: list[float]) -> None:
     trained(fresh, figures)
     [phase, _] = gather(Workspace(fresh.root)).phases
-    assert curve(phase, None)
+    assert curve(phase, None, 130)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -87,7 +105,7 @@ def test_a_mistake_in_the_parameters_ends_no_view(fresh: Checkout) -> None:
     fresh.change_params(lambda params: params.update(sead=1))
     report = gather(Workspace(fresh.root))
     assert report.mistakes
-    assert view(report)
+    assert view(report, 80)
 
 
 def test_a_file_that_is_written_just_now_is_looked_at_again(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,3 +140,15 @@ def test_a_disk_that_is_full_before_the_stage_begins(disk: SmallDisk) -> None:
 )
 def test_what_is_a_lack_of_memory(error: Exception, is_memory: bool) -> None:
     assert is_out_of_memory(error) == is_memory
+
+
+def test_in_the_copy_of_an_experiment_it_is_queued_again(workspace: Workspace) -> None:
+    """Nobody types `dvc repro` there: DVC deletes the copy."""
+    copy = Workspace(workspace.root / ".dvc" / "tmp" / "exps" / "tmpabc")
+    copy.root.mkdir(parents=True)
+    with pytest.raises(Stopped) as stopped, explained_stops(copy):
+        raise Stopped("phase1 is saved at step 7; run dvc repro again to resume")
+    assert str(stopped.value) == "phase1 is saved at step 7; queue the same experiment again to resume"
+    with pytest.raises(Stopped) as stopped, explained_stops(copy):
+        raise KeyboardInterrupt
+    assert str(stopped.value).endswith("Queue the same experiment again to go on")

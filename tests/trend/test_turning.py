@@ -5,7 +5,8 @@ import math
 import pytest
 from making.benchmarks import benchmark
 
-from xtts_finetune.trend.turning import Evaluation, Turn
+from xtts_finetune.trend.evaluations import Evaluation
+from xtts_finetune.trend.turning import Turn
 
 truths = benchmark("forecast")
 

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from xtts_finetune.core.phase_params import PhaseParams
-from xtts_finetune.trend.turning import Evaluation, Turn
+from xtts_finetune.trend.evaluations import Evaluation
+from xtts_finetune.trend.turning import Turn
 
 HELD = 2  # evaluations in a row at the target
 

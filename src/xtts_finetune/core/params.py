@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.constants import CODE_STRIDE, MAX_AUDIO_CODES, MAX_TEXT_TOKENS, SAMPLE_RATE, Language
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
@@ -233,6 +234,9 @@ def load_params(path: Path, base: str | None = None) -> Params:
         raw = read_yaml(path, title)
     except (FileNotFoundError, NotADirectoryError):
         remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
+        root = next((each for each in path.absolute().parents[1:] if (each / "dvc.yaml").is_file()), None)
+        if path == Workspace.here().params and root:
+            remedy = f"this is a folder of a project: cd {quoted(root)}"
         if Workspace.here().params.exists():  # which that would overwrite: it is another file that was asked for
             remedy = "name a file that is there, as presets/xtts_v2.yaml is one"
         raise UserError(title, [Problem(str(path), "does not exist", remedy)]) from None

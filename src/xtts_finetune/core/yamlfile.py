@@ -43,7 +43,7 @@ def read_yaml(path: Path, title: str, any_date: bool = False) -> Any:
         raise UserError(title, [Problem(str(path), "is a folder", remedy)])
     content = path.read_bytes()
     try:
-        return deepcopy(_parsed(content, any_date))
+        return deepcopy(_parsed(content, any_date=any_date))
     except MarkedYAMLError as error:
         raise UserError(title, [_merge(path, content) or _mistake(path, error)]) from None
     except (UnicodeDecodeError, ReaderError) as error:  # the latter: control characters
@@ -105,7 +105,7 @@ def _written(content: bytes) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _parsed(content: bytes, any_date: bool) -> Any:
+def _parsed(content: bytes, *, any_date: bool) -> Any:
     """Remembered by content, as a command asks dvc.lock forty times, and the parser takes 30 ms each."""
     parser = YAML(typ="safe", pure=True)
     if any_date:

@@ -23,6 +23,7 @@ from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.cache import is_object, named_outs
 
 _OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery", "stash"))
+_QUEUED = re.compile(r"(?:commit: )?dvc-exp:[0-9a-f]+(?::[0-9a-f]+)?:([^:]+)")  # dvc/repo/experiments/refs, stash.py
 _OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
 _FILES = ("dvc.lock", "*.dvc")  # as git matches paths
 _SHOWN = 4  # names of those that have the same content
@@ -93,6 +94,17 @@ def experiments(workspace: Workspace) -> list[str]:
     """What git calls DVC's experiments, of all commits; their names are what follows the last slash."""
     refs = _git(workspace.root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     return [ref for ref in refs if not f"{ref}/".startswith(_OWN_REFS)]
+
+
+def experiments_without_result(workspace: Workspace) -> dict[str, list[str]]:
+    """The names of those that failed, and of those that wait in DVC's queue or run."""
+    places = {"failed": "refs/exps/celery/failed", "queued": "refs/exps/celery/stash"}
+    there = _git(workspace.root, "for-each-ref", "--format=%(refname)", "refs/exps/celery").splitlines()
+    found = {}
+    for what, ref in places.items():
+        said = _git(workspace.root, "reflog", "show", "--format=%gs", ref).splitlines() if ref in there else []
+        found[what] = [name[1] for line in said if (name := _QUEUED.match(line))]
+    return found
 
 
 def files_at(workspace: Workspace, commit: str, files: Iterable[Path]) -> dict[Path, str]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.yamlfile import said_in
-from xtts_finetune.dvcio.history import experiments, files_at, objects_of
+from xtts_finetune.dvcio.history import experiments, experiments_without_result, files_at, objects_of
 from xtts_finetune.report import charts
 from xtts_finetune.report.origin import flat
 from xtts_finetune.tracking.curve import Row, parse_csv
@@ -58,7 +58,9 @@ def experiment_lines(workspace: Workspace) -> Iterator[str]:
     found = {ref: _read(workspace, ref, _name(ref, refs)) for ref in Bar(refs, "reading", leave=False)}
     runs = sorted((run for run in found.values() if run), key=lambda run: run.best)
     without = [_name(ref, found) for ref, run in found.items() if run is None and ref != HEAD]
+    others = list(_without_result(workspace, {run.name for run in runs}))
     if not runs:
+        yield from others
         yield "no commit and no experiment has figures yet: dvc repro makes HEAD's, which you commit"
         return
     names = _differing(runs)
@@ -67,7 +69,16 @@ def experiment_lines(workspace: Workspace) -> Iterator[str]:
         yield f"whose reports cannot be read: {', '.join(without)}"
     write_text(workspace.experiments_picture, charts.picture(_chart(_comparable(runs)[:_DRAWN])))
     yield f"picture: {workspace.experiments_picture.relative_to(workspace.root).as_posix()}"
-    yield from ["", "next:", *_next(runs)]
+    yield from [*others, "", "next:", *_next(runs)]
+
+
+def _without_result(workspace: Workspace, done: Container[str]) -> Iterator[str]:
+    """Those that DVC's queue has, and git no result of."""
+    names = experiments_without_result(workspace)
+    if failed := [name for name in names["failed"] if name not in done]:
+        yield f"failed: {', '.join(failed)}; dvc queue logs {quoted(failed[0])} says why"
+    if queued := names["queued"]:
+        yield f"queued, or running: {', '.join(queued)}; dvc queue status says which, and dvc queue start runs them"
 
 
 def _read(workspace: Workspace, ref: str, name: str) -> Experiment | None:

@@ -24,6 +24,7 @@ from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
+from xtts_finetune.tracking.journal import journal
 
 Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
 # Of params.yaml, what people ask for first.
@@ -225,7 +226,16 @@ class _Gathering:
             is_waiting=self._waiting.runs > 0,
             is_to_be_promoted=self._is_complete and self._registration.is_to_be_promoted,
             goes_on=self.ended is not None,
+            silent=[] if self._stopped else list(self._silent),
         )
+
+    @property
+    def _silent(self) -> Iterator[PhaseName]:
+        """Whatever ends a training by itself is written down; a kill is not."""
+        last = {each.stage: each.kind for each in journal(self.workspace)}
+        for phase in self.phases:
+            if phase.state == "stopped" and last.get(phase.name) in ("started", "resumed"):
+                yield phase.name
 
     @property
     def _otherwise(self) -> list[Begun]:

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from xtts_finetune.checkpoints.stopping import evaluations
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Prospect
 from xtts_finetune.tracking.pace import in_words
-from xtts_finetune.trend.forecast import LEAST, Forecast
-from xtts_finetune.trend.turning import Evaluation, Turn
+from xtts_finetune.trend.evaluations import LEAST, Evaluation
+from xtts_finetune.trend.turning import Turn
+
+if TYPE_CHECKING:
+    from xtts_finetune.trend.forecast import Forecast
 
 _FAR = 20  # times what was trained so far: nobody trains so long
 
@@ -82,10 +85,12 @@ def prospect(course: Course) -> Prospect | None:
         return _with(told, [reached], never=False, steps_to_target=(0.0, 0.0))
     if turn:
         return _with(told, ["no forecast: it is not falling"])
-    if forecast := Forecast.of([each.step for each in seen], [each.eval for each in seen]):
-        return _ahead(told, course, forecast, seen[-1].step if course.step is None else course.step)
     if len(seen) < LEAST:
         return _with(told, [f"too few evaluations for a forecast: {len(seen)} of {LEAST}"])
+    from xtts_finetune.trend.forecast import Forecast  # loads numpy
+
+    if forecast := Forecast.of([each.step for each in seen], [each.eval for each in seen]):
+        return _ahead(told, course, forecast, seen[-1].step if course.step is None else course.step)
     return _with(told, ["no forecast: no falling curve fits the evaluations"])
 
 
@@ -102,7 +107,7 @@ def _turned(turn: Turn) -> str:
     return f"{rises}, and train Mel CE has not fallen: a lower lr may go further; the best is kept"
 
 
-def _ahead(told: Prospect, course: Course, forecast: Forecast, last: int) -> Prospect:
+def _ahead(told: Prospect, course: Course, forecast: "Forecast", last: int) -> Prospect:
     told = _with(told, [], levels_off=forecast.levels_off)
     if course.target is not None:
         told = _to_target(told, course, forecast, course.target, last)
@@ -115,7 +120,7 @@ def _ahead(told: Prospect, course: Course, forecast: Forecast, last: int) -> Pro
     return told
 
 
-def _to_target(told: Prospect, course: Course, forecast: Forecast, target: float, last: int) -> Prospect:
+def _to_target(told: Prospect, course: Course, forecast: "Forecast", target: float, last: int) -> Prospect:
     level, wide = forecast.levels_off
     levels = f"the fit levels off at {level:.2f} ± {max(wide, 0.005):.2f}"
     if forecast.never(target):

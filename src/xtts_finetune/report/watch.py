@@ -6,7 +6,7 @@ It reads what the trainer writes, and takes no lock.
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xtts_finetune.core.commands import as_typed
@@ -25,8 +25,15 @@ SECONDS = 2.0  # between two looks, at the least
 _PATIENCE = 5  # looks in a row that may fail
 _SHARE = 10  # it looks for a tenth of the time at the most: the trainer may need the processor
 _DISK_SECONDS = 60.0  # what can go is asked so often; what is free, every time
-_HEIGHT, _WIDTH = 12, 72  # of the curve, in characters
+_HEIGHT, _WIDTH = 12, 72  # of the curve, in characters, where there is room
+_MARGIN = 10  # at its side, for figures
 _SHOWN = 5  # evaluations
+_GAP = 2  # characters between columns
+_NAMES = [name.strip() for name in COLUMNS]
+_MATTERS = (  # the first the most
+    *("step", "eval Mel CE", "per 100 steps", "from before", "train Mel CE", "eval Text CE", "epoch"),
+    *("from the start", "(× 0.01)"),
+)
 
 
 def watch(workspace: Workspace) -> None:
@@ -50,7 +57,7 @@ def _watch_live(workspace: Workspace) -> None:
 
     with Live(screen=True, auto_refresh=False) as live:
         for report in _reports(workspace):
-            live.update(view(report), refresh=True)
+            live.update(view(report, live.console.width), refresh=True)
 
 
 def _lines(workspace: Workspace) -> Iterator[str]:
@@ -84,18 +91,18 @@ def _reports(workspace: Workspace) -> Iterator[Report]:
         time.sleep(max(SECONDS, _SHARE * (time.monotonic() - begun)))
 
 
-def view(report: Report) -> "RenderableType":
-    """All that fits a terminal: state, bars, curve, evaluations, disk and what to type."""
+def view(report: Report, width: int) -> "RenderableType":
+    """All that fits a terminal of so many characters: state, bars, curve, evaluations, disk and what to type."""
     from rich.console import Group
     from rich.text import Text
 
     phase = told_of(report)
     parts: list[RenderableType] = [Text(state_in_words(report), style="bold"), Text(f"as of {report.at}", style="dim")]
-    parts += [_bar(each) for each in report.phases]
+    parts += [_bar(each, width) for each in report.phases]
     if phase:
-        parts += ["", Text(f"eval Mel CE of {phase.name}"), *map(Text, curve(phase, phase.target_mel_ce))]
+        parts += ["", Text(f"eval Mel CE of {phase.name}"), *map(Text, curve(phase, phase.target_mel_ce, width))]
         parts += [Text(f"  {line}") for line in (phase.prospect.lines if phase.prospect else ())]
-        parts += ["", _evaluations(phase)]
+        parts += ["", _evaluations(phase, width)]
     parts += ["", Text(f"disk  {as_typed(room_in_words(report.disk))}")]
     if report.stopped:
         parts += ["", Text(report.stopped, style="bold red")]
@@ -104,7 +111,7 @@ def view(report: Report) -> "RenderableType":
     return Group(*parts)
 
 
-def _bar(phase: Phase) -> "RenderableType":
+def _bar(phase: Phase, width: int) -> "RenderableType":
     from rich.columns import Columns
     from rich.progress_bar import ProgressBar
     from rich.text import Text
@@ -114,11 +121,11 @@ def _bar(phase: Phase) -> "RenderableType":
     left = f", {in_words(phase.seconds_left)} left" if phase.seconds_left else ""
     words = f"{step - first:,} of {last - first:,} steps{left}" if last is not None and is_known else phase.state
     total, done = (last - first, step - first) if last is not None and is_known else (1, 0)
-    bar = ProgressBar(total=total, completed=done, width=40)
+    bar = ProgressBar(total=total, completed=done, width=max(10, min(40, width - 45)))
     return Columns([Text(f"{phase.name:<7}"), bar, Text(words)])
 
 
-def curve(phase: Phase, target: float | None) -> list[str]:
+def curve(phase: Phase, target: float | None, width: int) -> list[str]:
     """Evaluations as a picture of characters: `o`, the best `*`, the target `-`; figures at its side."""
     points = [(each.step, each.eval_mel_ce) for each in phase.evaluations if each.eval_mel_ce is not None]
     if len(points) < 2:
@@ -127,30 +134,43 @@ def curve(phase: Phase, target: float | None) -> list[str]:
     reach = [*figures, target] if target is not None else figures
     low, high = min(reach), max(reach)
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
-    rows = [[" "] * _WIDTH for _ in range(_HEIGHT)]
+    wide = max(20, min(_WIDTH, width - _MARGIN))
+    rows = [[" "] * wide for _ in range(_HEIGHT)]
 
     def row(figure: float) -> int:
         return round((high - figure) / ((high - low) or 1.0) * (_HEIGHT - 1))
 
     if target is not None:
-        rows[row(target)] = ["-"] * _WIDTH
+        rows[row(target)] = ["-"] * wide
     for step, figure in points:
-        column = round((step - first) / (last - first) * (_WIDTH - 1))
+        column = round((step - first) / (last - first) * (wide - 1))
         rows[row(figure)][column] = "*" if figure == min(figures) else "o"
     labels = {0: f"{high:.3f}", _HEIGHT - 1: f"{low:.3f}"}
     return [
         *(f"{labels.get(number, ''):>8} |{''.join(cells_)}" for number, cells_ in enumerate(rows)),
-        f"{'':8}  {f'step {first:,}':<{_WIDTH // 2}}{f'{last:,}':>{_WIDTH // 2}}",
+        f"{'':8}  {f'step {first:,}':<{wide // 2}}{f'{last:,}':>{wide - wide // 2}}",
     ]
 
 
-def _evaluations(phase: Phase) -> "RenderableType":
+def _evaluations(phase: Phase, width: int) -> "RenderableType":
+    """A table with the columns that there is room for."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    names: Sequence[str] = [name.strip() for name in COLUMNS]
-    for name in names:
+    shown = columns_for(width)
+    table = Table(box=None, padding=(0, _GAP, 0, 0))
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
     for each in phase.evaluations[-_SHOWN:]:
-        table.add_row(*cells(each))
+        row = dict(zip(_NAMES, cells(each), strict=True))
+        table.add_row(*(row[name] for name in shown))
     return table
+
+
+def columns_for(width: int) -> list[str]:
+    """Of the table of evaluations, in their order, as many as so many characters have room for, those that matter."""
+    chosen: list[str] = []
+    for name in _MATTERS:
+        if sum(len(each) + _GAP for each in (*chosen, name)) > width:
+            break
+        chosen.append(name)
+    return [name for name in _NAMES if name in chosen]

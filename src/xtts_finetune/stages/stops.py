@@ -85,6 +85,9 @@ def explained_stops(workspace: Workspace) -> Iterator[None]:
             yield
     except Stopped as stop:
         text = "\n".join(_lines(workspace, stop))
+        if workspace.is_copy:  # of an experiment of DVC's queue: nobody types dvc repro there
+            for again, queue in ("run dvc repro again", "queue"), ("Run dvc repro again", "Queue"):
+                text = text.replace(again, f"{queue} the same experiment again")
         _write(workspace, text)
         raise Stopped(text) from stop
     except Exception as error:
@@ -182,6 +185,6 @@ def _write(workspace: Workspace, text: str) -> None:
 def _hold_page(workspace: Workspace) -> None:
     """Room for it, and for what frees more, if there is any. For later stages, too, which may find the disk full."""
     reserve = Reserve(workspace.page_reserve)
-    reserve.path.parent.mkdir(exist_ok=True)
+    reserve.path.parent.mkdir(parents=True, exist_ok=True)
     if not reserve.hold(_ROOM):
         reserve.hold(_PAGE)

@@ -6,6 +6,7 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.outs import data_digest, is_kept, relink_finished_work, remove_finished_work
 from xtts_finetune.model.device import make_deterministic
+from xtts_finetune.report.pages import write_pages
 from xtts_finetune.speech.speaker import refuse_unspeakable
 from xtts_finetune.stages.memory import opened_within_memory, within_memory
 from xtts_finetune.stages.notify import Notified
@@ -68,6 +69,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     kind: Kind = "resumed" if claimed.state else "started"
     step = claimed.state.step if claimed.state else job.start_step
     write_down(job.workspace, Happening.now(job.workspace, kind, job.name, step))
+    write_pages(job.workspace, is_stage=True)  # else they say that it has stopped, up to its end
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps

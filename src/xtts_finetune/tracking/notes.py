@@ -167,7 +167,7 @@ def _time(rows: list[dict[str, Any]]) -> str:
     pace = seconds_per_step(rows)
     if pace is None:
         return ""
-    steps = rows[-1]["step"] - rows[0]["step"]
+    steps = max(row["step"] for row in rows) - rows[0]["step"]
     at = datetime.fromtimestamp(rows[-1]["time"] / 1000, UTC)
     return f"time: about {in_words(pace * steps)}, {pace:.2g} s a step; last step {at:%Y-%m-%d %H:%M} UTC"
 

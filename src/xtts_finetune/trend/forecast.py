@@ -19,9 +19,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 5  # evaluations, by which anything is said
+from xtts_finetune.trend.evaluations import LEAST, NOISE
+
 LOW, HIGH = 0.1, 0.9  # quantiles: four in five are between them
-NOISE = 0.006  # of an evaluation (standard deviation) before any is seen: the split is the same, the weights are not
 CERTAIN = 0.9  # of the curves that fit: where so many never get there, that is said
 
 Floats = NDArray[np.float64]

@@ -3,30 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Self
 
-import numpy as np
-
-from xtts_finetune.trend.forecast import NOISE, Forecast
+from xtts_finetune.trend.evaluations import NOISE, Evaluation
 
 _IN_A_ROW = 2  # evaluations, each so far above the best
 _FAR = 3.0  # standard deviations of an evaluation; the best of many is off to the better side itself
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Of a phase.
-
-    Attributes:
-        step: in optimiser updates.
-        eval: Mel CE on the eval split.
-        train: Mel CE of clips to train on, measured as the eval split is; or the mean of the steps since the evaluation
-            before. Only its change counts. nan: not known.
-    """
-
-    step: int
-    eval: float
-    train: float
 
 
 @dataclass(frozen=True)
@@ -56,9 +39,11 @@ class Turn:
         best = min(before, key=lambda each: each.eval)
         if min(each.eval for each in last) <= best.eval:  # as of nearly every healthy phase: no need to fit
             return None
+        from xtts_finetune.trend.forecast import Forecast  # loads numpy
+
         falling = before[: before.index(best) + 1]
         fitted = Forecast.of([each.step for each in falling], [each.eval for each in falling])
-        noise = float(np.median(fitted.noise)) if fitted else NOISE
+        noise = median(map(float, fitted.noise)) if fitted else NOISE
         if min(each.eval for each in last) - best.eval <= _FAR * noise:
             return None
         # the first of a phase has no train figure: no step is before it
