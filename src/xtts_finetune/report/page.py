@@ -128,7 +128,7 @@ def _spoken(workspace: Workspace) -> Iterator[tuple[str, list[str], list[tuple[s
 def _spoken_at(samples: Path) -> dict[str, Path]:
     """By step, in their order."""
     steps = {checkpoint_step(folder.name, "step"): folder for folder in sorted(samples.glob("*"))}
-    whole = [(str(step), folder) for step, folder in steps.items() if step is not None]
+    whole = [(f"step {step:,}", folder) for step, folder in steps.items() if step is not None]
     return dict(thinned(whole, _MOST_STEPS))
 
 
