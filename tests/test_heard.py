@@ -64,8 +64,11 @@ def test_who_speaks_ends_when_the_trainer_is_killed_and_the_next_start_clears_up
         trainer.wait()
         speaker.wait(60)
         assert link.exists()
+    page = Workspace(heard.root).status_page
+    page.write_text("# Stopped", encoding="utf-8")
     again = heard.start(*PHASE1)
     wait_until(lambda: not link.exists())
+    wait_until(lambda: "training: phase1" in page.read_text(encoding="utf-8").lower())
     again.kill(signal.SIGTERM)
     assert again.wait() == RESUMABLE
     assert not list(heard.root.rglob(".*.tmp"))
