@@ -120,7 +120,9 @@ def _spoken(workspace: Workspace) -> Iterator[tuple[str, list[str], list[tuple[s
         said: dict[str, dict[str, dict[str, str]]] = {}
         for step, folder in folders.items():
             for row in _sentences(folder)[:_MOST_SENTENCES]:
-                said.setdefault(row["text"], {})[step] = _sound(folder / Path(row["file"]).name, row["text"])
+                file = folder / Path(row["file"]).name
+                if file.is_file():
+                    said.setdefault(row["text"], {})[step] = _sound(file, row["text"])
         if said:
             yield phase, list(folders), list(said.items())
 
