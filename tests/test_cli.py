@@ -43,6 +43,8 @@ def test_in_a_folder_of_a_project_it_says_where_that_begins(fresh: Checkout) -> 
     said = Checkout(fresh.root / "data" / "my wavs").run("xtts-finetune", "status", code=2).stderr
     assert f"remedy: this is a folder of a project: cd {quoted(fresh.root.resolve())}\n" in said
     assert "cp presets" not in said
+    (fresh.root / "data" / "my wavs" / "dvc.yaml").touch()  # it is one itself, and lacks its params.yaml
+    assert "cp presets" in Checkout(fresh.root / "data" / "my wavs").run("xtts-finetune", "status", code=2).stderr
 
 
 def test_status_shows_the_figures_the_version_and_what_to_do_next(finished: Checkout) -> None:

@@ -69,3 +69,26 @@ def test_in_a_terminal_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     list(Bar(range(10), desc="reading"))
     assert "\rreading: 100%" in terminal.getvalue()
+
+
+def test_bars_below_each_other_move_no_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = a_log(monkeypatch)
+    with Bar(total=3, desc="phase1") as outer:
+        for _ in range(3):
+            for _ in Bar(range(10), desc="evaluating", leave=False):
+                time.sleep(0.01)
+            outer.set_description("phase1, on")
+            outer.update()
+    lines = log.getvalue().splitlines()
+    assert {line.partition(":")[0] for line in lines} <= {"phase1", "phase1, on", "evaluating"}
+    assert "\x1b" not in log.getvalue()
+    assert any(line.startswith("evaluating") for line in lines)
+
+
+def test_another_description_is_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = a_log(monkeypatch)
+    with Bar(total=2, desc="checking") as bar:
+        for name in "reading", "writing":
+            bar.set_description(name)
+            bar.update()
+    assert log.getvalue() == ""

@@ -141,3 +141,10 @@ def test_what_is_never_closed_is_said_in_the_end(tmp_path: Path, monkeypatch: py
     with pytest.raises(PermissionError, match="cannot access"):
         let_go(lambda: discard(tmp_path / "weights"), monkeypatch, "rename", times=10_000)
     assert (tmp_path / "weights").exists()
+
+
+def test_what_is_to_be_renamed_and_is_gone_was_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "PATIENCE", 5.0)
+    monkeypatch.setattr(removal, "_LOOK", 0.0)
+    with pytest.raises(FileNotFoundError):
+        let_go(lambda: removal.rename(tmp_path / "gone", tmp_path / "there"), monkeypatch, "rename", times=1)

@@ -38,6 +38,8 @@ def test_every_level_counts(workspace: Workspace, monkeypatch: pytest.MonkeyPatc
         '[cache]\n    type = "hardlink,symlink"\n',
         "[cache]\n    type = copy\n",
         "[core]\n    analytics = false\n",
+        "[Cache]\n    dir = /elsewhere\n    Type = copy\n",
+        '[cache]\n    dir = /elsewhere\n    type = "hardlink,symlink"\n',
         "[cache]\n    type = reflink, copy\n",
         "[cache]\n    shared = group\n",
         "['remote \"store\"']\n    url = s3://bucket/path\n[cache]\n",

@@ -114,7 +114,7 @@ def test_one_that_fails_at_its_end_keeps_what_it_trained(here: Checkout) -> None
     assert "could not be written" not in said.stdout + said.stderr
     assert (its.work("phase2") / "DONE").exists()
     clean(here, "--intermediates", "--history", "--yes")
-    assert re.search(r"^failed: (\S+); dvc queue logs \1 says why$", experiments(here), re.MULTILINE)
+    assert re.search(r"^failed: (\S+); dvc queue logs \1 says why, ", experiments(here), re.MULTILINE)
     queue(here, "train_phase2.lr=2e-3")
     assert re.search(r"^queued, or running: \S+; dvc queue status says which", experiments(here), re.MULTILINE)
     here.run("dvc", "exp", "run", "--run-all", "--jobs=1")

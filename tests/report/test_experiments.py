@@ -86,7 +86,7 @@ def test_one_without_figures_is_named(here: Checkout) -> None:
 def test_those_that_failed_and_those_that_wait_are_named(here: Checkout) -> None:
     """Lists of DVC's own, as it writes them; tests/ops/test_queued_experiments.py has a real one."""
     head = here.run("git", "rev-parse", "HEAD").stdout.strip()
-    for place, name in ("stash", "waits"), ("failed", "broken-one"), ("failed", "done-since"):
+    for place, name in ("stash", "waits"), *[("failed", name) for name in ("broken-one", "broken-one", "done-since")]:
         made = here.run("git", "commit-tree", "-m", name, "HEAD^{tree}").stdout.strip()
         said = f"commit: dvc-exp:{head}:{head}:{name}"
         here.run("git", "update-ref", "--create-reflog", "-m", said, f"refs/exps/celery/{place}", made)
@@ -94,7 +94,7 @@ def test_those_that_failed_and_those_that_wait_are_named(here: Checkout) -> None
     experiment(here, "done-since")
     said_of = [line for line in lines(here) if "dvc queue" in line]
     assert said_of[:2] == [
-        "failed: broken-one; dvc queue logs broken-one says why",
+        "failed: broken-one; dvc queue logs broken-one says why, dvc queue remove --failed forgets them",
         "queued, or running: waits; dvc queue status says which, and dvc queue start runs them",
     ]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,26 @@ def test_the_page_for_a_browser_needs_no_network(finished: Checkout) -> None:
     assert len(re.findall(r'data-chart="(\w+)"', text)) == 2
     for spec in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text):
         assert "vega-lite" in json.loads(spec)["$schema"]
+
+
+def test_sounds_that_are_damaged_or_gone_are_left_out(copied: Checkout) -> None:
+    """Of the last evaluation, and of a phase in training."""
+    samples = copied.root / "reports" / "samples"
+    spoken = Workspace(copied.root).spoken("phase1", 5)
+    shutil.copytree(samples / "phase1", spoken)
+    (spoken / "sentences.csv").write_text(
+        "file,text\n1.wav,Hello\n2.wav,Gone\n../../1.wav,Elsewhere\n", encoding="utf-8"
+    )
+    (spoken / "1.wav").write_bytes(b"RIFF")
+    shutil.copy(samples / "base" / "1.wav", spoken / "3.wav")
+    broken = spoken.with_name("step-00000006")
+    broken.mkdir()
+    (broken / "sentences.csv").write_bytes(b"\xff\xfe")
+    copied.run("python", "-c", _PAGES)
+    page = _Page()
+    page.feed((copied.root / "reports" / "index.html").read_text(encoding="utf-8"))
+    assert page.sounds
+    assert not any(sound.startswith("step ") for sound in page.sounds)
 
 
 def test_names_from_outside_are_no_markup(copied: Checkout) -> None:

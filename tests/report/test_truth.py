@@ -312,3 +312,21 @@ def test_on_a_full_disk_the_figures_are_said_to_stand_still(fresh: Checkout, mon
         monkeypatch.setattr(room, "free_bytes", lambda _: 4096)
         assert said in text_of(gather(workspace))
     assert said not in text_of(gather(workspace)), "nobody trains"
+
+
+def test_a_clock_that_was_set_back_makes_no_kill_of_a_stop(fresh: Checkout) -> None:
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 20, 0), state=20)
+    for kind, time in ("resumed", 1000.0), ("stopped", 900.0):
+        write_down(workspace, Happening(kind=kind, stage="phase1", time=time, step=20))  # type: ignore[arg-type]
+    assert "without a word" not in text_of(gather(workspace))
+
+
+def test_what_another_machine_trains_was_not_killed(fresh: Checkout) -> None:
+    """On a shared disk: whether it lives is not known here."""
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 20, 0), state=20)
+    write_down(workspace, Happening(kind="started", stage="phase1", time=1.0, step=0))
+    holder = {"process": "123-456-0123abcd", "host": "gpu-2", "who": "another trainer"}
+    write_json(workspace.work("phase1").with_name("phase1.holder"), holder)
+    assert "without a word" not in text_of(gather(workspace))

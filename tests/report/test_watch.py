@@ -53,6 +53,12 @@ def test_it_fits_the_terminal(fresh: Checkout, width: int) -> None:
     [head] = [line for line in said if "eval Mel CE" in line and "step" in line]
     assert "…" not in head
     assert ("(× 0.01)" in head) == (width >= 130)
+    found = Curve(fresh.root / "work" / "phase1" / "curve.jsonl")
+    found.append({"step": 123_456, "epoch": 3, "eval/mel_ce": 3.1, "eval/text_ce": 3.0})
+    for each in range(30, 131):  # whatever the figures are as wide as
+        console = Console(width=each, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(view(gather(Workspace(fresh.root)), each))
+        assert "…" not in console.export_text().partition("disk ")[0]
     rows = said[said.index(head) + 1 : said.index(head) + 4]
     assert [row.split()[0] for row in rows] == ["0", "100", "200"]
     assert sum("|" in line for line in said) == 12

@@ -1,6 +1,8 @@
 """When a phase in training is heard, and that nothing waits for who speaks: a process that is only told what to say."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,11 +91,13 @@ def test_at_the_start_and_at_each_so_many_th_evaluation(
 
 def test_a_run_that_goes_on_counts_from_its_beginning_and_says_nothing_twice(workspace: Workspace) -> None:
     workspace.spoken("phase1", 20).mkdir(parents=True)
+    save(workspace, 10)
     save(workspace, 20)
     with Sampled(_Tracker(), workspace, with_samples(2), "phase1") as sampled:
-        for step in (0, 10, 20, 20):  # as a resume tells them again
+        for step in (0, 10, 10, 20):
             sampled.log(step, {"eval/mel_ce": 4.0})
-        time.sleep(0.3)
+            time.sleep(0.3)
+        assert not Path("speaking").exists()
         sampled.log(30, {"eval/mel_ce": 4.0})
         save(workspace, 30)
         sampled.log(40, {"eval/mel_ce": 4.0})
@@ -147,8 +151,13 @@ def test_who_speaks_ends_with_the_training(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("import sys; sys.exit('error: sentences cannot be spoken')", "error: sentences cannot be spoken"),
+        (
+            "import sys; print('error: it cannot\\n  a file'); sys.exit(2)",
+            "error: it cannot\n    a file\n",
+        ),
+        ("import sys; sys.exit('ValueError: no sound')", "ValueError: no sound"),
         ("import os; os._exit(3)", "exit code 3"),
+        ("import os; print('a warning', flush=True); os.kill(os.getpid(), 9)", "signal 9 ended it"),
     ],
 )
 def test_one_that_fails_is_said_and_the_next_is_tried(
@@ -169,7 +178,7 @@ def test_one_that_fails_is_said_and_the_next_is_tried(
         monkeypatch.setattr(samples, "_SPEAKING", ("-c", SPEAK))
         sampled.log(10, {"eval/mel_ce": 4.0})
         save(workspace, 10)
-        wait_for(lambda: is_said("phase1: hear step 10 in"))
+        wait_for(lambda: is_said("phase1: hear step 10: "))
     assert spoken(workspace) == ["step-00000010"]
 
 
@@ -181,3 +190,83 @@ def test_nobody_speaks_where_nobody_asks(workspace: Workspace) -> None:
         time.sleep(0.3)
     assert tracker.steps == [0]
     assert not Path("speaking").exists()
+
+
+def said_at_last(capsys: pytest.CaptureFixture[str], what: str) -> None:
+    said = ""
+
+    def is_said() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return what in said
+
+    wait_for(is_said)
+
+
+def test_saves_come_first_where_the_disk_is_small(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that are read hold the room of a state that retention deletes."""
+    save(workspace, 0)
+    monkeypatch.setattr(samples, "free_bytes", lambda _: 10)
+    with Sampled(_Tracker(), workspace, with_samples(1), "phase1") as sampled:
+        sampled.log(0, {"eval/mel_ce": 4.0})
+        said_at_last(capsys, "step 0 could not be heard, and training goes on: the disk has 10 B free")
+    assert not Path("speaking").exists()
+
+
+def test_the_training_comes_first_where_memory_is_small(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(workspace, 0)
+    monkeypatch.setattr(samples, "all_parameters", lambda *_: 10**15)
+    with Sampled(_Tracker(), workspace, with_samples(1), "phase1") as sampled:
+        sampled.log(0, {"eval/mel_ce": 4.0})
+        said_at_last(capsys, "of memory, and ")
+    assert not Path("speaking").exists()
+
+
+def test_one_that_hangs_is_ended_and_the_next_is_heard(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(samples, "_MOST_SECONDS", 1.0)
+    Path("wait").touch()
+    save(workspace, 0)
+    with Sampled(_Tracker(), workspace, with_samples(1), "phase1") as sampled:
+        sampled.log(0, {"eval/mel_ce": 4.0})
+        said_at_last(capsys, "step 0 could not be heard, and training goes on: it took longer than")
+        assert not list(workspace.work("phase1").glob(".*"))
+        Path("wait").unlink()
+        sampled.log(10, {"eval/mel_ce": 4.0})
+        save(workspace, 10)
+        said_at_last(capsys, "hear step 10")
+    assert spoken(workspace) == ["step-00000010"]
+
+
+def test_it_speaks_by_the_parameters_of_the_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever params.yaml says by now."""
+    monkeypatch.setattr(samples, "_SPEAKING", ("-c", "import sys; open('given', 'w').write(sys.stdin.readline())"))
+    params = with_samples(1)
+    save(workspace, 0)
+    with Sampled(_Tracker(), workspace, params, "phase1") as sampled:
+        sampled.log(0, {"eval/mel_ce": 4.0})
+        wait_for(lambda: Path("given").exists() and Path("given").read_text().endswith("\n"))
+    assert Params.model_validate_json(Path("given").read_text()) == params
+
+
+def test_what_one_left_that_was_killed_goes(workspace: Workspace) -> None:
+    dead = subprocess.run([sys.executable, "-c", LEAVE], check=True, capture_output=True, text=True).stdout.strip()
+    assert Path(dead).exists()
+    with Sampled(_Tracker(), workspace, with_samples(None), "phase1"):
+        pass
+    assert not Path(dead).exists()
+
+
+LEAVE = """
+from pathlib import Path
+from xtts_finetune.core.files import temporary_name
+place = temporary_name(Path("work/phase1/samples/step-00000007"))
+place.mkdir(parents=True)
+(place / "1.wav").touch()
+print(place)
+"""

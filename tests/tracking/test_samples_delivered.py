@@ -1,6 +1,8 @@
 """What a phase said while it trained, on the page of its run in MLflow: all of it, once, however it gets there."""
 
+import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -67,27 +69,82 @@ def test_while_it_trains_each_once(store: TrackingStore, workspace: Workspace, b
     assert len(brought) == 2, "a run that goes on brings them once more"
 
 
-def test_a_database_that_is_another_gets_them_anew(
-    store: TrackingStore, workspace: Workspace, brought: list[str]
+def test_each_database_gets_them(store: TrackingStore, workspace: Workspace, brought: list[str]) -> None:
+    """Also one that is come back to: here the run was deleted, another was made, and the first was restored."""
+    client, ids = store.client, []
+    for step in (0, 10, 20):
+        say(workspace, step)
+        with begin(store, workspace.work("phase1")).tracker as tracker:
+            pass
+        ids.append(str(tracker.run_id))
+        if step == 0:
+            client.delete_run(ids[0])
+        elif step == 10:
+            client.delete_run(ids[1])
+            client.restore_run(ids[0])
+    assert ids[0] == ids[2] != ids[1]
+    assert list(heard(store, ids[1])) == ["samples/step-00000000", "samples/step-00000010"]
+    assert list(heard(store, ids[0])) == ["samples/step-00000000", "samples/step-00000010", "samples/step-00000020"]
+    assert len(brought) == 5, "none twice"
+
+
+def test_points_go_on_while_samples_hang(
+    store: TrackingStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hangs = threading.Event()
+    real = LocalArtifactRepository.log_artifacts
+
+    def wait(self: Any, *given: Any) -> None:
+        assert hangs.wait(60)
+        real(self, *given)
+
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", wait)
+    training = begin(store, workspace.work("phase1"), flush_every_steps=1)
+    with training.tracker as tracker:
+        say(workspace, 0)
+        for step in range(1, 200):
+            training.log(step, train__loss=step / 2)
+            time.sleep(0.01)
+            if len(history(store, tracker.run_id)) > 5:
+                break
+        assert heard(store, tracker.run_id) == {}
+        assert len(history(store, tracker.run_id)) > 5
+        hangs.set()
+    assert list(heard(store, tracker.run_id)) == ["samples/step-00000000"]
+
+
+def test_a_store_of_files_that_takes_none_is_asked_no_more_than_there_are_samples(
+    store: TrackingStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def refuse(_: Any, folder: str, *__: Any) -> None:
+        asked.append(Path(folder).name)
+        unplugged()
+
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", refuse)
+    training = begin(store, workspace.work("phase1"), flush_every_steps=1)
     say(workspace, 0)
-    with begin(store, workspace.work("phase1")).tracker as first:
-        pass
-    assert first.run_id
-    store.client.delete_run(first.run_id)
-    with begin(store, workspace.work("phase1")).tracker as second:
-        pass
-    assert second.run_id != first.run_id
-    assert brought == ["step-00000000"] * 2
+    with training.tracker as tracker:
+        for step in range(1, 30):
+            training.log(step, train__loss=step / 2)
+            time.sleep(0.005)
+    assert asked == ["step-00000000"] * 2, "at once, and at the end"
+    assert history(store, tracker.run_id) == line(29)
+    said = capsys.readouterr().err
+    assert "MLflow takes no samples, keeping them for later: unplugged" in said
+    assert "takes no points" not in said
 
 
 def test_what_a_server_did_not_take_waits_and_outlives_the_work(
-    store: TrackingStore, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    store: TrackingStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training = begin(through(store, unplugged), workspace.work("phase1"), key=KEY)
-    training.line(6)
-    say(workspace, 5)
-    training.tracker.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalArtifactRepository, "log_artifacts", unplugged)
+        training = begin(through(store, unplugged), workspace.work("phase1"), key=KEY)
+        training.line(6)
+        say(workspace, 5)
+        training.tracker.finish()
     assert "6 points and the samples of 1 steps are not in MLflow" in capsys.readouterr().err
     write_json(workspace.work("phase1") / "DONE", summary())
     set_aside(workspace)
@@ -129,3 +186,31 @@ def test_points_do_not_wait_for_samples_that_have_no_place(
     assert history(store, tracker.run_id) == line(6)
     assert "0 points and the samples of 1 steps are not in MLflow: unplugged" in capsys.readouterr().err
     assert not Outbox.read(workspace.work("phase1")).is_delivered
+
+
+def test_a_kill_on_the_way_back_loses_none(
+    store: TrackingStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalArtifactRepository, "log_artifacts", unplugged)
+        training = begin(through(store, unplugged), workspace.work("phase1"), key=KEY)
+        training.line(6)
+        for step in (0, 5):
+            say(workspace, step)
+        training.tracker.finish()
+    write_json(workspace.work("phase1") / "DONE", summary())
+    set_aside(workspace)
+    shutil.rmtree(workspace.work("phase1"))
+    workspace.work("phase1").mkdir()
+    link = os.link
+
+    def killed(source: Path, target: Path, **given: Any) -> None:
+        if Path(source).parent.name == "step-00000005":
+            raise KeyboardInterrupt
+        link(source, target, **given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "link", killed)
+        take_back(workspace, "phase1", KEY)
+    take_back(workspace, "phase1", KEY)
+    assert [(workspace.spoken("phase1", step) / "1.wav").exists() for step in (0, 5)] == [True, True]

@@ -113,6 +113,12 @@ def is_trained(folder: Path) -> bool:
     return holder is not None and holder.who == TRAINER and holder.mark.is_of_this_host and holder.mark.is_alive
 
 
+def is_held_elsewhere(folder: Path) -> bool:
+    """Whether a process of another host wrote down that it holds a phase's folder; whether it lives is not known."""
+    holder = _Holder.read(folder)
+    return holder is not None and not holder.mark.is_of_this_host
+
+
 @dataclass(frozen=True)
 class _Holder:
     """Who holds a lock, as it wrote down. A killed one's stays until the next."""

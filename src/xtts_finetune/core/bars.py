@@ -1,10 +1,13 @@
 """Progress: a bar that moves in a terminal; in a pipe or a log a line every half a minute, without carriage returns."""
 
+import re
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+_MOVES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # of the cursor, between bars below each other
 SECONDS = 30.0  # between two lines; what takes less says nothing
 
 if TYPE_CHECKING:
@@ -17,9 +20,15 @@ class Bar(_Tqdm):
     """Tqdm's own, on stderr."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
-        if not sys.stderr.isatty():
+        self._is_in_a_log = not sys.stderr.isatty()
+        if self._is_in_a_log:
             options |= {"file": _Lines(sys.stderr), "mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS}
         super().__init__(*given, **options)
+
+    def refresh(self, *given: Any, **options: Any) -> None:
+        """Also where a description changes: in a log no sooner than it is time for a line."""
+        if self.disable or not self._is_in_a_log or time.time() - self.last_print_t >= SECONDS:
+            super().refresh(*given, **options)
 
 
 class _Lines:
@@ -29,7 +38,7 @@ class _Lines:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        if line := text.strip():
+        if line := _MOVES.sub("", text).strip():
             self._stream.write(f"{line}\n")
         return len(text)
 

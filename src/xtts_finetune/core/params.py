@@ -235,7 +235,7 @@ def load_params(path: Path, base: str | None = None) -> Params:
     except (FileNotFoundError, NotADirectoryError):
         remedy = "run this in the project's root, or copy a preset: cp presets/xtts_v2.yaml params.yaml"
         root = next((each for each in path.absolute().parents[1:] if (each / "dvc.yaml").is_file()), None)
-        if path == Workspace.here().params and root:
+        if path == Workspace.here().params and root and not Path("dvc.yaml").is_file():
             remedy = f"this is a folder of a project: cd {quoted(root)}"
         if Workspace.here().params.exists():  # which that would overwrite: it is another file that was asked for
             remedy = "name a file that is there, as presets/xtts_v2.yaml is one"

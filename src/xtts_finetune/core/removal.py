@@ -43,7 +43,7 @@ def rename(source: Path, target: Path) -> None:
     try:
         os.rename(source, target)
     except PermissionError as error:
-        _try_patiently(lambda name: os.rename(source, name), target, error)
+        _try_patiently(lambda name: os.rename(source, name), target, error, may_be_gone=False)
 
 
 def _try_again(action: Callable[..., object], path: str | Path, error: BaseException) -> None:
@@ -67,7 +67,9 @@ def _try_again(action: Callable[..., object], path: str | Path, error: BaseExcep
         raise
 
 
-def _try_patiently(action: Callable[..., object], path: str | Path, error: PermissionError | None) -> None:
+def _try_patiently(
+    action: Callable[..., object], path: str | Path, error: PermissionError | None, may_be_gone: bool = True
+) -> None:
     """Do it once more, and while that is refused, until PATIENCE is over.
 
     Args:
@@ -79,8 +81,10 @@ def _try_patiently(action: Callable[..., object], path: str | Path, error: Permi
             time.sleep(_LOOK)
         try:
             action(path)
-        except FileNotFoundError:  # somebody else was faster
-            return
+        except FileNotFoundError:
+            if may_be_gone:  # somebody else was faster
+                return
+            raise
         except PermissionError as refused:
             error = refused
         else:

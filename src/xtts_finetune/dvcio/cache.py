@@ -142,10 +142,12 @@ def _links_alone(texts: Iterable[bytes]) -> dict[str, Any] | None:
     for text in texts:
         try:
             said = ConfigObj(text.decode().splitlines(), interpolation=False)
-            cache |= said.get("cache", {})
+            sections = {name.lower(): section for name, section in said.items()}  # as DVC takes them
+            cache |= {name.lower(): value for name, value in dict(sections.get("cache", {})).items()}
         except (ConfigObjError, ValueError, TypeError):
             return None
-    links = str(cache.get("type", "")).split(",") if cache else []
+    said_links = cache.get("type", [])
+    links = said_links.split(",") if isinstance(said_links, str) else said_links
     is_that_alone = cache.keys() <= {"type"} and set(links) <= {"reflink", "hardlink", "symlink", "copy"}
     return ({"type": links} if links else {}) if is_that_alone else None
 

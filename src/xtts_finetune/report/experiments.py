@@ -58,7 +58,7 @@ def experiment_lines(workspace: Workspace) -> Iterator[str]:
     found = {ref: _read(workspace, ref, _name(ref, refs)) for ref in Bar(refs, "reading", leave=False)}
     runs = sorted((run for run in found.values() if run), key=lambda run: run.best)
     without = [_name(ref, found) for ref, run in found.items() if run is None and ref != HEAD]
-    others = list(_without_result(workspace, {run.name for run in runs}))
+    others = list(_without_result(workspace, {run.name.rpartition("/")[2] for run in runs}))
     if not runs:
         yield from others
         yield "no commit and no experiment has figures yet: dvc repro makes HEAD's, which you commit"
@@ -75,8 +75,9 @@ def experiment_lines(workspace: Workspace) -> Iterator[str]:
 def _without_result(workspace: Workspace, done: Container[str]) -> Iterator[str]:
     """Those that DVC's queue has, and git no result of."""
     names = experiments_without_result(workspace)
-    if failed := [name for name in names["failed"] if name not in done]:
-        yield f"failed: {', '.join(failed)}; dvc queue logs {quoted(failed[0])} says why"
+    if failed := list(dict.fromkeys(name for name in names["failed"] if name not in done)):
+        why = f"dvc queue logs {quoted(failed[0])} says why, dvc queue remove --failed forgets them"
+        yield f"failed: {', '.join(failed)}; {why}"
     if queued := names["queued"]:
         yield f"queued, or running: {', '.join(queued)}; dvc queue status says which, and dvc queue start runs them"
 

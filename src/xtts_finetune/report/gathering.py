@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from xtts_finetune.checkpoints.lock import trained_now
+from xtts_finetune.checkpoints.lock import is_held_elsewhere, trained_now
 from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
@@ -24,7 +24,7 @@ from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
-from xtts_finetune.tracking.journal import journal
+from xtts_finetune.tracking.journal import latest
 
 Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
 # Of params.yaml, what people ask for first.
@@ -232,9 +232,9 @@ class _Gathering:
     @property
     def _silent(self) -> Iterator[PhaseName]:
         """Whatever ends a training by itself is written down; a kill is not."""
-        last = {each.stage: each.kind for each in journal(self.workspace)}
         for phase in self.phases:
-            if phase.state == "stopped" and last.get(phase.name) in ("started", "resumed"):
+            last = latest(self.workspace, phase.name) if phase.state == "stopped" else None
+            if last and last.kind in ("started", "resumed") and not is_held_elsewhere(self.workspace.work(phase.name)):
                 yield phase.name
 
     @property

@@ -107,9 +107,8 @@ def _sounds(workspace: Workspace) -> Iterator[tuple[str, dict[str, dict[str, str
     for row in _sentences(workspace.samples)[-_MOST_SENTENCES:]:  # the clip, of which there is a recording, is the last
         found = {}
         for voice in _VOICES:
-            file = workspace.samples / voice / Path(row["file"]).name
-            if file.is_file():
-                found[voice] = _sound(file, row["text"])
+            if sound := _sound(workspace.samples / voice / Path(row["file"]).name, row["text"]):
+                found[voice] = sound
         yield row["text"], found
 
 
@@ -120,9 +119,8 @@ def _spoken(workspace: Workspace) -> Iterator[tuple[str, list[str], list[tuple[s
         said: dict[str, dict[str, dict[str, str]]] = {}
         for step, folder in folders.items():
             for row in _sentences(folder)[:_MOST_SENTENCES]:
-                file = folder / Path(row["file"]).name
-                if file.is_file():
-                    said.setdefault(row["text"], {})[step] = _sound(file, row["text"])
+                if sound := _sound(folder / Path(row["file"]).name, row["text"]):
+                    said.setdefault(row["text"], {})[step] = sound
         if said:
             yield phase, list(folders), list(said.items())
 
@@ -135,16 +133,22 @@ def _spoken_at(samples: Path) -> dict[str, Path]:
 
 
 def _sentences(samples: Path) -> list[dict[str, str]]:
-    """Which file says what, where that is there."""
-    listed = samples / SENTENCES
-    return list(csv.DictReader(io.StringIO(listed.read_text(encoding="utf-8")))) if listed.exists() else []
+    """Which file says what, where that is there and can be read."""
+    try:
+        rows = list(csv.DictReader(io.StringIO((samples / SENTENCES).read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [row for row in rows if row.get("file") and row.get("text")]
 
 
-def _sound(file: Path, text: str) -> dict[str, str]:
-    """A WAV as something that a page can hold, and how long it is."""
+def _sound(file: Path, text: str) -> dict[str, str] | None:
+    """A WAV as something that a page can hold, and how long it is; None where it is not there, or damaged."""
     import soundfile
 
-    samples, rate = soundfile.read(file)
+    try:
+        samples, rate = soundfile.read(file)
+    except soundfile.LibsndfileError:
+        return None
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, rate, format="OGG", subtype="VORBIS", compression_level=_BITS)
     seconds = len(samples) / rate

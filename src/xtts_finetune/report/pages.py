@@ -15,7 +15,9 @@ from xtts_finetune.report.page import page_of
 from xtts_finetune.tracking.journal import journal
 
 
-def write_pages(workspace: Workspace, ended: Stage | None = None, is_stage: bool = False) -> None:
+def write_pages(
+    workspace: Workspace, ended: Stage | None = None, is_stage: bool = False, is_brief: bool = False
+) -> None:
     """Say where the run stands. What keeps it from that is said, and ends no stage: all results are there by now.
 
     Not in the copy of an experiment of DVC's queue, which is deleted with all that is in it.
@@ -23,11 +25,12 @@ def write_pages(workspace: Workspace, ended: Stage | None = None, is_stage: bool
     Args:
         ended: the stage that calls, as its last act; None: one that stopped, or none.
         is_stage: one of both calls.
+        is_brief: it only begins to train, and waits: reports/status.md, without its picture, takes tenths of a second.
     """
     if workspace.is_copy:
         return
     try:
-        _write(workspace, ended, is_stage)
+        _write(workspace, ended, is_stage, is_brief)
     except Exception as error:  # noqa: BLE001 - of a report no stage may fail
         if is_disk_full(error):
             for page in (workspace.status_picture, workspace.report_page):  # of before: they say what is not so now
@@ -41,10 +44,12 @@ def write_pages(workspace: Workspace, ended: Stage | None = None, is_stage: bool
         print("reports/status.md and index.html could not be written, for the reason above", file=sys.stderr)
 
 
-def _write(workspace: Workspace, ended: Stage | None, is_stage: bool) -> None:
+def _write(workspace: Workspace, ended: Stage | None, is_stage: bool, is_brief: bool) -> None:
     report, happenings = gather(workspace, ended, is_stage=is_stage), journal(workspace)
     plain = as_typed(markdown_of(report, None))
     _write_first(workspace, plain)
+    if is_brief:
+        return
     curves = charts.curves(report, happenings)
     if curves is None:  # before the first evaluation there is nothing to look at: what was there is of another run
         for page in (workspace.status_picture, workspace.report_page):

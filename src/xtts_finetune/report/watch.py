@@ -6,7 +6,7 @@ It reads what the trainer writes, and takes no lock.
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from xtts_finetune.core.commands import as_typed
@@ -156,21 +156,22 @@ def _evaluations(phase: Phase, width: int) -> "RenderableType":
     """A table with the columns that there is room for."""
     from rich.table import Table
 
-    shown = columns_for(width)
+    rows = [cells(each) for each in phase.evaluations[-_SHOWN:]]
+    columns = {name: [name, *(row[at] for row in rows)] for at, name in enumerate(_NAMES)}
+    shown = _fitting({name: max(map(len, column)) + _GAP for name, column in columns.items()}, width)
     table = Table(box=None, padding=(0, _GAP, 0, 0))
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    for each in phase.evaluations[-_SHOWN:]:
-        row = dict(zip(_NAMES, cells(each), strict=True))
-        table.add_row(*(row[name] for name in shown))
+    for row in zip(*(columns[name][1:] for name in shown), strict=True):
+        table.add_row(*row)
     return table
 
 
-def columns_for(width: int) -> list[str]:
-    """Of the table of evaluations, in their order, as many as so many characters have room for, those that matter."""
+def _fitting(widths: Mapping[str, int], width: int) -> list[str]:
+    """Of the columns, in their order, as many as there is room for, those that matter."""
     chosen: list[str] = []
     for name in _MATTERS:
-        if sum(len(each) + _GAP for each in (*chosen, name)) > width:
+        if sum(widths[each] for each in (*chosen, name)) > width:
             break
         chosen.append(name)
     return [name for name in _NAMES if name in chosen]

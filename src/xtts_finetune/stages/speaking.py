@@ -1,55 +1,71 @@
 """`python -m xtts_finetune.stages.speaking PHASE STEP WEIGHTS`: a copy of a phase in training says its sentences.
 
-`stages.samples` starts it. It comes last wherever there is too little: of processor, of memory, of room on the disk.
+`stages.samples` starts it, with the run's parameters as a line of JSON on its stdin, which ends when the trainer does.
 """
 
 import csv
 import io
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import psutil
 
 from xtts_finetune.core.errors import exit_code_of
-from xtts_finetune.core.files import published_folder, write_text
-from xtts_finetune.core.layout import REFERENCE, SENTENCES, PhaseName, Workspace
-from xtts_finetune.core.params import Params, load_params
+from xtts_finetune.core.files import published_folder, temporary_for, write_text
+from xtts_finetune.core.layout import REFERENCE, SAMPLES, SENTENCES, PhaseName, Workspace
+from xtts_finetune.core.params import Params
 from xtts_finetune.core.processes import cores
 from xtts_finetune.report.pages import write_pages
+
+if TYPE_CHECKING:
+    from xtts_finetune.speech.speaker import Speaker  # loads torch
 
 
 def main() -> None:
     """Write `Workspace.spoken`, and the report's pages, which play it."""
-    _come_last()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends this process
+    if sys.platform != "win32":
+        _come_last()
+    params = Params.model_validate_json(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_trainer, daemon=True).start()
     phase, step, weights = cast("PhaseName", sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     workspace = Workspace.here()
-    _speak(workspace, load_params(workspace.params), workspace.spoken(phase, step), weights)
+    speaker = _speaker(workspace, params, weights)
+    if sys.platform == "win32":  # not before: what it reads, nobody can delete there
+        _come_last()
+    _speak(speaker, params, workspace.spoken(phase, step))
     write_pages(workspace, is_stage=True)
 
 
-def _speak(workspace: Workspace, params: Params, place: Path, weights: Path) -> None:
+def _speaker(workspace: Workspace, params: Params, weights: Path) -> "Speaker":
     import torch
 
-    from xtts_finetune.data.audio import write_wav
     from xtts_finetune.model.base import Base
     from xtts_finetune.model.device import make_deterministic
     from xtts_finetune.speech.speaker import Speaker
 
     torch.set_num_threads(max(1, cores() // 2))
     make_deterministic()
-    base, sentences = Base.prepared(workspace), params.evaluate.sentences
+    base = Base.prepared(workspace)
     gpt = base.gpt(weights)
-    speaker = Speaker(gpt, base, workspace.prepared / REFERENCE, params.evaluate, torch.device("cpu"))
+    if temporary_for(weights.parent) == f"{SAMPLES}.read":  # a name that they have for this alone
+        weights.unlink()
+    return Speaker(gpt, base, workspace.prepared / REFERENCE, params.evaluate, torch.device("cpu"))
+
+
+def _speak(speaker: "Speaker", params: Params, place: Path) -> None:
+    from xtts_finetune.data.audio import write_wav
+
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("file", "text"))
     with published_folder(place) as folder:
-        for number, sentence in enumerate(sentences, 1):
+        for number, sentence in enumerate(params.evaluate.sentences, 1):
             write_wav(folder / f"{number}.wav", *speaker.speak(sentence, params.prepare.language))
             writer.writerow((f"{number}.wav", sentence))
         write_text(folder / SENTENCES, table.getvalue())
@@ -57,8 +73,7 @@ def _speak(workspace: Workspace, params: Params, place: Path, weights: Path) -> 
 
 def _come_last() -> None:
     """Let the trainer, and all others, have what there is too little of."""
-    own = psutil.Process()
-    own.nice(psutil.IDLE_PRIORITY_CLASS if sys.platform == "win32" else 19)
+    psutil.Process().nice(psutil.IDLE_PRIORITY_CLASS if sys.platform == "win32" else 19)
     if sys.platform == "linux":  # where memory runs out, this process is the one to go
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from xtts_finetune.checkpoints.lock import trained_now
 from xtts_finetune.checkpoints.reader import CheckpointReader
 from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import Reserve, free_bytes, full_disk_raises, is_disk_full, is_refused, shown
@@ -16,9 +17,8 @@ from xtts_finetune.report.gathering import Stage
 from xtts_finetune.report.pages import write_pages
 from xtts_finetune.stages.notify import notify
 from xtts_finetune.tracking.curve import last_step, read_rows
-from xtts_finetune.tracking.journal import Happening, write_down
+from xtts_finetune.tracking.journal import Happening, latest, write_down
 
-_DIVERGED = "training diverged"  # as training/run.py says it: the one mistake that is found late
 _PAGE = 4096  # bytes; a block of most file systems
 # Bytes: the page, and the list of locks that DVC writes when `clean` asks it, a path and a command per dep and out.
 _ROOM = 1 << 16
@@ -31,7 +31,7 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
     try:
         yield
     except UserError as mistake:
-        if mistake.title == _DIVERGED:  # else it was refused, and nothing is written: another may be training
+        if _has_trained(workspace, stage, began):  # else nothing is written: it was refused, and another may train
             _keep_reason(workspace, str(mistake))
             _tell_stop(workspace, params, stage, began, mistake.title)
         raise
@@ -52,6 +52,12 @@ def told(workspace: Workspace, params: Params, stage: Stage) -> Iterator[None]:
         write_pages(workspace, stage, is_stage=True)
         if stage == "evaluate":
             notify(workspace, params, "finish", "all stages are done", stage)
+
+
+def _has_trained(workspace: Workspace, stage: Stage, began: Happening) -> bool:
+    """Whether it was this process that trains since."""
+    last = latest(workspace, stage)
+    return last is not None and last.time >= began.time and stage not in trained_now(workspace)
 
 
 def _keep_reason(workspace: Workspace, text: str) -> None:

@@ -69,7 +69,7 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
     kind: Kind = "resumed" if claimed.state else "started"
     step = claimed.state.step if claimed.state else job.start_step
     write_down(job.workspace, Happening.now(job.workspace, kind, job.name, step))
-    write_pages(job.workspace, is_stage=True)  # else they say that it has stopped, up to its end
+    write_pages(job.workspace, is_stage=True, is_brief=True)  # else it says that it has stopped, up to its end
     curve = Curve(job.workspace.running_curve(job.name))
     with store.with_room(lambda: _tracker(job, curve, claimed, team)) as tracker:
         save_every = job.params.checkpoints.save_every_steps

@@ -148,9 +148,12 @@ def take_back(workspace: Workspace, phase: PhaseName, key: str) -> None:
 
 def _link_record(source: Path, target: Path) -> None:
     """Give what a phase's run is told by a second name in another folder, where that has none of it."""
-    for name in CURVE, SYSTEM, DELIVERY, SAMPLES:
+    for name in CURVE, SYSTEM, DELIVERY:
         if (source / name).exists() and not (target / name).exists():
-            (link_tree if (source / name).is_dir() else link_or_copy)(source / name, target / name)
+            link_or_copy(source / name, target / name)
+    if (source / SAMPLES).exists() and not (target / SAMPLES).exists():
+        with published_folder(target / SAMPLES) as samples:  # whole: what it lacks after a kill nobody would miss
+            link_tree(source / SAMPLES, samples)
 
 
 def deliver_backlog(workspace: Workspace, connect: Callable[[], TrackingStore]) -> Iterator[Registration]:
@@ -206,8 +209,10 @@ def _undelivered(folder: Path) -> Outbox | None:
 
 def bring(outbox: Outbox, connect: Callable[[], TrackingStore]) -> None:
     """Deliver what waits, and remember how far that came."""
+    delivery = Delivery(outbox, connect)
     try:
-        Delivery(outbox, connect).bring()
+        delivery.bring()
+        delivery.bring_samples()
     finally:
         outbox.save()
 
@@ -259,6 +264,7 @@ def _deliver(workspace: Workspace, folder: Path, connect: Callable[[], TrackingS
     delivery, order = Delivery(outbox, connect), outbox.record.order
     try:
         delivery.bring()
+        delivery.bring_samples()
     except BaseException:
         outbox.save()
         raise

@@ -87,10 +87,7 @@ class Delivery:
             store, record = self._connect(), self.outbox.record
             furnish(store)
             self.parent = parent_of(store, record)
-            run = find_run(store, record.key)
-            if run is None:
-                run = _create(store, record, self.parent)
-                self.outbox.change(heard=[])
+            run = find_run(store, record.key) or _create(store, record, self.parent)
             points = logged(run.data.metrics)
             histories = {name: store.client.get_metric_history(run.info.run_id, name) for name in points}
             delivered = {name: max(point.step for point in history) for name, history in histories.items()}
@@ -111,7 +108,6 @@ class Delivery:
             store, run_id = self.claim()
             self._bring_points(store, run_id)
             self._tell(store, run_id)
-            self._bring_samples(store, run_id)
         except Exception:
             self._claimed = None  # it may have vanished, or a lost answer have been a success
             raise
@@ -146,15 +142,17 @@ class Delivery:
             follow(store, self.parent)
         self.outbox.change(told=record.description)
 
-    def _bring_samples(self, store: TrackingStore, run_id: str) -> None:
-        """Of a phase, what it said while it trained."""
-        unheard = self.outbox.unheard()
-        if not unheard:
+    def bring_samples(self) -> None:
+        """Of a phase whose run is there, what it said while it trained: apart, as the store of files may be another."""
+        unheard, run_id = self.outbox.unheard(), self.outbox.record.run_id
+        if not unheard or run_id is None:
             return
+        store = self._connect()
         repository = store.artifact_repository(store.client.get_run(run_id).info.artifact_uri, run_id, "artifacts")
         for folder in unheard:
             repository.log_artifacts(str(folder), f"{SAMPLES}/{folder.name}")
-            self.outbox.change(heard=[*self.outbox.record.heard, folder.name])
+            known = self.outbox.record.heard
+            self.outbox.change(heard={**known, run_id: [*known.get(run_id, ()), folder.name]})
 
 
 def _batches(points: list[Point]) -> Iterator[list[Point]]:

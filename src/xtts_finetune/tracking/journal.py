@@ -61,6 +61,15 @@ def remember_saves(workspace: Workspace, stage: str, rows: Iterable[dict[str, An
 
 def journal(workspace: Workspace) -> list[Happening]:
     """All of it, in the order of time; lines that a kill cut short are left out, and all where it cannot be read."""
+    return sorted(_lines(workspace), key=lambda each: each.time)
+
+
+def latest(workspace: Workspace, stage: str) -> Happening | None:
+    """What was written down last of a stage: clocks are set back."""
+    return next((each for each in reversed(_lines(workspace)) if each.stage == stage), None)
+
+
+def _lines(workspace: Workspace) -> list[Happening]:
     try:
         lines = workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # there is none, or nobody may read it
@@ -71,7 +80,7 @@ def journal(workspace: Workspace) -> list[Happening]:
             found.append(Happening.model_validate_json(line))
         except ValidationError:
             continue
-    return sorted(found, key=lambda each: each.time)
+    return found
 
 
 def write_down(workspace: Workspace, *new: Happening) -> None:

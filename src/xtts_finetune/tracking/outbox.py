@@ -85,7 +85,7 @@ class TrackedRun:
     # what the run came to, in nats per token, rounded to be read in a table
     figures: dict[str, float] = field(default_factory=dict)
     pipeline: Pipeline | None = None  # None: records of before there were any
-    heard: list[str] = field(default_factory=list)  # folders of SAMPLES that MLflow has
+    heard: dict[str, list[str]] = field(default_factory=dict)  # the id of a run → folders of SAMPLES that it has
 
     def dataset_input(self) -> "DatasetInput":
         """The data set, as MLflow takes it."""
@@ -174,7 +174,7 @@ class Outbox:
         """The folders of SAMPLES that MLflow lacks."""
         spoken = sorted((self.folder / SAMPLES).glob("*"))
         whole = (each for each in spoken if checkpoint_step(each.name, "step") is not None)
-        return [each for each in whole if each.name not in self.record.heard]
+        return [each for each in whole if each.name not in self.record.heard.get(self.record.run_id or "", ())]
 
     @property
     def is_delivered(self) -> bool:

@@ -30,6 +30,7 @@ class RunTracker:
         self, outbox: Outbox, connect: Callable[[], TrackingStore], is_local: bool, flush_every_steps: int
     ) -> None:
         self._outbox = outbox
+        self._connect = connect
         self._delivery = Delivery(outbox, connect)
         self._is_local = is_local
         # Now: while a model is uploaded on another thread, the process has another.
@@ -38,6 +39,9 @@ class RunTracker:
         self._next_flush = 0
         self._failure: Exception | None = None  # why the latest flight came to nothing
         self._flight: threading.Thread | None = None
+        self._samples: threading.Thread | None = None  # that brings them
+        self._tried: set[str] = set()  # steps whose samples were brought, or not taken
+        self._samples_failure: Exception | None = None
         self._ended = False
 
     @classmethod
@@ -70,6 +74,8 @@ class RunTracker:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Every `flush_every_steps` steps, send what the curve has and the store lacks. The metrics stand in it."""
+        if metrics and step >= self._next_flush:
+            self._bring_samples()
         if metrics and step >= self._next_flush and not self._is_flying:
             self._next_flush = step + self._flush_every_steps
             self._fly(self._delivery.bring)
@@ -89,6 +95,7 @@ class RunTracker:
         if not self._is_flying:  # else it hangs
             self._fly(self._delivery.bring)
             self._land()
+        self._land_samples()
         self._outbox.save()
         if not self._outbox.is_delivered:
             self._report_the_rest()
@@ -119,6 +126,35 @@ class RunTracker:
                 print(f"tracking: MLflow takes no points, keeping them for later: {reason(error)}", file=sys.stderr)
             self._failure = error
 
+    def _bring_samples(self) -> None:
+        """On a thread of its own: a store of files that is slow, or takes none, keeps no points back."""
+        new = {folder.name for folder in self._outbox.unheard()} - self._tried
+        if new and not (self._samples and self._samples.is_alive()):
+            self._tried |= new
+            self._samples = threading.Thread(target=self._try_samples, name="mlflow-samples", daemon=True)
+            self._samples.start()
+
+    def _try_samples(self) -> None:
+        try:
+            Delivery(self._outbox, self._connect).bring_samples()
+            self._samples_failure = None
+        except Exception as error:  # noqa: BLE001 - as in _try
+            if self._samples_failure is None:
+                print(f"tracking: MLflow takes no samples, keeping them for later: {reason(error)}", file=sys.stderr)
+            self._samples_failure = error
+
+    def _land_samples(self) -> None:
+        """Try those once more that were not taken; wait, while they are."""
+        if not (self._samples and self._samples.is_alive()):
+            self._tried.clear()
+            self._bring_samples()
+        while self._samples and self._samples.is_alive():
+            before = self._outbox.record.heard
+            self._samples.join(self._patience)
+            if self._outbox.record.heard == before and self._samples.is_alive():
+                self._samples_failure = TimeoutError(f"no answer in {self._patience:g} s")
+                return
+
     def _land(self) -> None:
         """Wait for the flight: for the own database, or while a server takes batch after batch."""
         while self._flight and self._flight.is_alive():
@@ -129,13 +165,14 @@ class RunTracker:
                 return
 
     def _report_the_rest(self) -> None:
-        points, unheard, failure = len(self._outbox.outstanding()), len(self._outbox.unheard()), self._failure
+        points, unheard = len(self._outbox.outstanding()), len(self._outbox.unheard())
         what = f"{points} points" + (f" and the samples of {unheard} steps" if unheard else "")
+        failure = self._failure or self._samples_failure
         why = reason(failure) if failure else "the disk is full"
         told = "  nothing is lost: they wait in work/, and are delivered by the next stage, or by: xtts-finetune sync"
         print(f"tracking: {what} are not in MLflow: {why}\n{as_typed(told)}", file=sys.stderr)
-        if self._is_local and failure and is_disk_full(failure):
-            raise DiskFull(f"MLflow's database has no room: {why}") from failure
+        if self._is_local and self._failure and is_disk_full(self._failure):
+            raise DiskFull(f"MLflow's database has no room: {why}") from self._failure
 
     def __enter__(self) -> Self:
         return self
