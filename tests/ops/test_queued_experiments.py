@@ -114,9 +114,9 @@ def test_one_that_fails_at_its_end_keeps_what_it_trained(here: Checkout) -> None
     assert "could not be written" not in said.stdout + said.stderr
     assert (its.work("phase2") / "DONE").exists()
     clean(here, "--intermediates", "--history", "--yes")
-    assert re.search(r"^failed: (\S+); dvc queue logs \1 says why, ", experiments(here), re.MULTILINE)
+    assert re.search(r"^failed, or stopped .*: (\S+); dvc queue logs \1 says why, ", experiments(here), re.MULTILINE)
     queue(here, "train_phase2.lr=2e-3")
-    assert re.search(r"^queued, or running: \S+; dvc queue status says which", experiments(here), re.MULTILINE)
+    assert re.search(r"^queued: \S+; dvc queue start runs them", experiments(here), re.MULTILINE)
     here.run("dvc", "exp", "run", "--run-all", "--jobs=1")
     happenings = map(json.loads, (here.root / "work" / "queue" / "journal.jsonl").read_text().splitlines())
     assert [each["stage"] for each in happenings if each["kind"] == "started"] == ["phase2"], "trained once"

@@ -8,6 +8,8 @@ import yaml
 from checkouts import Checkout
 from making import workspaces
 
+from xtts_finetune.core.errors import UserError
+from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.report.experiments import experiment_lines
 
@@ -86,23 +88,48 @@ def test_one_without_figures_is_named(here: Checkout) -> None:
 def test_those_that_failed_and_those_that_wait_are_named(here: Checkout) -> None:
     """Lists of DVC's own, as it writes them; tests/ops/test_queued_experiments.py has a real one."""
     head = here.run("git", "rev-parse", "HEAD").stdout.strip()
-    for place, name in ("stash", "waits"), *[("failed", name) for name in ("broken-one", "broken-one", "done-since")]:
-        made = here.run("git", "commit-tree", "-m", name, "HEAD^{tree}").stdout.strip()
+    failed = [("failed", name) for name in ("broken-one", "broken-one", "done-since")]
+    for number, (place, name) in enumerate([("stash", "waits"), *failed]):
+        made = here.run("git", "commit-tree", "-m", str(number), "HEAD^{tree}").stdout.strip()
         said = f"commit: dvc-exp:{head}:{head}:{name}"
         here.run("git", "update-ref", "--create-reflog", "-m", said, f"refs/exps/celery/{place}", made)
     write(here, 3.1, lr=1e-3)
     experiment(here, "done-since")
+    at_work = Workspace(here.root).root / ".dvc" / "tmp" / "exps" / "run"
+    for rev, name, status, place in ("a", "on-its-way", 2, "."), ("b", "gone", 2, "nowhere"), ("c", "over", 6, "."):
+        write_json(at_work / rev / f"{rev}.json", {"name": name, "status": status, "root_dir": str(here.root / place)})
+    assert any(line.startswith("running: on-its-way; ") for line in lines(here))
     said_of = [line for line in lines(here) if "dvc queue" in line]
-    assert said_of[:2] == [
-        "failed: broken-one; dvc queue logs broken-one says why, dvc queue remove --failed forgets them",
-        "queued, or running: waits; dvc queue status says which, and dvc queue start runs them",
+    assert [said_of[0], said_of[2]] == [
+        "failed, or stopped (queued again they go on): broken-one; dvc queue logs broken-one says why, "
+        "dvc queue remove --failed forgets them",
+        "queued: waits; dvc queue start runs them",
     ]
+
+
+def test_what_lies_here_and_is_not_committed_counts_too(here: Checkout) -> None:
+    """Else something worse is proposed, which would take its place."""
+    write(here, 3.3, lr=1e-3)
+    experiment(here, "worse")
+    write(here, 3.2, lr=1e-4)
+    said = lines(here)
+    assert [line.split()[0] for line in said[2:5]] == ["workspace", "worse", "HEAD"]
+    assert "what lies here is the best: git commit it" in "\n".join(said)
+    assert "dvc exp apply" not in "\n".join(said)
+    here.commit("The better one")
+    assert [line.split()[0] for line in lines(here)[2:4]] == ["HEAD", "worse"]
+
+
+def test_in_a_folder_below_it_says_where_to_go(here: Checkout) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        list(experiment_lines(Workspace(here.root / "reports")))
 
 
 def test_before_there_is_anything(tmp_path: Path) -> None:
     checkout = workspaces.repository(tmp_path / "empty")
     (checkout.root / "README.md").touch()
     checkout.commit()
+    Workspace(checkout.root).params.touch()
     assert lines(checkout) == ["no commit and no experiment has figures yet: dvc repro makes HEAD's, which you commit"]
 
 

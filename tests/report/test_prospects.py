@@ -100,7 +100,7 @@ def test_of_weights_and_their_average_the_better_counts() -> None:
         {"step": 100 * number, "epoch": number, "eval/mel_ce": 3.0, "eval_ema/mel_ce": 2.4 + number}
         for number in range(2)
     ]
-    course = Course.of(rows, make_params(epochs=5, target_mel_ce=2.5).train_phase1, None, None, is_over=False)
+    course = Course.of(rows, make_params(epochs=5, target_mel_ce=2.5).train_phase1, None, None, None, is_over=False)
     assert [each.eval for each in course.evaluations] == [2.4, 3.0]
     assert course.last_step == 500
     assert "the target 2.500 is no target: it begins below it, with 2.400" in lines_of(course)
@@ -108,7 +108,7 @@ def test_of_weights_and_their_average_the_better_counts() -> None:
 
 def test_weights_that_failed_do_not_hide_their_average() -> None:
     rows = [{"step": 0, "epoch": 0, "eval/mel_ce": math.nan, "eval_ema/mel_ce": 2.4}]
-    course = Course.of(rows, make_params(target_mel_ce=2.5).train_phase1, None, None, is_over=True)
+    course = Course.of(rows, make_params(target_mel_ce=2.5).train_phase1, None, None, None, is_over=True)
     assert "the target 2.500 is no target: it begins below it, with 2.400" in lines_of(course)
 
 
@@ -118,5 +118,5 @@ def test_the_length_of_an_epoch_is_told_by_their_ends() -> None:
     rows = [{"step": step, "epoch": epoch, "eval/mel_ce": 4.0 - step / 1_000} for step, epoch in steps.items()]
     rules = make_params().train_phase1.model_copy(update={"epochs": 5})
     for seen in (rows, rows[:3], rows[:4]):
-        course = Course.of(seen, rules, None, None, is_over=False)
+        course = Course.of(seen, rules, None, None, None, is_over=False)
         assert (course.steps_per_epoch, course.last_step) == (100, 500)

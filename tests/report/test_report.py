@@ -124,6 +124,7 @@ def test_sounds_that_are_damaged_or_gone_are_left_out(copied: Checkout) -> None:
     broken = spoken.with_name("step-00000006")
     broken.mkdir()
     (broken / "sentences.csv").write_bytes(b"\xff\xfe")
+    (copied.root / "reports" / "index.html").unlink()
     copied.run("python", "-c", _PAGES)
     page = _Page()
     page.feed((copied.root / "reports" / "index.html").read_text(encoding="utf-8"))

@@ -330,3 +330,29 @@ def test_what_another_machine_trains_was_not_killed(fresh: Checkout) -> None:
     holder = {"process": "123-456-0123abcd", "host": "gpu-2", "who": "another trainer"}
     write_json(workspace.work("phase1").with_name("phase1.holder"), holder)
     assert "without a word" not in text_of(gather(workspace))
+
+
+def test_the_end_is_told_before_an_epoch_is_over(fresh: Checkout) -> None:
+    """As the trainer said: 100,000 clips make a first epoch of hours."""
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 20, 0), state=20)
+    assert gather(workspace).phases[0].last_step is None
+    for kind, step in ("started", 0), ("planned", 402):
+        write_down(workspace, Happening(kind=kind, stage="phase1", time=1.0, step=step))  # type: ignore[arg-type]
+    with locked(workspace.work("phase1")):
+        report = gather(workspace)
+    assert report.phases[0].last_step == 402
+    assert "at step 20 of 402 (5 % of phase1), 6 min left" in state_in_words(report)
+    write_down(workspace, Happening(kind="stopped", stage="phase1", time=2.0, step=20))
+    assert gather(workspace).phases[0].last_step == 402
+    write_down(workspace, Happening(kind="started", stage="phase1", time=3.0, step=0))
+    assert gather(workspace).phases[0].last_step is None, "it was another run's"
+
+
+def test_a_trainer_that_was_left_behind_is_said_to_be(fresh: Checkout) -> None:
+    """Its `dvc repro` was killed: nothing goes on behind it."""
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 20, 0), state=20)
+    with locked(workspace.work("phase1")):
+        assert "its dvc repro is gone" in " ".join(gather(workspace).remarks)
+        assert "its dvc repro is gone" not in " ".join(gather(workspace, is_stage=True).remarks)

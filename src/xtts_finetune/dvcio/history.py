@@ -18,12 +18,14 @@ import yaml
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
+from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.cache import is_object, named_outs
 
 _OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery", "stash"))
 _QUEUED = re.compile(r"(?:commit: )?dvc-exp:[0-9a-f]+(?::[0-9a-f]+)?:([^:]+)")  # dvc/repo/experiments/refs, stash.py
+_AT_WORK = (1, 2)  # preparing, running: TaskStatus in dvc/repo/experiments/executor/base.py
 _OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
 _FILES = ("dvc.lock", "*.dvc")  # as git matches paths
 _SHOWN = 4  # names of those that have the same content
@@ -97,14 +99,16 @@ def experiments(workspace: Workspace) -> list[str]:
 
 
 def experiments_without_result(workspace: Workspace) -> dict[str, list[str]]:
-    """The names of those that failed, and of those that wait in DVC's queue or run."""
+    """The names of those that failed or were stopped, that wait in DVC's queue, and that run."""
     places = {"failed": "refs/exps/celery/failed", "queued": "refs/exps/celery/stash"}
     there = _git(workspace.root, "for-each-ref", "--format=%(refname)", "refs/exps/celery").splitlines()
     found = {}
     for what, ref in places.items():
         said = _git(workspace.root, "reflog", "show", "--format=%gs", ref).splitlines() if ref in there else []
         found[what] = [name[1] for line in said if (name := _QUEUED.match(line))]
-    return found
+    told = map(read_json_object, sorted((workspace.root / ".dvc" / "tmp" / "exps" / "run").glob("*/*.json")))
+    at_work = [each for each in told if each.get("status") in _AT_WORK and Path(str(each.get("root_dir"))).is_dir()]
+    return {**found, "running": [str(each["name"]) for each in at_work if each.get("name")]}
 
 
 def files_at(workspace: Workspace, commit: str, files: Iterable[Path]) -> dict[Path, str]:

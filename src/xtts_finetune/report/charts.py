@@ -59,7 +59,7 @@ def curves(report: Report, happenings: Sequence[Happening]) -> dict[str, Any] | 
 
 def disk(happenings: Sequence[Happening]) -> dict[str, Any] | None:
     """What was free over time; None where that was not seen twice."""
-    seen = [each for each in happenings if each.free_bytes is not None]
+    seen = [each for each in happenings if each.free_bytes is not None and each.kind != "planned"]
     if len(seen) < 2:
         return None
     import altair as alt

@@ -13,6 +13,7 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Best, Evaluation, Phase, PhaseState
 from xtts_finetune.report.prospects import Course, prospect
 from xtts_finetune.tracking.curve import Row, last_step, read_csv, read_rows
+from xtts_finetune.tracking.journal import planned_step
 from xtts_finetune.tracking.pace import pace_of
 
 
@@ -45,7 +46,7 @@ def phase_of(
     state, why = _state(seen, store, metrics=metrics, is_live=is_live, comes_back=comes_back)
     step = metrics["last_step"] if metrics else last_step(rows)
     goes_on = states[-1].step if state == "stopped" and states else step
-    course = Course.of(rows, rules, pace, goes_on, is_over=is_done) if rules else None
+    course = Course.of(rows, rules, pace, goes_on, planned_step(workspace, name), is_over=is_done) if rules else None
     target = rules.target_mel_ce if rules else None
     return Phase(
         name=name,

@@ -3,14 +3,16 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.bars import Bar
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.params import load_params
 from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.history import experiments, experiments_without_result, files_at, objects_of
 from xtts_finetune.report import charts
@@ -18,6 +20,7 @@ from xtts_finetune.report.origin import flat
 from xtts_finetune.tracking.curve import Row, parse_csv
 
 HEAD = "HEAD"
+HERE = "workspace"  # as dvc exp show calls it
 _UNSAID = ("tracking", "notify")  # of params: they may hold a password
 _WIDEST = 24  # characters of a setting
 _DRAWN = 20  # of the best, as many as there are colours
@@ -54,9 +57,11 @@ def experiment_lines(workspace: Workspace) -> Iterator[str]:
     Raises:
         UserError: git cannot be asked.
     """
+    if not workspace.params.exists():
+        load_params(workspace.params)  # which says where to go
     refs = [HEAD, *experiments(workspace)]
     found = {ref: _read(workspace, ref, _name(ref, refs)) for ref in Bar(refs, "reading", leave=False)}
-    runs = sorted((run for run in found.values() if run), key=lambda run: run.best)
+    runs = sorted((run for run in (*found.values(), _here(workspace, found[HEAD])) if run), key=lambda run: run.best)
     without = [_name(ref, found) for ref, run in found.items() if run is None and ref != HEAD]
     others = list(_without_result(workspace, {run.name.rpartition("/")[2] for run in runs}))
     if not runs:
@@ -77,17 +82,33 @@ def _without_result(workspace: Workspace, done: Container[str]) -> Iterator[str]
     names = experiments_without_result(workspace)
     if failed := list(dict.fromkeys(name for name in names["failed"] if name not in done)):
         why = f"dvc queue logs {quoted(failed[0])} says why, dvc queue remove --failed forgets them"
-        yield f"failed: {', '.join(failed)}; {why}"
+        yield f"failed, or stopped (queued again they go on): {', '.join(failed)}; {why}"
+    if running := names["running"]:
+        yield f"running: {', '.join(running)}; xtts-finetune status shows how far it is, dvc queue status what waits"
     if queued := names["queued"]:
-        yield f"queued, or running: {', '.join(queued)}; dvc queue status says which, and dvc queue start runs them"
+        yield f"queued: {', '.join(queued)}; dvc queue start runs them"
+
+
+def _files(at: Workspace) -> list[Path]:
+    return [at.params, at.dvc_lock, *(file(phase) for phase in PHASES for file in (at.metrics, at.curve))]
+
+
+def _here(at: Workspace, head: Experiment | None) -> Experiment | None:
+    """What lies in the workspace, where it is another run than HEAD's."""
+    try:
+        texts = {file: file.read_text(encoding="utf-8") for file in _files(at) if file.is_file()}
+    except (OSError, UnicodeDecodeError):
+        return None
+    run = _told(at, texts, HERE)
+    return run if run and (head is None or run.curves != head.curves or run.mel_ce != head.mel_ce) else None
 
 
 def _read(workspace: Workspace, ref: str, name: str) -> Experiment | None:
     """None where it has no figures, or they cannot be read."""
-    at = workspace
-    texts = files_at(
-        at, ref, [at.params, at.dvc_lock, *(file(phase) for phase in PHASES for file in (at.metrics, at.curve))]
-    )
+    return _told(workspace, files_at(workspace, ref, _files(workspace)), name)
+
+
+def _told(at: Workspace, texts: Mapping[Path, str], name: str) -> Experiment | None:
     try:
         figures = {phase: json.loads(texts[at.metrics(phase)]) for phase in PHASES}
         mel_ce = {phase: float(figures[phase]["eval"]["mel_ce"]) for phase in PHASES}
@@ -186,7 +207,9 @@ def _next(runs: list[Experiment]) -> Iterator[str]:
     best = _comparable(runs)[0]
     if best.name == HEAD and len(runs) > 1:
         yield "  (HEAD is the best: there is nothing to take)"
-    if best.name != HEAD:
+    if best.name == HERE:
+        yield _line("git add --update", "what lies here is the best: git commit it before you take another")
+    elif best.name != HEAD:
         yield _line(f"dvc exp apply {quoted(best.name)}", "takes the best here")
         yield _line("dvc repro", "evaluates it here, and registers it")
     if len(runs) > 1:

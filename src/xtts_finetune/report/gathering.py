@@ -19,12 +19,12 @@ from xtts_finetune.dvcio.command import running_stage
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
 from xtts_finetune.report.course import best_of, phase_of
 from xtts_finetune.report.differences import since_champion, since_commit
-from xtts_finetune.report.next_steps import Begun, Standing, next_steps, remarks
+from xtts_finetune.report.next_steps import SILENT, Begun, Standing, next_steps, remarks
 from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run, model_card, tells, whose_figures
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
-from xtts_finetune.tracking.journal import latest
+from xtts_finetune.tracking.journal import BEGUN, latest
 
 Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
 # Of params.yaml, what people ask for first.
@@ -62,7 +62,7 @@ class _Gathering:
             state=self._state(),
             running=self.running,
             queue=sorted(trained_now(at.queue)),
-            stopped=self._stopped,
+            stopped=self._stopped or self._silent,
             mistakes=self.mistakes,
             data=_data(at),
             base=self._base,
@@ -226,16 +226,17 @@ class _Gathering:
             is_waiting=self._waiting.runs > 0,
             is_to_be_promoted=self._is_complete and self._registration.is_to_be_promoted,
             goes_on=self.ended is not None,
-            silent=[] if self._stopped else list(self._silent),
+            is_left_behind=bool(self.live) and not self.is_stage and not self.running,
         )
 
     @property
-    def _silent(self) -> Iterator[PhaseName]:
+    def _silent(self) -> str | None:
         """Whatever ends a training by itself is written down; a kill is not."""
         for phase in self.phases:
-            last = latest(self.workspace, phase.name) if phase.state == "stopped" else None
-            if last and last.kind in ("started", "resumed") and not is_held_elsewhere(self.workspace.work(phase.name)):
-                yield phase.name
+            last = latest(self.workspace, phase.name) if phase.state == "stopped" and not self.running else None
+            if last and last.kind in BEGUN and not is_held_elsewhere(self.workspace.work(phase.name)):
+                return f"{phase.name} {SILENT}"
+        return None
 
     @property
     def _otherwise(self) -> list[Begun]:

@@ -11,7 +11,7 @@ from xtts_finetune.dvcio.outs import lost_states
 from xtts_finetune.report.content import Disk, Next
 
 _FULL = 1 << 20  # bytes: with less, rows of a curve wait in memory
-_SILENT = (
+SILENT = (
     "ended without a word: it was killed, by whom the system's log may say (out of memory?), or the machine stopped"
 )
 
@@ -47,7 +47,7 @@ class Standing:
         is_waiting: MLflow lacks something.
         is_to_be_promoted: what is registered is not the champion.
         goes_on: a stage has ended, and DVC begins the next.
-        silent: phases that are not trained any more, and did not say why.
+        is_left_behind: a phase is trained, and no DVC waits for it.
     """
 
     workspace: Workspace
@@ -60,7 +60,7 @@ class Standing:
     is_waiting: bool
     is_to_be_promoted: bool
     goes_on: bool
-    silent: list[PhaseName]
+    is_left_behind: bool
 
 
 def next_steps(now: Standing) -> list[Next]:
@@ -83,15 +83,13 @@ def remarks(now: Standing) -> list[str]:
         told = [f"{begun}, {as_begun}" for begun in now.otherwise]
         full = "the disk is full: training goes on in memory, and the figures here may stand still until there is room"
         is_full = now.room.free_bytes < _FULL
-        return [f"{' and '.join(sorted(now.live))} is being trained: wait for it", *told, *([full] if is_full else [])]
+        alone = "its dvc repro is gone: type dvc repro again when it is done, which goes on behind it"
+        beside = [*([alone] if now.is_left_behind else []), *([full] if is_full else [])]
+        return [f"{' and '.join(sorted(now.live))} is being trained: wait for it", *told, *beside]
     if now.running:
         return [f"{now.running} runs: wait for it"]
     if now.goes_on and not now.is_complete:
         return ["dvc repro goes on with the next stage"]
-    return [*(f"{phase} {_SILENT}" for phase in now.silent), *_of_what_lies_here(now)]
-
-
-def _of_what_lies_here(now: Standing) -> list[str]:
     if now.otherwise:
         back = "; set them back to go on"
         return [

@@ -45,12 +45,17 @@ class Course:
         rules: PhaseParams,
         seconds: float | None,
         step: int | None,
+        planned: int | None,
         is_over: bool,
     ) -> Self:
-        """By the rows of a phase's curve; of weights and their average the better counts, as for the target."""
+        """By the rows of a phase's curve; of weights and their average the better counts, as for the target.
+
+        Args:
+            planned: the last step, as the trainer said; it is told by what epochs took, where one has ended.
+        """
         seen = [row for row in rows if "eval/mel_ce" in row]
         an_epoch = _steps_per_epoch(seen)
-        last = None
+        last = None if is_over else planned
         if not is_over and an_epoch is not None:
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
         return cls(evaluations(seen), rules.target_mel_ce, last, seconds, step, an_epoch)

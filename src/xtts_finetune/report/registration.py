@@ -51,7 +51,7 @@ class Registration:
         if not receipt:
             file = self.workspace.registration
             what = f"not known: {file.parent.name}/{file.name} is damaged (dvc repro -s -f evaluate writes it anew)"
-            return what if file.exists() else "nothing yet"
+            return what if file.exists() else "nothing yet of what lies here"
         if receipt.get("pending"):
             return "not yet: it waits for MLflow (xtts-finetune sync)"
         if receipt.get(IN_QUEUE):

@@ -85,7 +85,7 @@ def _how_far(phase: Phase) -> str:
     if phase.last_step is None or phase.first_step is None:
         return f"at step {phase.step:,}"
     share = (phase.step - phase.first_step) / max(1, phase.last_step - phase.first_step)
-    return f"at step {phase.step:,} of {phase.last_step:,} ({100 * share:.0f} %)"
+    return f"at step {phase.step:,} of {phase.last_step:,} ({100 * share:.0f} % of {phase.name})"
 
 
 def _data_lines(report: Report) -> Iterator[str]:

@@ -14,7 +14,9 @@ from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, Workspace
 
-Kind = Literal["began", "started", "resumed", "stopped", "ended", "saved"]  # started: a run, from its beginning
+# started: a run, from its beginning; planned: with which step its epochs end, written behind both
+Kind = Literal["began", "started", "resumed", "planned", "stopped", "ended", "saved"]
+BEGUN = ("started", "resumed", "planned")
 _MOST = 4_000  # lines that are kept
 _THINNED = 100  # saves of a phase that are told
 
@@ -67,6 +69,14 @@ def journal(workspace: Workspace) -> list[Happening]:
 def latest(workspace: Workspace, stage: str) -> Happening | None:
     """What was written down last of a stage: clocks are set back."""
     return next((each for each in reversed(_lines(workspace)) if each.stage == stage), None)
+
+
+def planned_step(workspace: Workspace, stage: str) -> int | None:
+    """With which step the epochs end of the run that was begun last, as its trainer said; None: it said nothing."""
+    for each in reversed(_lines(workspace)):
+        if each.stage == stage and each.kind in ("planned", "started"):
+            return each.step if each.kind == "planned" else None
+    return None
 
 
 def _lines(workspace: Workspace) -> list[Happening]:

@@ -53,7 +53,7 @@ class StopRequest:
     def granted(self, text: str) -> Stopped:
         """What the process stops with."""
         if self.signal:
-            return Stopped(text)
+            return Stopped(f"{text} (it was asked to stop: {self.signal.name})")
         return Stopped(f"the time that --for gave is up: {text}") if time_is_up() else MadeWay(text)
 
 
