@@ -45,7 +45,7 @@ def test_a_finished_run_in_json(finished: Checkout) -> None:
         assert phase.why == figures["stopped"]
         assert phase.seconds_left is None
         assert all(each.train_mel_ce is not None for each in phase.evaluations), "measured from the first one on"
-    assert report.disk.next_phase is None
+    assert report.disk.next_stage is None
     assert report.disk.held["models/"] > 0
     assert all(way.command.startswith("xtts-finetune clean --") for way in report.disk.ways)
     assert [each.command for each in report.next] == ["mlflow ui", "dvc plots show", "dvc metrics diff"]

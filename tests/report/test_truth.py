@@ -15,6 +15,7 @@ from checkouts import Checkout
 from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.diskspace import budget
 from xtts_finetune.dvcio.command import running_stage
 from xtts_finetune.report import room
 from xtts_finetune.report.content import Report, Way
@@ -265,7 +266,7 @@ def test_what_does_not_fit_is_not_proposed(fresh: Checkout, monkeypatch: pytest.
         room = gathering.room
 
         def full(*arguments: Any) -> Any:
-            lacks = {"next_phase": "phase1", "needed_bytes": 9_000_000, "missing_bytes": 4_000_000, "full_disk": "/"}
+            lacks = {"next_stage": "phase1", "needed_bytes": 9_000_000, "missing_bytes": 4_000_000, "full_disk": "/"}
             return room(*arguments).model_copy(update={**lacks, "ways": ways})
 
         with monkeypatch.context() as patch:
@@ -356,3 +357,27 @@ def test_a_trainer_that_was_left_behind_is_said_to_be(fresh: Checkout) -> None:
     with locked(workspace.work("phase1")):
         assert "its dvc repro is gone" in " ".join(gather(workspace).remarks)
         assert "its dvc repro is gone" not in " ".join(gather(workspace, is_stage=True).remarks)
+
+
+def test_what_evaluate_needs_is_said_and_made_room_for(copied: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was refused on a full disk, and `dvc repro` would be refused again."""
+    (copied.root / "reports" / "registration.json").unlink()
+    assert gather(Workspace(copied.root)).disk.next_stage == "evaluate"
+    monkeypatch.setattr(budget, "free_bytes", lambda _: 0)
+    report = gather(Workspace(copied.root))
+    assert report.disk.missing_bytes > 0
+    assert "evaluate lacks" in report.next[0].why
+    assert report.next[0].command != "dvc repro"
+
+
+def test_a_list_of_locks_that_dvc_cannot_read_comes_first(copied: Checkout) -> None:
+    """As a full disk leaves it: every command of DVC fails until it is gone."""
+    (copied.root / "reports" / "registration.json").unlink()
+    locks = copied.root / ".dvc" / "tmp" / "rwlock"
+    locks.parent.mkdir(parents=True, exist_ok=True)
+    locks.write_text('{"/some/where": ', encoding="utf-8")
+    report = gather(Workspace(copied.root))
+    assert report.next == []
+    assert "delete it, when no other dvc runs here" in " ".join(report.remarks)
+    locks.write_text("{}", encoding="utf-8")
+    assert [each.command for each in gather(Workspace(copied.root)).next] == ["dvc repro"]

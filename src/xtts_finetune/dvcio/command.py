@@ -52,7 +52,7 @@ def _failure(workspace: Workspace, arguments: tuple[str, ...], said: str | None)
         what = f"DVC is busy here: {blocking[0]}"
         busy = Problem(where, what, "wait for it, or stop it (Ctrl-C saves the state)")
         return UserError("not now: a stage, or another command of DVC, is running here", [busy])
-    if _is_cut_short(workspace.root / ".dvc" / "tmp" / "rwlock"):
+    if is_cut_short(workspace):
         what = "a full disk cut short .dvc/tmp/rwlock, DVC's list of who is at work here"
         again = "when no other dvc runs here, delete .dvc/tmp/rwlock; then again"
         return UserError("DVC failed", [Problem(where, what, again)])
@@ -60,13 +60,14 @@ def _failure(workspace: Workspace, arguments: tuple[str, ...], said: str | None)
     return UserError("DVC failed", [Problem(where, what, remedy)])
 
 
-def _is_cut_short(locks: Path) -> bool:
+def is_cut_short(workspace: Workspace) -> bool:
+    """Whether a full disk left DVC's list of who is at work as what it cannot read: then it runs no command."""
     try:
-        json.loads(locks.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
+        json.loads((workspace.root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8"))
     except ValueError:
         return True
+    except OSError:  # there is none
+        return False
     return False
 
 

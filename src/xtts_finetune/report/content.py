@@ -106,8 +106,8 @@ class Disk(Part):
     free_bytes: int
     held: Annotated[dict[str, int], Field(description="bytes by part; a file with several names counts once")]
     ways: list[Way]
-    next_phase: PhaseName | None
-    needed_bytes: Annotated[int | None, Field(description="of the next phase, at its peak, still to be written")]
+    next_stage: Annotated[PhaseName | Literal["evaluate"] | None, Field(description="that has yet to run")]
+    needed_bytes: Annotated[int | None, Field(description="of that, at its peak, still to be written")]
     missing_bytes: int
     full_disk: Annotated[str | None, Field(description="where they are missing")]
 

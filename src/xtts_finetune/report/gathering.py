@@ -15,7 +15,7 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs, trained_otherwise
 from xtts_finetune.dvcio.coming_back import coming_back
-from xtts_finetune.dvcio.command import running_stage
+from xtts_finetune.dvcio.command import is_cut_short, running_stage
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
 from xtts_finetune.report.course import best_of, phase_of
 from xtts_finetune.report.differences import since_champion, since_commit
@@ -226,6 +226,7 @@ class _Gathering:
             is_waiting=self._waiting.runs > 0,
             is_to_be_promoted=self._is_complete and self._registration.is_to_be_promoted,
             goes_on=self.ended is not None,
+            is_dvc_stuck=not self.is_stage and is_cut_short(self.workspace),
             is_left_behind=bool(self.live) and not self.is_stage and not self.running,
         )
 
@@ -253,7 +254,11 @@ class _Gathering:
     @cached_property
     def _disk(self) -> Disk:
         if self.known_disk is None:
-            return room(self.workspace.home, self.params, self._without)
+            is_trained = all(
+                phase.state == "done" and self.workspace.model(phase.name).is_dir() for phase in self.phases
+            )
+            to_be_evaluated = is_trained and self.ended != "evaluate" and not self._is_complete
+            return room(self.workspace.home, self.params, self._without, to_be_evaluated)
         return self.known_disk.model_copy(update={"free_bytes": free_bytes(self.workspace.work(PHASES[0]))})
 
     @property

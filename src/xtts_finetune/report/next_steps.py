@@ -48,6 +48,7 @@ class Standing:
         is_to_be_promoted: what is registered is not the champion.
         goes_on: a stage has ended, and DVC begins the next.
         is_left_behind: a phase is trained, and no DVC waits for it.
+        is_dvc_stuck: it cannot read its own list of who is at work.
     """
 
     workspace: Workspace
@@ -61,11 +62,12 @@ class Standing:
     is_to_be_promoted: bool
     goes_on: bool
     is_left_behind: bool
+    is_dvc_stuck: bool
 
 
 def next_steps(now: Standing) -> list[Next]:
     """In the order in which they are typed; nothing where something has to be mended, or waited for, first."""
-    return [] if now.params is None or _base_is_missing(now) else list(_steps(now))
+    return [] if now.params is None or now.is_dvc_stuck or _base_is_missing(now) else list(_steps(now))
 
 
 def remarks(now: Standing) -> list[str]:
@@ -88,6 +90,10 @@ def remarks(now: Standing) -> list[str]:
         return [f"{' and '.join(sorted(now.live))} is being trained: wait for it", *told, *beside]
     if now.running:
         return [f"{now.running} runs: wait for it"]
+    if now.is_dvc_stuck:
+        return [
+            "a full disk cut short .dvc/tmp/rwlock: delete it, when no other dvc runs here; till then dvc runs nothing"
+        ]
     if now.goes_on and not now.is_complete:
         return ["dvc repro goes on with the next stage"]
     if now.otherwise:
@@ -134,7 +140,7 @@ def _steps(now: Standing) -> Iterator[Next]:
 def _room(room: Disk) -> Iterator[Next]:
     """What frees enough for the next phase; else how much is missing."""
     enough = next((way for way in room.ways if way.frees_bytes >= room.missing_bytes), None)
-    lacks = f"{room.next_phase} lacks {shown(room.missing_bytes)} on {room.full_disk}"
+    lacks = f"{room.next_stage} lacks {shown(room.missing_bytes)} on {room.full_disk}"
     if enough:
         yield Next(command=enough.command.removesuffix(" --yes"), why=f"shows what can go: {lacks};")
         yield Next(command="dvc repro", why="goes on when that is gone")

@@ -117,12 +117,12 @@ def _disk_lines(disk: Disk) -> Iterator[str]:
 def room_in_words(disk: Disk) -> str:
     """What is free, and whether the next phase fits."""
     free = f"{shown(disk.free_bytes)} free"
-    if disk.next_phase is None or disk.needed_bytes is None:
+    if disk.next_stage is None or disk.needed_bytes is None:
         return free
     if disk.missing_bytes:
-        place = f"{disk.next_phase} needs {shown(disk.needed_bytes)} on {disk.full_disk}"
+        place = f"{disk.next_stage} needs {shown(disk.needed_bytes)} on {disk.full_disk}"
         return f"{free}; {place}, {shown(disk.missing_bytes)} too much: `xtts-finetune disk` shows what can go"
-    return f"{free}; {disk.next_phase} needs {shown(disk.needed_bytes)}: fits"
+    return f"{free}; {disk.next_stage} needs {shown(disk.needed_bytes)}: fits"
 
 
 def clips_in_words(data: Data) -> str:
