@@ -17,7 +17,7 @@ from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.diskspace import budget
 from xtts_finetune.dvcio.command import running_stage
-from xtts_finetune.report import room
+from xtts_finetune.report import gathering, room
 from xtts_finetune.report.content import Report, Way
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.markdown import markdown_of
@@ -261,8 +261,6 @@ def test_one_that_is_trained_meanwhile_keeps_what_it_began_with(stopped: Checkou
 
 def test_what_does_not_fit_is_not_proposed(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     def gathered(ways: list[Way]) -> Report:
-        from xtts_finetune.report import gathering
-
         room = gathering.room
 
         def full(*arguments: Any) -> Any:
@@ -381,3 +379,40 @@ def test_a_list_of_locks_that_dvc_cannot_read_comes_first(copied: Checkout) -> N
     assert "delete it, when no other dvc runs here" in " ".join(report.remarks)
     locks.write_text("{}", encoding="utf-8")
     assert [each.command for each in gather(Workspace(copied.root)).next] == ["dvc repro"]
+
+
+def test_one_that_goes_on_is_where_it_goes_on(fresh: Checkout) -> None:
+    """What was trained behind its last state is trained again."""
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 36, 0), state=30)
+    write_down(workspace, Happening(kind="resumed", stage="phase1", time=100.0, step=30))
+    assert gather(workspace).phases[0].step == 36, "nobody is at it"
+    with locked(workspace.work("phase1")):
+        assert gather(workspace).phases[0].step == 30
+        with workspace.running_curve("phase1").open("a") as curve:
+            curve.write(json.dumps({"step": 31, "epoch": 0, "time": 101 * SECOND, "train/mel_ce": 4.0}) + "\n")
+        assert gather(workspace).phases[0].step == 36
+        workspace.running_curve("phase1").write_text(json.dumps(rows(31, 31, 101 * SECOND)[0]) + "\n")
+        assert gather(workspace).phases[0].step == 31
+
+
+def test_while_dvc_begins_or_ends_with_a_phase_it_is_not_said_to_go_on_by_itself(
+    stopped: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(stopped.root)
+    monkeypatch.setattr(gathering, "running_stage", lambda _: "train_phase1")
+    begins = gather(workspace)
+    assert begins.phases[0].state == "training"
+    assert begins.remarks == ["train_phase1 runs: wait for it"]
+    workspace.stopped.write_text("phase1 is saved at step 7", encoding="utf-8")
+    ends = gather(workspace)
+    assert state_in_words(ends) == "phase1 has stopped, and DVC ends"
+    assert ends.remarks == ["DVC ends: wait for it"]
+    assert ends.phases[0].state == "stopped"
+
+
+def test_what_is_to_be_parked_is_not_said_to_be(stopped: Checkout) -> None:
+    stopped.change_params(lambda params: params["train_phase1"].update(lr=1e-7))
+    report = gather(Workspace(stopped.root))
+    assert report.parked == []
+    assert "dvc repro parks it and begins anew" in " ".join(report.remarks)

@@ -13,7 +13,7 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Best, Evaluation, Phase, PhaseState
 from xtts_finetune.report.prospects import Course, prospect
 from xtts_finetune.tracking.curve import Row, last_step, read_csv, read_rows
-from xtts_finetune.tracking.journal import planned_step
+from xtts_finetune.tracking.journal import planned_step, resumed_at
 from xtts_finetune.tracking.pace import pace_of
 
 
@@ -44,7 +44,7 @@ def phase_of(
     store = CheckpointReader(workspace.work(name))
     states = [] if is_done or is_displaced else store.states()
     state, why = _state(seen, store, metrics=metrics, is_live=is_live, comes_back=comes_back)
-    step = metrics["last_step"] if metrics else last_step(rows)
+    step = metrics["last_step"] if metrics else _step(workspace, name, rows, is_live)
     goes_on = states[-1].step if state == "stopped" and states else step
     course = Course.of(rows, rules, pace, goes_on, planned_step(workspace, name), is_over=is_done) if rules else None
     target = rules.target_mel_ce if rules else None
@@ -67,6 +67,14 @@ def phase_of(
         steps_skipped=_most(rows, "train/skipped_steps") if not metrics else metrics["skipped_steps"],
         saves_skipped=_most(rows, "disk/saves_skipped"),
     )
+
+
+def _step(workspace: Workspace, name: PhaseName, rows: Sequence[Row], is_live: bool) -> int | None:
+    """How far it is: one that goes on from a state has yet to train again what was trained behind that."""
+    resumed = resumed_at(workspace, name) if is_live else None
+    if resumed and resumed.step is not None and all(row.get("time", 0) / 1000 < resumed.time for row in rows[-1:]):
+        return resumed.step
+    return last_step(rows)
 
 
 def evaluations(seen: Sequence[Row]) -> Iterator[Evaluation]:

@@ -42,10 +42,15 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = flat(before), flat(now)
     sections = set(before) & set(now)
     return [
-        f"{name} {old.get(name, 'not there')} → {new[name]}"
+        f"{name} {_written(old[name]) if name in old else 'not there'} → {_written(new[name])}"
         for name in new
         if name.partition(".")[0] in sections and old.get(name, _NOTHING) != new[name]
     ]
+
+
+def _written(value: Any) -> str:
+    """As params.yaml has it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 _NOTHING = object()

@@ -75,7 +75,7 @@ class _Gathering:
             changed_since_commit=since_commit(at, params) if params else [],
             changed_since_champion=since_champion(at, params, self._registration) if params else None,
             disk=self._disk,
-            parked=[_parked(run) for run in self.parked],
+            parked=[_parked(run) for run in self.parked if run not in self._told_otherwise],
             mlflow=self._waiting,
             next=next_steps(self._standing),
             remarks=remarks(self._standing),
@@ -125,12 +125,22 @@ class _Gathering:
                 phase,
                 self.params.phase(phase) if self.params else None,
                 metrics=metrics.get(phase),
-                is_live=phase in self.live,
+                is_live=phase in self.live or self._begins(phase),
                 is_displaced=phase in displaced,
                 comes_back=phase in self.back,
             )
             for phase in PHASES
         ]
+
+    def _begins(self, phase: PhaseName) -> bool:
+        """DVC has begun with it, and it has not come to train; what stopped it says so until DVC has ended."""
+        return self.running == f"train_{phase}" and not self.workspace.stopped.exists()
+
+    @property
+    def _told_otherwise(self) -> list[ParkedRun]:
+        """Those of `_displaced` that `next_steps.Begun` tells of: they are not parked yet."""
+        phases = {begun.phase for begun in self._otherwise}
+        return [run for run in self._displaced if run.run.phase in phases]
 
     @property
     def _displaced(self) -> list[ParkedRun]:
@@ -226,6 +236,7 @@ class _Gathering:
             is_waiting=self._waiting.runs > 0,
             is_to_be_promoted=self._is_complete and self._registration.is_to_be_promoted,
             goes_on=self.ended is not None,
+            has_stopped=self._stopped is not None,
             is_dvc_stuck=not self.is_stage and is_cut_short(self.workspace),
             is_left_behind=bool(self.live) and not self.is_stage and not self.running,
         )

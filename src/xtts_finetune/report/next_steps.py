@@ -48,6 +48,7 @@ class Standing:
         is_to_be_promoted: what is registered is not the champion.
         goes_on: a stage has ended, and DVC begins the next.
         is_left_behind: a phase is trained, and no DVC waits for it.
+        has_stopped: a stage has said why.
         is_dvc_stuck: it cannot read its own list of who is at work.
     """
 
@@ -62,6 +63,7 @@ class Standing:
     is_to_be_promoted: bool
     goes_on: bool
     is_left_behind: bool
+    has_stopped: bool
     is_dvc_stuck: bool
 
 
@@ -89,7 +91,7 @@ def remarks(now: Standing) -> list[str]:
         beside = [*([alone] if now.is_left_behind else []), *([full] if is_full else [])]
         return [f"{' and '.join(sorted(now.live))} is being trained: wait for it", *told, *beside]
     if now.running:
-        return [f"{now.running} runs: wait for it"]
+        return ["DVC ends: wait for it" if now.has_stopped else f"{now.running} runs: wait for it"]
     if now.is_dvc_stuck:
         return [
             "a full disk cut short .dvc/tmp/rwlock: delete it, when no other dvc runs here; till then dvc runs nothing"

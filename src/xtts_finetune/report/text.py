@@ -70,6 +70,8 @@ def _running_in_words(report: Report) -> str:
         return f"{report.running} runs now"
     if phase.state in ("done", "trained"):
         return f"{phase.name} is done, and DVC stores what it left"
+    if report.stopped:  # gone as soon as a stage begins
+        return f"{phase.name} has stopped, and DVC ends"
     return f"{phase.name} goes on from step {phase.resume_step:,}" if phase.resume_step else f"{phase.name} begins"
 
 

@@ -71,6 +71,14 @@ def latest(workspace: Workspace, stage: str) -> Happening | None:
     return next((each for each in reversed(_lines(workspace)) if each.stage == stage), None)
 
 
+def resumed_at(workspace: Workspace, stage: str) -> Happening | None:
+    """When, and with which step, the run that is under way went on; None: it did not, or its beginning came since."""
+    for each in reversed(_lines(workspace)):
+        if each.stage == stage and each.kind in ("resumed", "started"):
+            return each if each.kind == "resumed" else None
+    return None
+
+
 def planned_step(workspace: Workspace, stage: str) -> int | None:
     """With which step the epochs end of the run that was begun last, as its trainer said; None: it said nothing."""
     for each in reversed(_lines(workspace)):
