@@ -111,7 +111,7 @@ def test_a_trainer_left_behind_is_not_joined_by_another(untrained: Checkout, fin
         process.communicate()
     said = untrained.repro("train_phase1")
     assert "resuming" not in said
-    assert "step/s" not in said
+    assert "phase1: epoch" not in said
     assert_as_if_never_stopped(untrained, finished)
 
 
