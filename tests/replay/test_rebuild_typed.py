@@ -37,7 +37,7 @@ def test_stopped_half_way_nothing_is_left(copied: Checkout) -> None:
     shutil.rmtree(copied.root / "checkpoints")
     shutil.rmtree(copied.root / "work", ignore_errors=True)
     process = copied.start("xtts-finetune", "rebuild", "--step", "6")
-    while not any((copied.root / "work" / "rebuilt").glob("phase1.*")):
+    while not any((copied.root / "work" / "rebuilt").glob(".phase1.*.tmp/phase1/curve.jsonl")):
         assert process.poll() is None, "it ended"
         time.sleep(0.01)
     process.terminate()
