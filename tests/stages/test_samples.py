@@ -165,20 +165,13 @@ def test_one_that_fails_is_said_and_the_next_is_tried(
 ) -> None:
     monkeypatch.setattr(samples, "_SPEAKING", ("-c", code))
     save(workspace, 0)
-    said = ""
-
-    def is_said(what: str) -> bool:
-        nonlocal said
-        said += capsys.readouterr().out
-        return what in said
-
     with Sampled(_Tracker(), workspace, with_samples(1), "phase1") as sampled:
         sampled.log(0, {"eval/mel_ce": 4.0})
-        wait_for(lambda: is_said(f"phase1: step 0 could not be heard, and training goes on: {why}"))
+        said_at_last(capsys, f"phase1: step 0 could not be heard, and training goes on: {why}")
         monkeypatch.setattr(samples, "_SPEAKING", ("-c", SPEAK))
         sampled.log(10, {"eval/mel_ce": 4.0})
         save(workspace, 10)
-        wait_for(lambda: is_said("phase1: hear step 10: "))
+        said_at_last(capsys, "phase1: hear step 10: ")
     assert spoken(workspace) == ["step-00000010"]
 
 

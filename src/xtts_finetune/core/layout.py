@@ -4,7 +4,7 @@ work/phase1/step-00000200/     a resumable state: WEIGHTS, EMA, OPTIMIZER, curve
 work/phase1/best-00000150/     the best weights so far: WEIGHTS (its state's WEIGHTS or EMA, one inode), STATE, MANIFEST
 work/phase1/DONE               the phase is complete
 work/phase1/CURVE, SYSTEM      the spool of its run in MLflow: the learning curve; what the machine did meanwhile
-work/phase1/SAMPLES/<step>/     what the run said at that step of its training, for its page in MLflow
+work/phase1/SAMPLES/<step>/    what the run said at that step of its training, for its page in MLflow
 work/phase1/DELIVERY           what of these is delivered
 work/undelivered/<key>/        a run that ended before MLflow had all of it: DELIVERY, CURVE, SAMPLES, and of an
                                evaluation FIGURES, BUNDLE and SERVING, the model that waits to be registered

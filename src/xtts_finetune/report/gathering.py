@@ -136,7 +136,7 @@ class _Gathering:
         """DVC has begun with it, and it has not come to train; what stopped it says so until DVC has ended."""
         return self.running == f"train_{phase}" and not self.workspace.stopped.exists()
 
-    @property
+    @cached_property
     def _told_otherwise(self) -> list[ParkedRun]:
         """Those of `_displaced` that `next_steps.Begun` tells of: they are not parked yet."""
         phases = {begun.phase for begun in self._otherwise}
@@ -250,7 +250,7 @@ class _Gathering:
                 return f"{phase.name} {SILENT}"
         return None
 
-    @property
+    @cached_property
     def _otherwise(self) -> list[Begun]:
         """Runs in work/<phase>/ that params.yaml does not ask for by now."""
         if self.params is None:

@@ -5,8 +5,9 @@ A line a happening in work/journal.jsonl. Nothing depends on it: where it cannot
 
 import json
 import time
-from collections.abc import Iterable
-from typing import Any, Literal, Self
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -66,39 +67,40 @@ def journal(workspace: Workspace) -> list[Happening]:
     return sorted(_lines(workspace), key=lambda each: each.time)
 
 
-def latest(workspace: Workspace, stage: str) -> Happening | None:
-    """What was written down last of a stage: clocks are set back."""
-    return next((each for each in reversed(_lines(workspace)) if each.stage == stage), None)
+def latest(workspace: Workspace, stage: str, kinds: Collection[Kind] = get_args(Kind)) -> Happening | None:
+    """What was written down last of a stage, of these kinds; not by its time, as clocks are set back."""
+    return next((each for each in reversed(_lines(workspace)) if each.stage == stage and each.kind in kinds), None)
 
 
 def resumed_at(workspace: Workspace, stage: str) -> Happening | None:
     """When, and with which step, the run that is under way went on; None: it did not, or its beginning came since."""
-    for each in reversed(_lines(workspace)):
-        if each.stage == stage and each.kind in ("resumed", "started"):
-            return each if each.kind == "resumed" else None
-    return None
+    last = latest(workspace, stage, ("resumed", "started"))
+    return last if last and last.kind == "resumed" else None
 
 
 def planned_step(workspace: Workspace, stage: str) -> int | None:
     """With which step the epochs end of the run that was begun last, as its trainer said; None: it said nothing."""
-    for each in reversed(_lines(workspace)):
-        if each.stage == stage and each.kind in ("planned", "started"):
-            return each.step if each.kind == "planned" else None
-    return None
+    last = latest(workspace, stage, ("planned", "started"))
+    return last.step if last and last.kind == "planned" else None
 
 
-def _lines(workspace: Workspace) -> list[Happening]:
+def _lines(workspace: Workspace) -> tuple[Happening, ...]:
     try:
-        lines = workspace.journal.read_text(encoding="utf-8", errors="replace").splitlines()
+        return _parsed(workspace.journal.read_text(encoding="utf-8", errors="replace"))
     except OSError:  # there is none, or nobody may read it
-        return []
+        return ()
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str) -> tuple[Happening, ...]:
+    """Remembered by content, as a report asks it some times for each phase."""
     found = []
-    for line in lines:
+    for line in text.splitlines():
         try:
             found.append(Happening.model_validate_json(line))
         except ValidationError:
             continue
-    return found
+    return tuple(found)
 
 
 def write_down(workspace: Workspace, *new: Happening) -> None:
