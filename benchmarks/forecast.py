@@ -1,23 +1,32 @@
-"""How often `status` is right about curves whose truth is known: `python benchmarks/forecast.py`, a minute, no torch.
+"""How often `status` is right about curves whose truth is known: `python benchmarks/forecast.py`, minutes, no torch.
 
 Curves are drawn at random: power laws and exponentials, evaluated with noise, of which the first part is shown. Asked
 is when a target is reached, and whether it ever is; then whether a made overfit is found, and a healthy curve accused.
+
+And of real runs of `mini` (benchmarks/curves/): after each evaluation, what is said then of the best that any later one
+comes to, and of the step at which the Mel CE of any later one is reached for the first time.
 """
 
 import argparse
+import csv
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from xtts_finetune.trend.evaluations import Evaluation
+from xtts_finetune.trend.evaluations import LEAST, Evaluation
 from xtts_finetune.trend.forecast import Forecast
 from xtts_finetune.trend.turning import Turn
 
 SPAN = 1_000  # steps that are shown
 NOISE = 0.003, 0.012  # between which an evaluation's lies: docs/report.md says where from
+LASTS = 0.05, 0.2  # of what is shown, for so long do deviations last that are not independent
+FARTHEST = 4  # times what is shown, up to which it is asked
+CURVES = Path(__file__).parent / "curves"
 RISES = 3, 8  # between which a made overfit rises with each evaluation, in noises
 WITHIN = 3  # evaluations, it is to be found
 Random = np.random.Generator
@@ -61,23 +70,33 @@ def some_noise(random: Random) -> float:
     return math.exp(random.uniform(math.log(low), math.log(high)))
 
 
-def evaluated(random: Random, curve: Curve, noise: float) -> tuple[list[int], list[float]]:
+def evaluated(random: Random, curve: Curve, noise: float, is_lasting: bool) -> tuple[list[int], list[float]]:
     """Between 6 and 24 evaluations over what is shown."""
-    steps = np.linspace(0, SPAN, int(random.integers(6, 25))).astype(int)
-    return steps.tolist(), [curve(step) + random.normal(0, noise) for step in steps.tolist()]
+    steps: list[int] = np.linspace(0, SPAN, int(random.integers(6, 25))).astype(int).tolist()
+    off = lasting(random, steps, noise) if is_lasting else [random.normal(0, noise) for _ in steps]
+    return steps, [curve(step) + each for step, each in zip(steps, off, strict=True)]
 
 
-def forecasts(kind: str, seeds: int) -> Iterator[tuple[str, Tally]]:
+def lasting(random: Random, steps: list[int], noise: float) -> list[float]:
+    """Deviations that wear off, as real ones do, of the same size."""
+    lasts, off = SPAN * random.uniform(*LASTS), [random.normal(0, noise)]
+    for before, step in pairwise(steps):
+        left = math.exp((before - step) / lasts)
+        off.append(left * off[-1] + math.sqrt(1 - left**2) * random.normal(0, noise))
+    return off
+
+
+def forecasts(kind: str, seeds: int, is_lasting: bool = False) -> Iterator[tuple[str, Tally]]:
     """A target that is reached after up to four times what is shown, and one below where the curve levels off."""
     reached, never = Tally(), Tally()
     for seed in tqdm(range(seeds), desc=kind, leave=False):
         random = np.random.default_rng([seed, len(kind)])
         limit, curve = KINDS[kind](random)
         noise = some_noise(random)
-        steps, figures = evaluated(random, curve, noise)
+        steps, figures = evaluated(random, curve, noise, is_lasting)
         found = Forecast.of(steps, figures)
         assert found, "six evaluations that fall"
-        truth = SPAN * math.exp(random.uniform(math.log(1.1), math.log(4)))
+        truth = SPAN * math.exp(random.uniform(math.log(1.1), math.log(FARTHEST)))
         target = curve(truth)
         if curve(SPAN) - target > 2 * noise:  # else it is as good as reached
             low, high = found.reaches(target)
@@ -90,6 +109,48 @@ def forecasts(kind: str, seeds: int) -> Iterator[tuple[str, Tally]]:
         never.never += found.never(limit - random.uniform(0.03, 0.4))
     yield "reached later", reached
     yield "never reached", never
+
+
+@dataclass
+class Looks:
+    """At a real run, after each of its evaluations by which a forecast is made.
+
+    Attributes:
+        bests: of evaluations to come: best so far, and whether the range that was told held it.
+    """
+
+    bests: list[bool] = field(default_factory=list)
+    steps: list[bool] = field(default_factory=list)  # likewise, at which a Mel CE was there
+    never: list[bool] = field(default_factory=list)  # it was said that it never would be
+    widths: list[float] = field(default_factory=list)  # of what was told of the best at the end
+
+    def row(self, run: str) -> str:
+        cells = [f"{np.mean(each):.0%}" if each else "" for each in (self.bests, self.steps, self.never)]
+        return f"| {run} | {len(self.widths)} | {' | '.join(cells)} | {np.median(self.widths):.3f} |"
+
+
+def looks_at(curve: Path) -> Looks:
+    with curve.open(encoding="utf-8", newline="") as stream:
+        rows = [[float(cell) for cell in row.values()] for row in csv.DictReader(stream)]
+    seen = [Evaluation(int(step), figure, train) for step, figure, train in rows]
+    steps, figures, trains = [each.step for each in seen], [each.eval for each in seen], [each.train for each in seen]
+    looks = Looks()
+    for count in range(LEAST, len(seen)):
+        found = Forecast.of(steps[:count], figures[:count], trains[:count])
+        if found is None or Turn.of(seen[:count]):
+            continue
+        low, high = found.best_by(steps[-1])
+        looks.widths.append(high - low)
+        for later in range(count, len(seen)):
+            if steps[later] - steps[0] > FARTHEST * (steps[count - 1] - steps[0]):
+                break
+            low, high = found.best_by(steps[later])
+            looks.bests.append(low <= min(figures[: later + 1]) <= high)
+            if figures[later] < min(figures[:later]):  # a Mel CE that was there for the first time
+                low, high = found.reaches(figures[later])
+                looks.steps.append(low <= steps[later] and steps[later - 1] <= high)  # it was there between both
+                looks.never.append(found.never(figures[later]))
+    return looks
 
 
 def turned(seeds: int) -> tuple[float, float, float]:
@@ -128,9 +189,16 @@ def main() -> None:
     asked = "range holds the truth | its end by its beginning, in steps (median) | called never reached"
     print(f"| curve | target | curves | {asked} |")
     print("|---|---|---|---|---|---|")
-    for kind in KINDS:
-        for target, tally in forecasts(kind, seeds):
-            print(tally.row(kind, target, target == "reached later"))
+    for is_lasting, noise in ((False, ""), (True, ", deviations last")):
+        for kind in KINDS:
+            for target, tally in forecasts(kind, seeds, is_lasting):
+                print(tally.row(f"{kind}{noise}", target, target == "reached later"))
+    print("\n| run of `mini` | looks | best | steps | called never reached | width of the last (median) |")
+    print("|---|---|---|---|---|---|")
+    for curve in tqdm(sorted(CURVES.glob("*.csv")), desc="runs", leave=False):
+        looks = looks_at(curve)
+        if looks.widths:
+            print(looks.row(curve.stem))
     accused, found, missed = turned(seeds)
     print("\n| curve | curves | called overfitting |\n|---|---|---|")
     print(f"| healthy, at any evaluation | {seeds} | {accused:.1%} |")

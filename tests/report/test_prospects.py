@@ -13,7 +13,7 @@ from xtts_finetune.trend.evaluations import Evaluation
 def said(figures: dict[int, float], target: float | None = 2.5, train_falls: bool = True, **others: Any) -> str:
     """Of a phase with these evaluations: step → Mel CE."""
     seen = [
-        Evaluation(step, figure, 3.0 + (-0.1 if train_falls else 0.1) * number)
+        Evaluation(step, figure, 3.0 + (-0.1 if train_falls else 0.1) * number if number else math.nan)
         for number, (step, figure) in enumerate(figures.items())
     ]
     settings = {"last_step": None, "seconds": None, **others}
@@ -64,13 +64,20 @@ def test_what_takes_ages_is_not_promised() -> None:
     """A power law that falls for ever: at 2.5 after a thousand times what was trained."""
     slow = {100 * number: 2.0 + 2.0 * (1 + number) ** -0.15 for number in range(12)}
     told = said(slow, seconds=10.0)
-    assert "if ever: the fit levels off at" in told or "may never be reached" in told
+    assert "not at this rate: the fit levels off at" in told
+    assert " to " not in told
+
+
+def test_what_may_never_come_has_no_end() -> None:
+    """The target lies within what the fit levels off at."""
+    told = said(curve(7, 2.49), seconds=10.0)
+    assert " at the earliest, if ever: the fit levels off at" in told
     assert " to " not in told
 
 
 def test_where_it_ends() -> None:
     told = said(curve(8, 2.7), last_step=3_000, seconds=2.0)
-    assert "1,300 steps (43 min) are left, up to step 3,000: by the fit it is at 2.6" in told
+    assert "1,300 steps (43 min) are left, up to step 3,000: by the fit its best is 2.6" in told
 
 
 def test_overfitting_is_said_and_nothing_is_forecast() -> None:

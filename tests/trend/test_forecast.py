@@ -18,14 +18,62 @@ def falling(count: int, limit: float = 2.4, drop: float = 1.2, time: float = 300
     return steps, [limit + drop * math.exp(-(step - 1_000) / time) for step in steps]
 
 
+@pytest.mark.parametrize("is_lasting", [False, True], ids=["deviations are independent", "deviations last"])
 @pytest.mark.parametrize("kind", truths.KINDS)
-def test_ranges_hold_the_truth_as_often_as_they_say(kind: str) -> None:
-    """80 % are asked for; 75 to 90 % are it. Not reachable is said wrongly of 5 % at the most."""
-    tallies = dict(truths.forecasts(kind, 120))
+def test_ranges_hold_the_truth_as_often_as_they_say(kind: str, is_lasting: bool) -> None:
+    """80 % are asked for; of a thousand each 75 to 88 % are it. Not reachable is said wrongly of 5 % at the most."""
+    tallies = dict(truths.forecasts(kind, 120, is_lasting))
     reached, never = tallies["reached later"], tallies["never reached"]
-    assert 0.75 <= reached.held / reached.curves <= 0.9
+    assert 0.7 <= reached.held / reached.curves <= 0.92
     assert reached.never / reached.curves <= 0.05
     assert never.never / never.curves >= 0.6
+
+
+@pytest.mark.parametrize("run", ["phase1-lr1e-3-every10", "phase1-lr2e-3-every25", "phase1-lr3e-4-every25"])
+def test_of_real_runs_ranges_hold_what_came(run: str) -> None:
+    """Of `mini`, from random weights, and others than the constants were chosen by: lr 2e-3."""
+    looks = truths.looks_at(truths.CURVES / f"{run}.csv")
+    assert len(looks.widths) >= 15
+    assert np.mean(looks.bests) >= 0.75
+    assert np.mean(looks.steps) >= 0.65
+    assert np.mean(looks.never) <= 0.05
+
+
+def real(run: str) -> tuple[list[int], list[float], list[float]]:
+    rows = (truths.CURVES / f"{run}.csv").read_text(encoding="utf-8").splitlines()[1:]
+    steps, evals, trains = zip(*(map(float, row.split(",")) for row in rows), strict=True)
+    return [int(step) for step in steps], list(evals), list(trains)
+
+
+def test_what_is_learned_by_heart_is_seen_coming() -> None:
+    """At step 200 eval Mel CE falls as it did; train Mel CE does so faster: at step 270 that is over."""
+    steps, evals, trains = real("phase1-lr1e-3-every10")
+    shown = steps.index(200) + 1
+    alone = Forecast.of(steps[:shown], evals[:shown])
+    beside = Forecast.of(steps[:shown], evals[:shown], trains[:shown])
+    assert alone and beside
+    assert not alone.best_by(402)[0] <= min(evals) <= alone.best_by(402)[1]
+    assert beside.best_by(402)[0] <= min(evals) <= beside.best_by(402)[1]
+    assert alone.best_by(402) == Forecast.of(steps[:shown], evals[:shown], [math.nan, *trains[1:shown]]).best_by(402)  # type: ignore[union-attr]
+
+
+def test_where_it_turns_it_levels_off_before() -> None:
+    steps, evals, trains = real("phase1-lr9e-4")
+    shown = steps.index(402) + 1
+    found = Forecast.of(steps[:shown], evals[:shown], trains[:shown])
+    assert found
+    level, wide = found.levels_off
+    assert level - wide <= min(evals) <= level + wide
+
+
+def test_a_curve_that_begins_to_fall_once_more_is_told_by_that() -> None:
+    """As of adapters beside frozen weights: a fall, rest, and then the fall that counts."""
+    steps = list(range(0, 1_000, 50))
+    evals = [6.5 + 0.6 * math.exp(-step / 30) - max(0, step - 300) / 500 for step in steps]
+    found = Forecast.of(steps, evals)
+    assert found
+    assert found.start >= 300
+    assert found.reaches(4.9)[0] < 1_200
 
 
 def test_a_smooth_curve_is_known_closely() -> None:
@@ -43,16 +91,15 @@ def test_a_smooth_curve_is_known_closely() -> None:
 def test_what_was_reached_is_not_ahead() -> None:
     found = Forecast.of(*falling(12))
     assert found
-    assert found.reaches(3.0)[1] < 2_000
-    assert found.reaches(9.0) == (1_000, 1_000)
+    assert found.reaches(3.0) == (2_100, 2_100)
 
 
 def test_farther_away_it_is_known_less() -> None:
     random = np.random.default_rng(1)
-    steps, figures = falling(12)
+    steps, figures = falling(12, time=1_500)
     found = Forecast.of(steps, [figure + random.normal(0, 0.006) for figure in figures])
     assert found
-    widths = [high - low for low, high in map(found.figures_at, (2_200, 3_000, 6_000))]
+    widths = [high - low for low, high in map(found.best_by, (2_200, 3_000, 6_000))]
     assert all(near < far for near, far in pairwise(widths))
 
 

@@ -24,7 +24,7 @@ class Evaluation(Part):
     """Of a phase, on the whole eval split, in nats per token."""
 
     step: Annotated[int, Field(description="optimiser updates, counted from phase 1's first")]
-    epoch: Annotated[int, Field(description="whole epochs of the phase that are done")]
+    epoch: Annotated[float, Field(description="of the phase, that are done; whole ones where more is not known")]
     eval_mel_ce: float | None
     eval_text_ce: float | None
     eval_text_ce_weighted: Annotated[float | None, Field(description="× 0.01, as Coqui prints it")]
@@ -49,11 +49,13 @@ class Prospect(Part):
     """What the evaluations tell of the phase's end; ranges hold the truth in four of five cases."""
 
     lines: Annotated[list[str], Field(description="in words")]
-    levels_off: Annotated[Range | None, Field(description="Mel CE that the fit levels off at, and ±")] = None
+    levels_off: Annotated[
+        Range | None, Field(description="Mel CE that the fit levels off at, before it rises where it does, and ±")
+    ] = None
     never: Annotated[bool | None, Field(description="whether the target is out of reach at this rate")] = None
     steps_to_target: Annotated[Range | None, Field(description="null where it may never be reached")] = None
     seconds_to_target: Range | None = None
-    mel_ce_at_end: Annotated[Range | None, Field(description="with the last of its epochs")] = None
+    best_at_end: Annotated[Range | None, Field(description="Mel CE, with the last of its epochs")] = None
     is_overfitting: bool = False
 
 

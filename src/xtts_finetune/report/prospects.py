@@ -15,8 +15,6 @@ from xtts_finetune.trend.turning import Turn
 if TYPE_CHECKING:
     from xtts_finetune.trend.forecast import Forecast
 
-_FAR = 20  # times what was trained so far: nobody trains so long
-
 
 @dataclass(frozen=True)
 class Course:
@@ -54,22 +52,31 @@ class Course:
             planned: the last step, as the trainer said; it is told by what epochs took, where one has ended.
         """
         seen = [row for row in rows if "eval/mel_ce" in row]
-        an_epoch = _steps_per_epoch(seen)
+        an_epoch = _steps_per_epoch(seen, rules, planned)
         last = None if is_over else planned
         if not is_over and an_epoch is not None:
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
         return cls(evaluations(seen), rules.target_mel_ce, last, seconds, step, an_epoch)
 
 
-def _steps_per_epoch(seen: Sequence[Mapping[str, Any]]) -> float | None:
-    """By the ends of epochs, each of which was evaluated; between them there may be evaluations, too."""
+def _steps_per_epoch(seen: Sequence[Mapping[str, Any]], rules: PhaseParams, planned: int | None) -> float | None:
+    """By the ends of epochs; before there are two, by the step that was planned to be the last."""
+    ends = ends_of_epochs(seen)
+    if len(ends) > 1:
+        first, last = min(ends), max(ends)
+        return (ends[last] - ends[first]) / (last - first)
+    return (planned - seen[0]["step"]) / rules.epochs if planned is not None and seen else None
+
+
+def ends_of_epochs(seen: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """By epochs that are done the step at which the last of them was: each was evaluated, as was the beginning.
+
+    Between them there may be evaluations, too.
+    """
     ends: dict[int, int] = {}
     for row in seen:
         ends.setdefault(row["epoch"], row["step"])
-    if len(ends) < 2:
-        return None
-    first, last = min(ends), max(ends)
-    return (ends[last] - ends[first]) / (last - first)
+    return ends
 
 
 def prospect(course: Course) -> Prospect | None:
@@ -94,7 +101,8 @@ def prospect(course: Course) -> Prospect | None:
         return _with(told, [f"too few evaluations for a forecast: {len(seen)} of {LEAST}"])
     from xtts_finetune.trend.forecast import Forecast  # loads numpy
 
-    if forecast := Forecast.of([each.step for each in seen], [each.eval for each in seen]):
+    steps, evals = [each.step for each in seen], [each.eval for each in seen]
+    if forecast := Forecast.of(steps, evals, [each.train for each in seen]):
         return _ahead(told, course, forecast, seen[-1].step if course.step is None else course.step)
     return _with(told, ["no forecast: no falling curve fits the evaluations"])
 
@@ -117,11 +125,11 @@ def _ahead(told: Prospect, course: Course, forecast: "Forecast", last: int) -> P
     if course.target is not None:
         told = _to_target(told, course, forecast, course.target, last)
     if course.last_step is not None and course.last_step > last:
-        low, high = forecast.figures_at(course.last_step)
+        low, high = forecast.best_by(course.last_step)
         left = course.last_step - last
         end = f"{left:,} steps{_time(course, left)} are left, up to step {course.last_step:,}"
-        line = f"{end}: by the fit it is at {_between(low, high)} then"
-        told = _with(told, [line], mel_ce_at_end=(low, high))
+        line = f"{end}: by the fit its best is {_between(low, high)} then"
+        told = _with(told, [line], best_at_end=(low, high))
     return told
 
 
@@ -132,10 +140,9 @@ def _to_target(told: Prospect, course: Course, forecast: "Forecast", target: flo
         return _with(told, [f"not at this rate: {levels}, above the target {target:.3f}"], never=True)
     told = _with(told, [], never=False)
     low, high = (max(0.0, step - last) for step in forecast.reaches(target))
-    far = _FAR * forecast.span
-    if low > far:
+    if math.isinf(low):
         return _with(told, [f"the target {target:.3f} may never be reached: {levels}"])
-    if high > far:
+    if math.isinf(high):
         earliest = f"in {_steps(low)} steps{_time(course, low)} at the earliest, if ever"
         return _with(told, [f"the target {target:.3f} {earliest}: {levels}"])
     until = f"{_steps(low)} to {_steps(high)} steps{_time(course, low, high)}"

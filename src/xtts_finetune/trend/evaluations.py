@@ -13,8 +13,9 @@ class Evaluation:
     Attributes:
         step: in optimiser updates.
         eval: Mel CE on the eval split.
-        train: Mel CE of clips to train on, measured as the eval split is; or the mean of the steps since the evaluation
-            before. Only its change counts. nan: not known.
+        train: Mel CE of clips to train on, measured as the eval split is, at every evaluation; or, of runs of before,
+            the mean of the steps since the evaluation before, of which only the change counts: the first has none.
+            nan: not known.
     """
 
     step: int

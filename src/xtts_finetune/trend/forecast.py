@@ -1,4 +1,4 @@
-"""When a phase is at its target, and where its curve levels off: as a range, by a curve fitted to its evaluations.
+"""When a phase is at its target, and what its curve comes to: as a range, by curves fitted to its evaluations.
 
 The curve falls as `limit + drop * g(t)`, where g is an exponential or a power law, the two shapes that learning curves
 have (Hestness et al., 2017, arXiv:1712.00409; Domhan et al., 2015, "Speeding up automatic hyperparameter optimization
@@ -8,12 +8,20 @@ of deep neural networks by extrapolation of learning curves", IJCAI):
 
 A straight line through the last two evaluations takes neither into account. Nothing is known for certain of k and c, or
 of the noise: all that fit are weighed (Bayes), limit and drop in closed form, k and c on a grid that closes in on what
-fits. How often the ranges hold the truth: `benchmarks/forecast.py`, docs/report.md.
+fits.
+
+Of a few hundred clips much is learned by heart: train clips go on to fit better, and eval clips do not, or worse. Eval
+Mel CE alone does not tell of that before it comes. So where train clips are measured alike, what falls that way is
+taken to be eval Mel CE less a part of the gap between both, from none of it to all, and the gap to widen as it did
+lately.
+
+How often the ranges hold the truth, of made curves and of real ones: `benchmarks/forecast.py`, docs/report.md.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -23,19 +31,32 @@ from xtts_finetune.trend.evaluations import LEAST, NOISE
 
 LOW, HIGH = 0.1, 0.9  # quantiles: four in five are between them
 CERTAIN = 0.9  # of the curves that fit: where so many never get there, that is said
+FAR = 20.0  # times what was trained so far: nobody trains so long
 
 Floats = NDArray[np.float64]
 
-_MOST = 120  # points that are fitted; of more, neighbours are put together
-_DRAWS = 4_000
+_MOST = 60  # points that are fitted; of more, neighbours are put together
+_DRAWS = 2_000  # curves
 # What is taken to be so before there is any evaluation: half of all curves are exponentials, and a power law's c is 2
 # on average; k is anything from a hundredth of what was trained to fifty times that; NOISE is as if four were seen.
 _EXPONENTIAL, _MEAN_C = 0.5, 2.0
 _NOISE_SEEN = 4
 _LOG_K, _C = (math.log(0.01), math.log(50.0)), (0.0, 8.0)
-_GRID = 60, 25  # of log k and c
+_GRID = 40, 17  # of log k and c
 _CLOSER = 3  # times the grid closes in
 _NEGLIGIBLE = 10.0  # less in log likelihood
+# Parts of the gap that are taken off, each as likely as the other; how fast it widens is known within a third.
+_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_WIDENS = 0.3  # standard deviation of the logarithm
+# Real curves are neither of both shapes: where train clips are measured, as of every real run, it is told by so much
+# less, so that ranges are right of those (docs/report.md). Standard deviation of the logarithm of the fall to come.
+_STRAYS = 0.2
+_LATELY = 0.4  # of what was trained
+_ALONE, _CLEARLY = 6, 12.0  # evaluations that may tell alone; twice the log likelihood by which they do so better
+# Of four curves in ten deviations of evaluations last: most of their variance, for some of a span.
+_SOME_LAST, _LASTING, _LASTS = 0.4, 0.8, 0.15
+_AHEAD = np.concatenate([[0.0], np.geomspace(0.01, FAR, 48)])  # in spans from the last evaluation on
+_EVALUATIONS = 40  # to come, at the most
 
 
 @dataclass(frozen=True)
@@ -44,70 +65,126 @@ class Forecast:
 
     Attributes:
         start: step of the first evaluation.
-        span: steps between the first and the last.
-        limit: Mel CE that each levels off at, shape (curves,).
+        last: of the last.
+        best: the lowest Mel CE so far.
+        every: steps between evaluations, lately.
+        limit: Mel CE that each levels off at, without its part of the gap: shape (curves,).
         drop: what each falls from the start on, (curves,).
-        log_k: of the time in spans by which it falls, (curves,).
+        log_k: of the time by which it falls, in spans, which are the steps between first and last, (curves,).
         c: 0: exponentially; else one by the exponent of its power law, (curves,).
         noise: standard deviation of an evaluation around it, (curves,).
+        strays: by what part the fall that is to come is another than by the fit, (curves,).
+        gap: the part of the gap that was taken off, at the last evaluation, (curves,).
+        widens: by what that part grows in a span, (curves,).
     """
 
     start: int
-    span: int
+    last: int
+    best: float
+    every: float
     limit: Floats
     drop: Floats
     log_k: Floats
     c: Floats
     noise: Floats
+    strays: Floats
+    gap: Floats
+    widens: Floats
 
     @classmethod
-    def of(cls, steps: Sequence[int], figures: Sequence[float]) -> Self | None:
+    def of(cls, steps: Sequence[int], figures: Sequence[float], trains: Sequence[float] | None = None) -> Self | None:
         """By the evaluations of a phase so far; None: they are too few, or do not fall.
 
         Args:
             steps: at which they were, rising.
             figures: Mel CE; one that is not finite is left out.
+            trains: of train clips, measured alike; they count where all are known.
         """
-        seen = [(step, figure) for step, figure in zip(steps, figures, strict=True) if math.isfinite(figure)]
-        if len(seen) < LEAST or seen[0][0] >= seen[-1][0]:
+        with_trains = zip(steps, figures, trains or [math.nan] * len(steps), strict=True)
+        seen = np.array([each for each in with_trains if math.isfinite(each[1])], np.float64)
+        if len(seen) < LEAST or seen[0, 0] >= seen[-1, 0]:
             return None
-        start, last = seen[0][0], seen[-1][0]
-        parts = np.array_split(np.array(seen, np.float64), min(_MOST, len(seen)))
-        points = np.array([part.mean(axis=0) for part in parts])
-        fitted = _fitted((points[:, 0] - start) / (last - start), points[:, 1])
-        if fitted is None:
+        points = _that_goes_on(np.array([part.mean(axis=0) for part in np.array_split(seen, min(_MOST, len(seen)))]))
+        start, last = points[0, 0], seen[-1, 0]
+        times, evals, gaps = (points[:, 0] - start) / (last - start), points[:, 1], points[:, 1] - points[:, 2]
+        growth = _growth(times, gaps)
+        views = [_fitted(times, evals - part * gaps if part else evals) for part in (_PARTS if growth else _PARTS[:1])]
+        drawn = [(part, view) for part, view in zip(_PARTS, views, strict=False) if view is not None]
+        if not drawn:
             return None
-        return cls(start, last - start, *fitted)
+        random = np.random.default_rng(0)  # equal evaluations say equal things
+        curves = [_drawn(random, view, len(points), _DRAWS // len(drawn)) for _, view in drawn]
+        parts = np.concatenate([np.full(len(each[0]), part) for (part, _), each in zip(drawn, curves, strict=True)])
+        if not len(parts):
+            return None
+        widens = parts * growth * np.exp(_WIDENS * random.normal(size=len(parts)))
+        strays = np.exp((_STRAYS if np.isfinite(gaps).all() else 0.0) * random.normal(size=len(parts)))
+        limit, drop, log_k, c, noise = (np.concatenate(each) for each in zip(*curves, strict=True))
+        gap = parts * gaps[-1] if growth else np.zeros(len(parts))
+        every = float(np.median(np.diff(seen[-_EVALUATIONS:, 0])))
+        known = int(start), int(last), float(seen[:, 1].min()), max(1.0, every)
+        return cls(*known, limit, drop, log_k, c, noise, strays, gap, widens)
 
-    def figures_at(self, step: int) -> tuple[float, float]:
-        """Between which Mel CE is, without an evaluation's noise, at a step."""
-        falls = _falls(np.array([(step - self.start) / self.span]), self.log_k, self.c)[:, 0]
-        low, high = np.quantile(self.limit + self.drop * falls, (LOW, HIGH))
+    @property
+    def span(self) -> int:
+        """Steps between the first evaluation and the last."""
+        return self.last - self.start
+
+    def best_by(self, step: int) -> tuple[float, float]:
+        """Between which Mel CE the best evaluation is by then, if they come as they did."""
+        count = min(_EVALUATIONS, max(1, round((step - self.last) / self.every)))
+        ahead = np.linspace(0, (step - self.last) / self.span, count + 1)[1:]
+        noise = np.random.default_rng(1).normal(size=(len(self.limit), count)) * self.noise[:, None]
+        bests = np.minimum(self.best, (self._curves(ahead) + noise).min(axis=1))
+        low, high = np.quantile(bests, (LOW, HIGH))
         return float(low), float(high)
 
     @property
     def levels_off(self) -> tuple[float, float]:
-        """At which Mel CE: the median, and half of what four in five are within."""
-        low, middle, high = np.quantile(self.limit, (LOW, 0.5, HIGH))
+        """At which Mel CE, before it rises where it does: the median, and half of what four in five are within."""
+        low, middle, high = np.quantile(self._lowest, (LOW, 0.5, HIGH))
         return float(middle), float(high - low) / 2
 
     def never(self, target: float) -> bool:
-        """Whether it is sure, at four in five, that this Mel CE is never reached."""
-        return float((self.limit >= target).mean()) >= CERTAIN
+        """Whether it is sure, at nine in ten, that this Mel CE is never reached."""
+        return float((self._lowest > target).mean()) >= CERTAIN
 
     def reaches(self, target: float) -> tuple[float, float]:
-        """Between which steps the Mel CE is there; inf: it may never be."""
-        left = (target - self.limit) / self.drop  # of the fall
-        slow = np.maximum(self.c, _TINY)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            log = np.log(left)
-            times = np.exp(self.log_k) * np.where(self.c < _TINY, -log, np.expm1(-slow * log) / slow)
-        times = np.where(left <= 0, np.inf, np.where(left >= 1, 0, times))
-        low, high = np.quantile(times, (LOW, HIGH), method="inverted_cdf")
-        return float(self.start + low * self.span), float(self.start + high * self.span)
+        """Between which steps, from the last evaluation on, the Mel CE is there; inf: it may never be."""
+        is_there = self._ahead <= target
+        first = is_there.argmax(axis=1)
+        before, rows = np.maximum(first - 1, 0), np.arange(len(first))
+        high, low = self._ahead[rows, before], self._ahead[rows, first]
+        part = np.where(first > 0, (high - target) / np.where(high > low, high - low, 1.0), 0.0)
+        ahead = _AHEAD[before] + part * (_AHEAD[first] - _AHEAD[before])
+        soonest, latest = np.quantile(np.where(is_there.any(axis=1), ahead, np.inf), (LOW, HIGH), method="inverted_cdf")
+        return float(self.last + soonest * self.span), float(self.last + latest * self.span)
+
+    @cached_property
+    def _ahead(self) -> Floats:
+        return self._curves(_AHEAD)
+
+    @cached_property
+    def _lowest(self) -> Floats:
+        return np.asarray(self._ahead.min(axis=1))
+
+    def _curves(self, ahead: Floats) -> Floats:
+        """Mel CE so many spans behind the last evaluation: shape (curves, times)."""
+        now, then = _falls(np.ones(1), self.log_k, self.c), _falls(1 + ahead, self.log_k, self.c)
+        falls = self.drop[:, None] * (now + self.strays[:, None] * (then - now))
+        curves: Floats = self.limit[:, None] + falls + self.gap[:, None] + self.widens[:, None] * ahead
+        return curves
 
 
 _TINY = 1e-9
+
+
+def _growth(times: Floats, gaps: Floats) -> float:
+    """By how much the gap widens in a span, lately; 0: it does not, or is not known throughout."""
+    if not np.isfinite(gaps).all():
+        return 0.0
+    lately = times >= min(1 - _LATELY, times[-3])
+    return max(0.0, float(np.polyfit(times[lately], gaps[lately], 1)[0]))
 
 
 def _falls(times: Floats, log_k: Floats, c: Floats) -> Floats:
@@ -144,20 +221,35 @@ class _Lines:
 
     @classmethod
     def on(cls, times: Floats, figures: Floats, log_k: Floats, c: Floats) -> Self:
+        """With deviations that are independent, and with such as last."""
         falls = _falls(times, log_k, c)
-        whole = falls[:, 0] - falls[:, -1]
-        x = (falls - falls[:, -1:]) / whole[:, None]
-        count, sum_x, sum_xx = len(figures), x.sum(axis=1), (x * x).sum(axis=1)
-        sum_y, sum_xy = figures.sum(), x @ figures
-        determinant = count * sum_xx - sum_x**2
+        alone = cls._of(falls, figures, log_k, c, np.eye(len(times)), 1 - _SOME_LAST)
+        lasting = cls._of(falls, figures, log_k, c, _lasting(times), _SOME_LAST)
+        return cls(*(np.concatenate([getattr(each, name.name) for each in (alone, lasting)]) for name in fields(cls)))
+
+    @classmethod
+    def _of(cls, falls: Floats, figures: Floats, log_k: Floats, c: Floats, correlation: Floats, before: float) -> Self:
+        """Args: before: how likely such a correlation is, before there is any evaluation."""
+        whole, rest = falls[:, 0] - falls[:, -1], falls[:, -1] / (falls[:, 0] - falls[:, -1])
+        root = np.linalg.inv(np.linalg.cholesky(correlation))  # by which deviations are independent, of one size
+        one, x, y = root.sum(axis=1), (falls - falls[:, -1:]) / whole[:, None] @ root.T, root @ figures
+        ones, sum_x, sum_xx, sum_y, sum_xy = one @ one, x @ one, (x * x).sum(axis=1), y @ one, x @ y
+        determinant = ones * sum_xx - sum_x**2
         end = (sum_xx * sum_y - sum_x * sum_xy) / determinant
-        drop = (count * sum_xy - sum_x * sum_y) / determinant
-        off = ((figures - end[:, None] - drop[:, None] * x) ** 2).sum(axis=1)
-        scatter, rest = off + _NOISE_SEEN * NOISE**2, falls[:, -1] / whole
-        weight = -0.5 * (np.log(determinant) + (_NOISE_SEEN + count - 2) * np.log(scatter)) + _before(c)
+        drop = (ones * sum_xy - sum_x * sum_y) / determinant
+        off = np.maximum(y @ y - end * sum_y - drop * sum_xy, 0)
+        scatter, seen = off + _NOISE_SEEN * NOISE**2, _NOISE_SEEN + len(figures) - 2
+        weight = np.log(np.diag(root)).sum() - 0.5 * (np.log(determinant) + seen * np.log(scatter))
+        weight += _before(c) + math.log(before)
         weight = np.where((drop > 0) & (end > drop * rest), weight, -np.inf)  # it falls, and not below 0
-        spread = np.stack([sum_xx, np.full_like(sum_x, count), -sum_x], axis=1) / determinant[:, None]
+        spread = np.stack([sum_xx, np.full_like(sum_x, ones), -sum_x], axis=1) / determinant[:, None]
         return cls(log_k, c, end, drop, rest, whole, scatter, spread, weight)
+
+
+def _lasting(times: Floats) -> Floats:
+    """Correlation of deviations, most of which last for a while."""
+    apart = np.abs(times[:, None] - times[None])
+    return _LASTING * np.exp(-apart / _LASTS) + (1 - _LASTING) * np.eye(len(times))
 
 
 def _before(c: Floats) -> Floats:
@@ -168,8 +260,8 @@ def _before(c: Floats) -> Floats:
     return np.where(c < _TINY, math.log(_EXPONENTIAL), power)
 
 
-def _fitted(times: Floats, figures: Floats) -> tuple[Floats, ...] | None:
-    """Limit, drop, log k, c and noise of curves, drawn by how well they fit; None: none does."""
+def _fitted(times: Floats, figures: Floats) -> _Lines | None:
+    """Curves, and how well each fits; None: none does."""
     log_k, c = _LOG_K, _C
     for _ in range(_CLOSER):
         grid = np.meshgrid(np.linspace(*log_k, _GRID[0]), np.linspace(*c, _GRID[1]))
@@ -178,7 +270,36 @@ def _fitted(times: Floats, figures: Floats) -> tuple[Floats, ...] | None:
             return None
         near = lines.weight > lines.weight.max() - _NEGLIGIBLE
         log_k, c = _around(lines.log_k[near], log_k, _GRID[0]), _around(lines.c[near], c, _GRID[1])
-    return _drawn(lines, len(figures))
+    return lines
+
+
+def _that_goes_on(points: Floats) -> Floats:
+    """Those of the curve that goes on: as long as the second half lies clearly off a curve of all, without the first.
+
+    So it is where a rate was warmed up, or adapters beside frozen weights have found what they do at last.
+
+    Args:
+        points: step, eval Mel CE and others, of shape (evaluations, …).
+    """
+    while len(second := points[len(points) // 2 :]) >= _ALONE and second[0, 0] < second[-1, 0]:
+        of_all, alone = _scatter(points, second), _scatter(second, second)
+        if of_all is None or alone is None or len(second) * math.log(of_all / alone) < _CLEARLY:
+            break
+        points = second
+    return points
+
+
+def _scatter(points: Floats, some: Floats) -> float | None:
+    """Sum of squares of `some` around the curve that fits all of `points` best; None: none does."""
+    start, span = points[0, 0], points[-1, 0] - points[0, 0]
+    lines = _fitted((points[:, 0] - start) / span, points[:, 1])
+    if lines is None:
+        return None
+    best = [int(lines.weight.argmax())]
+    falls = _falls((some[:, 0] - start) / span, lines.log_k[best], lines.c[best])[0]
+    drop = lines.drop[best] / lines.whole[best]
+    level = lines.end[best] - lines.drop[best] * lines.rest[best]
+    return float(((some[:, 1] - level - drop * falls) ** 2).sum()) + _NOISE_SEEN * NOISE**2
 
 
 def _around(values: Floats, bounds: tuple[float, float], count: int) -> tuple[float, float]:
@@ -187,19 +308,17 @@ def _around(values: Floats, bounds: tuple[float, float], count: int) -> tuple[fl
     return max(bounds[0], float(values.min()) - step), min(bounds[1], float(values.max()) + step)
 
 
-def _drawn(lines: _Lines, count: int) -> tuple[Floats, ...] | None:
-    random = np.random.default_rng(0)  # equal evaluations say equal things
+def _drawn(random: np.random.Generator, lines: _Lines, points: int, count: int) -> tuple[Floats, ...]:
+    """Limit, drop, log k, c and noise of curves, drawn by how well they fit; those that fall."""
     weights = np.exp(lines.weight - lines.weight.max())
-    shape = random.choice(len(weights), _DRAWS, p=weights / weights.sum())
-    noise = np.sqrt(lines.scatter[shape] / random.chisquare(_NOISE_SEEN + count - 2, _DRAWS))
+    shape = random.choice(len(weights), count, p=weights / weights.sum())
+    noise = np.sqrt(lines.scatter[shape] / random.chisquare(_NOISE_SEEN + points - 2, count))
     of_end, of_drop, between = lines.spread[shape].T
-    first, second = random.normal(size=(2, _DRAWS)) * noise
+    first, second = random.normal(size=(2, count)) * noise
     slope = between / np.sqrt(of_end)
     end = lines.end[shape] + np.sqrt(of_end) * first
     drop = lines.drop[shape] + slope * first + np.sqrt(of_drop - slope**2) * second
     limit = end - drop * lines.rest[shape]
     falls = (drop > 0) & (limit > 0)
-    if not falls.any():
-        return None
     whole = drop / lines.whole[shape]
     return tuple(each[falls] for each in (limit, whole, lines.log_k[shape], lines.c[shape], noise))
