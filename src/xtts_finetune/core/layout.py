@@ -112,6 +112,12 @@ def checkpoint_step(name: str, kind: CheckpointKind) -> int | None:
     return int(match[2]) if match and match[1] == kind else None
 
 
+def spoken_in(run: Path) -> dict[int, Path]:
+    """The folders of what a run said, in the folder of the run, by the step that it said it at."""
+    steps = {checkpoint_step(folder.name, "step"): folder for folder in sorted((run / SAMPLES).glob("*"))}
+    return {step: folder for step, folder in steps.items() if step is not None}
+
+
 def curve_segment(first_step: int) -> str:
     """The file of a state that holds its curve from this step on."""
     return f"curve-{first_step:08d}.jsonl"

@@ -12,7 +12,7 @@ from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json_object
-from xtts_finetune.core.layout import PHASES, SAMPLES, SENTENCES, Workspace, checkpoint_step
+from xtts_finetune.core.layout import PHASES, SENTENCES, Workspace, spoken_in
 from xtts_finetune.report import charts
 from xtts_finetune.report.content import Report
 from xtts_finetune.report.progress import COLUMNS, cells, rates, thinned
@@ -115,7 +115,7 @@ def _sounds(workspace: Workspace) -> Iterator[tuple[str, dict[str, dict[str, str
 def _spoken(workspace: Workspace) -> Iterator[tuple[str, list[str], list[tuple[str, dict[str, dict[str, str]]]]]]:
     """Of each phase in training the steps at which it spoke, and what it said then by sentence and step."""
     for phase in PHASES:
-        folders = _spoken_at(workspace.work(phase) / SAMPLES)
+        folders = _spoken_at(workspace.work(phase))
         said: dict[str, dict[str, dict[str, str]]] = {}
         for step, folder in folders.items():
             for row in _sentences(folder)[:_MOST_SENTENCES]:
@@ -125,11 +125,9 @@ def _spoken(workspace: Workspace) -> Iterator[tuple[str, list[str], list[tuple[s
             yield phase, list(folders), list(said.items())
 
 
-def _spoken_at(samples: Path) -> dict[str, Path]:
+def _spoken_at(run: Path) -> dict[str, Path]:
     """By step, in their order."""
-    steps = {checkpoint_step(folder.name, "step"): folder for folder in sorted(samples.glob("*"))}
-    whole = [(f"step {step:,}", folder) for step, folder in steps.items() if step is not None]
-    return dict(thinned(whole, _MOST_STEPS))
+    return dict(thinned([(f"step {step:,}", folder) for step, folder in spoken_in(run).items()], _MOST_STEPS))
 
 
 def _sentences(samples: Path) -> list[dict[str, str]]:

@@ -2,12 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xtts_finetune.core.constants import SAMPLE_RATE
 from xtts_finetune.core.files import write_text
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.layout import SENTENCES, Workspace
 from xtts_finetune.data.audio import dequantise, write_wav
 from xtts_finetune.data.features import Example, FeatureReader
 
@@ -33,9 +33,14 @@ def write_recording(samples: Path, sentences: Sequence[str], recorded: Example) 
     folder = samples / RECORDING
     folder.mkdir()
     write_wav(folder / CLIP, dequantise(recorded.audio), SAMPLE_RATE)
+    write_sentences(samples, sentences, {CLIP: recorded.entry.text})
+
+
+def write_sentences(samples: Path, sentences: Sequence[str], others: Mapping[str, str] | None = None) -> None:
+    """A table of what each file says: 1.wav and so on the sentences; then `others`, by file."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("file", "text"))
     writer.writerows((f"{number}.wav", sentence) for number, sentence in enumerate(sentences, 1))
-    writer.writerow((CLIP, recorded.entry.text))
-    write_text(samples / "sentences.csv", table.getvalue())
+    writer.writerows((others or {}).items())
+    write_text(samples / SENTENCES, table.getvalue())

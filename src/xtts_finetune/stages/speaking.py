@@ -3,8 +3,6 @@
 `stages.samples` starts it, with the run's parameters as a line of JSON on its stdin, which ends when the trainer does.
 """
 
-import csv
-import io
 import os
 import signal
 import sys
@@ -16,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 import psutil
 
 from xtts_finetune.core.errors import exit_code_of
-from xtts_finetune.core.files import published_folder, temporary_for, write_text
-from xtts_finetune.core.layout import REFERENCE, SAMPLES, SENTENCES, PhaseName, Workspace
+from xtts_finetune.core.files import published_folder, temporary_for
+from xtts_finetune.core.layout import REFERENCE, SAMPLES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.processes import cores
 from xtts_finetune.report.pages import write_pages
@@ -60,15 +58,12 @@ def _speaker(workspace: Workspace, params: Params, weights: Path) -> "Speaker":
 
 def _speak(speaker: "Speaker", params: Params, place: Path) -> None:
     from xtts_finetune.data.audio import write_wav
+    from xtts_finetune.stages.recording import write_sentences
 
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("file", "text"))
     with published_folder(place) as folder:
         for number, sentence in enumerate(params.evaluate.sentences, 1):
             write_wav(folder / f"{number}.wav", *speaker.speak(sentence, params.prepare.language))
-            writer.writerow((f"{number}.wav", sentence))
-        write_text(folder / SENTENCES, table.getvalue())
+        write_sentences(folder, params.evaluate.sentences)
 
 
 def _come_last() -> None:

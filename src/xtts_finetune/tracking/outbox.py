@@ -23,13 +23,12 @@ from xtts_finetune.core.layout import (
     CURVE,
     DELIVERY,
     PHASES,
-    SAMPLES,
     SYSTEM,
     PhaseName,
     Workspace,
-    checkpoint_step,
     is_run_key,
     is_undelivered,
+    spoken_in,
 )
 from xtts_finetune.tracking.curve import Row, read_rows
 
@@ -172,9 +171,8 @@ class Outbox:
 
     def unheard(self) -> list[Path]:
         """The folders of SAMPLES that MLflow lacks."""
-        spoken = sorted((self.folder / SAMPLES).glob("*"))
-        whole = (each for each in spoken if checkpoint_step(each.name, "step") is not None)
-        return [each for each in whole if each.name not in self.record.heard.get(self.record.run_id or "", ())]
+        heard = self.record.heard.get(self.record.run_id or "", ())
+        return [each for each in spoken_in(self.folder).values() if each.name not in heard]
 
     @property
     def is_delivered(self) -> bool:

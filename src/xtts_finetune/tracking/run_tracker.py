@@ -148,21 +148,22 @@ class RunTracker:
         if not (self._samples and self._samples.is_alive()):
             self._tried.clear()
             self._bring_samples()
-        while self._samples and self._samples.is_alive():
-            before = self._outbox.record.heard
-            self._samples.join(self._patience)
-            if self._outbox.record.heard == before and self._samples.is_alive():
-                self._samples_failure = TimeoutError(f"no answer in {self._patience:g} s")
-                return
+        if self._samples:
+            self._samples_failure = self._waited_for(self._samples) or self._samples_failure
 
     def _land(self) -> None:
-        """Wait for the flight: for the own database, or while a server takes batch after batch."""
-        while self._flight and self._flight.is_alive():
-            before = self._outbox.record.delivered
-            self._flight.join(self._patience)
-            if self._outbox.record.delivered == before and self._flight.is_alive():
-                self._failure = TimeoutError(f"no answer in {self._patience:g} s")
-                return
+        """Wait for the flight."""
+        if self._flight:
+            self._failure = self._waited_for(self._flight) or self._failure
+
+    def _waited_for(self, thread: threading.Thread) -> TimeoutError | None:
+        """None when it has ended: for the own database, or while a server takes batch after batch, it is waited for."""
+        while thread.is_alive():
+            before = self._outbox.record
+            thread.join(self._patience)
+            if self._outbox.record == before and thread.is_alive():
+                return TimeoutError(f"no answer in {self._patience:g} s")
+        return None
 
     def _report_the_rest(self) -> None:
         points, unheard = len(self._outbox.outstanding()), len(self._outbox.unheard())
