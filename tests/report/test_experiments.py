@@ -1,6 +1,7 @@
 """`xtts-finetune experiments`: what a sweep came to, by what git has of it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -54,16 +55,30 @@ def test_the_best_first_with_what_differs(here: Checkout) -> None:
         experiment(here, name)
     said = lines(here)
     assert [line.split() for line in said[1:5]] == [
-        ["experiment", "phase2.lr", "phase1", "phase2", "best", "at", "step"],
-        ["good-one", "0.001", "4.000", "3.100", "1,200"],
-        ["HEAD", "0.0003", "4.000", "3.500", "1,200"],
-        ["bad-one", "1e-05", "4.000", "4.500", "1,200"],
+        ["experiment", "phase2.lr", "phase1", "phase2", "change", "best", "at", "step"],
+        ["good-one", "0.001", "4.000", "3.100", "-0.900", "1,200"],
+        ["HEAD", "0.0003", "4.000", "3.500", "-0.500", "1,200"],
+        ["bad-one", "1e-05", "4.000", "4.500", "+0.500", "1,200"],
     ]
     assert "dvc exp apply good-one" in "\n".join(said)
     assert "password" not in "\n".join(said)
     picture = Workspace(here.root).experiments_picture.read_text(encoding="utf-8")
     for told in "good-one: phase2.lr 0.001", "bad-one: phase2.lr 1e-05", "eval Mel CE, nats per token", ">phase2.lr<":
         assert told in picture
+
+
+def test_a_terminal_has_the_settings_that_it_has_room_for(here: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {f"a_setting_with_a_long_name_{number}": number for number in range(3)}
+    write(here, 3.1, lr=1e-3, **settings)
+    experiment(here, "good-one")
+    assert any("name_2" in line and "experiment" in line for line in lines(here)), "a file has room for all"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1)
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((100, 24)))
+    said = lines(here)
+    assert said[1].split()[:3] == ["experiment", "phase2.a_setting_with_a_long_name_2", "phase2.lr"]
+    assert max(map(len, said[1:4])) <= 100
+    assert "phase2.a_setting_with_a_long_name_1: 1, - (no room for its column)" in said
 
 
 def test_figures_of_other_clips_are_not_compared(here: Checkout) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import sys
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ HERE = "workspace"  # as dvc exp show calls it
 _UNSAID = ("tracking", "notify")  # of params: they may hold a password
 _WIDEST = 24  # characters of a setting
 _DRAWN = 20  # of the best, as many as there are colours
+_BETWEEN = "  "  # columns
 _PANELS = 3  # settings by which they are drawn, and called
 
 
@@ -152,26 +155,43 @@ def _comparable(runs: list[Experiment]) -> list[Experiment]:
 
 def _table(runs: list[Experiment], names: list[str]) -> Iterator[str]:
     alike = _comparable(runs)
-    header = ["experiment", *map(_short, names), *PHASES, "best at step"]
-    rows = [
-        [
-            run.name if run in alike else f"{run.name} *",
-            *(_shown(run, name) for name in names),
-            *(f"{run.mel_ce[phase]:.3f}" for phase in PHASES),
-            f"{run.step:,}",
-        ]
-        for run in runs
+    columns = [
+        ["experiment", *(run.name if run in alike else f"{run.name} *" for run in runs)],
+        *([_short(name), *(_shown(run, name) for run in runs)] for name in names),
+        *([phase, *(f"{run.mel_ce[phase]:.3f}" for run in runs)] for phase in PHASES),
+        ["change", *(f"{run.mel_ce['phase2'] - run.mel_ce['phase1']:+.3f}" for run in runs)],
+        ["best at step", *(f"{run.step:,}" for run in runs)],
     ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    yield "eval Mel CE, nats per token, the best first"
-    for row in (header, *rows):
+    shown, left_out = _fitting(columns, range(1, 1 + len(names)))
+    widths = [max(map(len, column)) for column in shown]
+    yield "eval Mel CE, nats per token, the best first; change: by phase 2"
+    for row in zip(*shown, strict=True):
         first, *others = (
             cell.rjust(width) if at else cell.ljust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        yield "  ".join([first, *others]).rstrip()
+        yield _BETWEEN.join([first, *others]).rstrip()
+    for name, *values in left_out:
+        yield f"{name}: {', '.join(dict.fromkeys(values))} (no room for its column)"
     if len(alike) < len(runs):
         yield "* measured on other clips: its figures are not to be compared"
+
+
+def _fitting(columns: list[list[str]], may_go: range) -> tuple[list[list[str]], list[list[str]]]:
+    """Those that a terminal has room for, and those of `may_go`, the widest first, that it has not.
+
+    In a pipe or a file there is room.
+    """
+    if not sys.stdout.isatty():
+        return columns, []
+    room = os.get_terminal_size(sys.stdout.fileno()).columns + len(_BETWEEN)
+    widths = [max(map(len, column)) + len(_BETWEEN) for column in columns]
+    gone = set[int]()
+    for at in sorted(may_go, key=widths.__getitem__, reverse=True):
+        if sum(widths) - sum(widths[each] for each in gone) > room:
+            gone.add(at)
+    kept = [column for at, column in enumerate(columns) if at not in gone]
+    return kept, [columns[at] for at in sorted(gone)]
 
 
 def _chart(runs: list[Experiment]) -> dict[str, Any]:
