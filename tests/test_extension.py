@@ -50,5 +50,5 @@ def test_without_its_states_it_starts_afresh(copied: Checkout, loss: str) -> Non
 def test_another_rate_says_so_and_starts_afresh(copied: Checkout) -> None:
     copied.change_params(lambda params: params["train_phase1"].update(lr=2e-3))
     said = copied.repro("train_phase1")
-    assert "another run: train_phase1.lr 0.001 → 0.002 changed; the one before is in DVC's cache, for as" in said
+    assert "another run: train_phase1.lr 0.001 → 0.002 changed; the one before is in DVC's cache, where" in said
     assert "resuming" not in said

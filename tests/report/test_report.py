@@ -195,6 +195,7 @@ def test_a_journal_that_was_cut_short(workspace: Workspace) -> None:
 
 
 def test_of_a_checkout_in_which_nothing_ran(fresh: Checkout) -> None:
+    (fresh.root / "data").mkdir()
     report = gather(Workspace(fresh.root))
     assert report.state == "nothing prepared"
     assert [each.command for each in report.next] == ["dvc repro"]

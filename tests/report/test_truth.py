@@ -16,6 +16,7 @@ from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.diskspace import budget
+from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.command import running_stage
 from xtts_finetune.report import gathering, room
 from xtts_finetune.report.content import Report, Way
@@ -50,6 +51,26 @@ def test_a_night_in_which_it_was_stopped_is_no_training(fresh: Checkout) -> None
     assert read_json(workspace.pace) == {"phase1": 1.0}
     assert slept
     assert slept > 1_000
+
+
+def test_evaluations_at_uneven_steps_all_take_their_time(fresh: Checkout) -> None:
+    """Steps of a second, evaluations of four; a night in which the machine slept counts for nothing."""
+    workspace, time = Workspace(fresh.root), 0
+    curve = []
+    for step in range(1, 101):
+        time += SECOND
+        row: dict[str, Any] = {"step": step, "epoch": 0, "time": time, "train/mel_ce": 4.0}
+        if step % 25 == 0 or step % 31 == 0:
+            time += 4 * SECOND
+            row |= {"time": time, "eval/mel_ce": 4.0}
+        curve.append(row)
+    trained(fresh, curve)
+    evaluated = [row for row in curve if "eval/mel_ce" in row]
+    true = (evaluated[-1]["time"] - evaluated[0]["time"]) / SECOND / (evaluated[-1]["step"] - evaluated[0]["step"])
+    assert pace_of(workspace, "phase1") == pytest.approx(true)
+    slept = [{**row, "time": row["time"] + (36_000 * SECOND if row["step"] > 60 else 0)} for row in curve]
+    (fresh.root / "work" / "phase1" / "curve.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in slept))
+    assert pace_of(workspace, "phase1") == pytest.approx(true, rel=0.1)
 
 
 def test_a_row_that_comes_late_takes_no_step_back(fresh: Checkout) -> None:
@@ -88,6 +109,65 @@ def test_the_best_of_a_phase_that_runs_is_told(fresh: Checkout) -> None:
     curve = [*rows(0, 20, 0), {**rows(25, 25, 30 * SECOND)[0], "eval/mel_ce": 6.0}]
     trained(fresh, curve, state=25)
     assert "eval Mel CE 6.000 at step 25, best 4.800 at step 20" in text_of(gather(Workspace(fresh.root)))
+
+
+def test_the_base_is_told_while_phase_1_trains(fresh: Checkout) -> None:
+    trained(fresh, rows(0, 20, 0), state=20)
+    report = gather(Workspace(fresh.root))
+    assert report.base
+    assert (report.base.step, report.base.mel_ce) == (0, 5.0)
+    assert "\nbase             5.000          3.000      0.0300              0\n" in text_of(report)
+
+
+def test_epochs_are_told_in_parts(fresh: Checkout) -> None:
+    """By the planned last step, until two epochs have ended."""
+    fresh.change_params(lambda params: params["train_phase1"].update(epochs=4))
+    workspace = Workspace(fresh.root)
+    trained(fresh, with_epochs(rows(0, 15, 0), 20))
+    assert [each.epoch for each in gather(workspace).phases[0].evaluations] == [0, 0, 0, 0], "nobody knows yet"
+    write_down(workspace, Happening(kind="started", stage="phase1", time=1.0, step=0))
+    write_down(workspace, Happening(kind="planned", stage="phase1", time=1.0, step=80))
+    report = gather(workspace)
+    assert [each.epoch for each in report.phases[0].evaluations] == [0, 0.25, 0.5, 0.75]
+    assert "\n        15    0.75 " in text_of(report)
+    whole = with_epochs(rows(0, 45, 0), 20)
+    (fresh.root / "work" / "phase1" / "curve.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in whole))
+    told = [each.epoch for each in gather(workspace).phases[0].evaluations]
+    assert told == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25]
+
+
+def test_other_sentences_have_yet_to_be_said(copied: Checkout) -> None:
+    copied.change_params(lambda params: params["evaluate"].update(sentences=["Quite another one."]))
+    report = gather(Workspace(copied.root))
+    assert state_in_words(report) == "trained, and yet to be evaluated"
+    assert "dvc repro" in [each.command for each in report.next]
+
+
+def test_without_recordings_what_brings_them_is_proposed(fresh: Checkout) -> None:
+    workspace = Workspace(fresh.root)
+    assert [each.command for each in gather(workspace).next] == ["make setup", "dvc repro"]
+    cache = Cache(workspace)
+    clip = 32 * "a"
+    cache.path(clip).parent.mkdir(parents=True)
+    cache.path(clip).touch()
+    entry = cache.add({"metadata.csv": clip})
+    out = {"outs": [{**entry, "path": "data", "hash": "md5"}]}
+    (fresh.root / "data.dvc").write_text(yaml.safe_dump(out), encoding="utf-8")
+    assert [each.command for each in gather(workspace).next] == ["dvc checkout data", "dvc repro"]
+    workspace.data.mkdir()
+    assert [each.command for each in gather(workspace).next] == ["dvc repro"]
+
+
+def test_a_run_that_dvc_took_away_for_a_stage_that_did_not_begin_is_not_lost(copied: Checkout) -> None:
+    """As after a refusal for want of room: its reports are gone, too."""
+    workspace = Workspace(copied.root)
+    copied.change_params(lambda params: params["train_phase2"].update(lr=1e-7))
+    shutil.rmtree(workspace.model("phase2"))
+    workspace.metrics("phase2").unlink()
+    said = "the run before is in DVC's cache: dvc checkout models/phase2 brings its weights back"
+    assert said in text_of(gather(workspace))
+    copied.run("dvc", "checkout", "models/phase2")
+    assert said not in text_of(gather(workspace))
 
 
 def locked_by(checkout: Checkout, place: str, command: str = "/venv/bin/dvc repro", pid: int | None = None) -> None:
@@ -260,6 +340,8 @@ def test_one_that_is_trained_meanwhile_keeps_what_it_began_with(stopped: Checkou
 
 
 def test_what_does_not_fit_is_not_proposed(fresh: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh.root / "data").mkdir()
+
     def gathered(ways: list[Way]) -> Report:
         room = gathering.room
 

@@ -77,6 +77,16 @@ def test_a_curve_of_characters(fresh: Checkout) -> None:
     assert "step 0" in lines[-1] and lines[-1].endswith("200")
 
 
+@pytest.mark.parametrize(("target", "words"), [(0.5, "is far below"), (9.0, "is far above")])
+def test_a_target_out_of_sight_leaves_the_curve_its_room(fresh: Checkout, target: float, words: str) -> None:
+    trained(fresh, [4.0, 3.0, 3.5])
+    [phase, _] = gather(Workspace(fresh.root)).phases
+    lines = curve(phase, target, 130)
+    assert lines[0].startswith("   4.000 |o")
+    assert lines[11].startswith("   3.000 |")
+    assert lines[-1].strip() == f"the target {target:.3f} {words}"
+
+
 @pytest.mark.parametrize("figures", [[4.0], [4.0, 4.0], [4.0, float("nan")]], ids=str)
 def test_a_curve_of_little(fresh: Checkout, figures: list[float]) -> None:
     trained(fresh, figures)
@@ -90,7 +100,8 @@ def test_in_a_pipe_a_line_for_each_change(fresh: Checkout, tmp_path: Path) -> No
     process = fresh.start("xtts-finetune", "status", "--watch")
     assert process.stdout
     first = process.stdout.readline()
-    assert "at step 100; eval Mel CE 3.500 at step 100" in first
+    assert "; eval Mel CE 3.500 at step 100" in first
+    assert first.count("at step 100") == 2, "where the phase is, and where it was evaluated"
     found.append({"step": 200, "epoch": 2, "eval/mel_ce": 3.25, "eval/text_ce": 3.0})
     second = process.stdout.readline()
     assert "eval Mel CE 3.250 at step 200" in second

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xtts_finetune.core.files import write_text
 from xtts_finetune.report.content import Report
+from xtts_finetune.report.progress import is_in_sight
 from xtts_finetune.tracking.journal import Happening
 
 if TYPE_CHECKING:
@@ -149,7 +150,13 @@ def _points(report: Report) -> Iterable[dict[str, Any]]:
             for what, figure in figures.items():
                 if figure is not None and math.isfinite(figure):
                     run = f"{phase.name} {what}"
-                    point = {"step": each.step, "epoch": each.epoch, "what": what, "phase": phase.name, "run": run}
+                    point = {
+                        "step": each.step,
+                        "epoch": round(each.epoch, 2),
+                        "what": what,
+                        "phase": phase.name,
+                        "run": run,
+                    }
                     yield {**point, "Mel CE": round(figure, 4)}
 
 
@@ -160,7 +167,11 @@ def _marks(report: Report, happenings: Iterable[Happening], steps: tuple[int, in
     starts = [{"step": phase.evaluations[0].step, "phase": phase.name} for phase in report.phases if phase.evaluations]
     name = alt.Chart(_data(starts)).mark_text(color=INK, align="left", baseline="top", dx=4)
     marks: list[alt.Chart] = [name.encode(x="step:Q", y=alt.value(0), text="phase:N")]
-    targets = [{"target": target} for target in {*report.target_mel_ce.values()} if target is not None]
+    figures = [
+        each.eval_mel_ce for phase in report.phases for each in phase.evaluations if each.eval_mel_ce is not None
+    ]
+    asked = {target for target in report.target_mel_ce.values() if target is not None}
+    targets = [{"target": target} for target in sorted(asked) if figures and is_in_sight(target, figures)]
     if targets:
         line = alt.Chart(_data(targets)).mark_rule(color=TARGET, strokeDash=[6, 4])
         marks.append(line.encode(y="target:Q", tooltip=[alt.Tooltip("target:Q", title="target Mel CE")]))

@@ -11,7 +11,7 @@ from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Best, Evaluation, Phase, PhaseState
-from xtts_finetune.report.prospects import Course, prospect
+from xtts_finetune.report.prospects import Course, ends_of_epochs, prospect
 from xtts_finetune.tracking.curve import Row, last_step, read_csv, read_rows
 from xtts_finetune.tracking.journal import planned_step, resumed_at
 from xtts_finetune.tracking.pace import pace_of
@@ -59,7 +59,7 @@ def phase_of(
         target_mel_ce=target,
         missing_mel_ce=max(0.0, best.mel_ce - target) if best and target is not None else None,
         best=best,
-        evaluations=list(evaluations(seen)),
+        evaluations=list(evaluations(seen, course.steps_per_epoch if course else None)),
         prospect=prospect(course) if course and seen else None,
         seconds_per_step=pace,
         seconds_per_epoch=pace * course.steps_per_epoch if pace and course and course.steps_per_epoch else None,
@@ -77,9 +77,10 @@ def _step(workspace: Workspace, name: PhaseName, rows: Sequence[Row], is_live: b
     return last_step(rows)
 
 
-def evaluations(seen: Sequence[Row]) -> Iterator[Evaluation]:
+def evaluations(seen: Sequence[Row], steps_per_epoch: float | None = None) -> Iterator[Evaluation]:
     """What each evaluation brought: by the steps that really lie between it and the one before."""
     trains = [each.train for each in figures_of(seen)]
+    ends = ends_of_epochs(seen)
     for (before, row), train in zip(pairwise([None, *seen]), trains, strict=True):
         assert row is not None
         mel, steps = row["eval/mel_ce"], row["step"] - before["step"] if before else 0
@@ -87,7 +88,7 @@ def evaluations(seen: Sequence[Row]) -> Iterator[Evaluation]:
         text = row.get("eval/text_ce", math.nan)
         yield Evaluation(
             step=row["step"],
-            epoch=row.get("epoch", 0),
+            epoch=row["epoch"] + ((row["step"] - ends[row["epoch"]]) / steps_per_epoch if steps_per_epoch else 0),
             eval_mel_ce=_finite(mel),
             eval_text_ce=_finite(text),
             eval_text_ce_weighted=_finite(text * TEXT_WEIGHT),
@@ -109,6 +110,15 @@ def best_of(metrics: Mapping[str, Any]) -> Best:
         text_ce_weighted=_finite(figures["text_ce"] * TEXT_WEIGHT),
         weights=metrics.get("best_weights", "raw"),
     )
+
+
+def start_of(phase: Phase) -> Best | None:
+    """What it began with: its first evaluation; None where it has none, or that is not finite."""
+    first = phase.evaluations[0] if phase.evaluations else None
+    if first is None or first.eval_mel_ce is None:
+        return None
+    figures = {"mel_ce": first.eval_mel_ce, "text_ce": math.nan if first.eval_text_ce is None else first.eval_text_ce}
+    return best_of({"step": first.step, "eval": figures})
 
 
 def _best_among(seen: Iterable[Row]) -> Best | None:

@@ -16,8 +16,9 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs, trained_otherwise
 from xtts_finetune.dvcio.coming_back import coming_back
 from xtts_finetune.dvcio.command import is_cut_short, running_stage
+from xtts_finetune.dvcio.outs import cached_files
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
-from xtts_finetune.report.course import best_of, phase_of
+from xtts_finetune.report.course import best_of, phase_of, start_of
 from xtts_finetune.report.differences import since_champion, since_commit
 from xtts_finetune.report.next_steps import SILENT, Begun, Standing, next_steps, remarks
 from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run, model_card, tells, whose_figures
@@ -164,8 +165,9 @@ class _Gathering:
 
     @property
     def _base(self) -> Best | None:
+        """By what phase 1 began with, also while it trains."""
         first = next((figures for _, figures in self._metrics()), None)
-        return best_of({"step": 0, "eval": first["start"]}) if first else None
+        return best_of({"step": 0, "eval": first["start"]}) if first else start_of(self.phases[0])
 
     @cached_property
     def _whose(self) -> str | None:
@@ -202,7 +204,7 @@ class _Gathering:
         left = [at.prepared, *(at.model(phase) for phase in PHASES), at.registration]
         if not all(each.exists() for each in left):
             return False
-        return self.ended == "evaluate" or (is_evaluated(at) and self._whose == OURS)
+        return self.ended == "evaluate" or (is_evaluated(at, self.params) and self._whose == OURS)
 
     @property
     def _seconds_left(self) -> float | None:
@@ -238,8 +240,14 @@ class _Gathering:
             goes_on=self.ended is not None,
             has_stopped=self._stopped is not None,
             is_dvc_stuck=not self.is_stage and is_cut_short(self.workspace),
+            put_away=[phase.name for phase in self.phases if phase.state == "not started" and self._is_put_away(phase)],
             is_left_behind=bool(self.live) and not self.is_stage and not self.running,
         )
+
+    def _is_put_away(self, phase: Phase) -> bool:
+        """DVC took the model of a run before out of its place for a stage that then did not begin to train."""
+        files = cached_files(self.workspace, f"models/{phase.name}").values()
+        return bool(files) and not self.workspace.model(phase.name).exists() and all(file.exists() for file in files)
 
     @property
     def _silent(self) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
-from xtts_finetune.dvcio.outs import lost_states
+from xtts_finetune.dvcio.outs import cached_files, lost_states, out_path
 from xtts_finetune.report.content import Disk, Next
 
 _FULL = 1 << 20  # bytes: with less, rows of a curve wait in memory
@@ -50,6 +50,7 @@ class Standing:
         is_left_behind: a phase is trained, and no DVC waits for it.
         has_stopped: a stage has said why.
         is_dvc_stuck: it cannot read its own list of who is at work.
+        put_away: phases that have not begun, whose models of a run before are in DVC's cache alone.
     """
 
     workspace: Workspace
@@ -65,6 +66,7 @@ class Standing:
     is_left_behind: bool
     has_stopped: bool
     is_dvc_stuck: bool
+    put_away: list[PhaseName]
 
 
 def next_steps(now: Standing) -> list[Next]:
@@ -103,6 +105,9 @@ def remarks(now: Standing) -> list[str]:
         return [
             f"{begun}: dvc repro parks it and begins anew{back if begun.goes_on else ''}" for begun in now.otherwise
         ]
+    if now.put_away:
+        models = " ".join(f"models/{phase}" for phase in now.put_away)
+        return [f"the run before is in DVC's cache: dvc checkout {models} brings its weights back, git its reports"]
     if now.is_complete:
         return ["listen to reports/samples/: base, phase1 and phase2 say the same sentences"]
     return []
@@ -126,6 +131,8 @@ def _steps(now: Standing) -> Iterator[Next]:
         yield Next(command=clean, why="lets dvc.lock name models/ alone: no training again")
     if now.is_waiting:
         yield Next(command="xtts-finetune sync", why="brings to MLflow what it has not got yet")
+    if not now.is_complete and not now.workspace.data.exists():
+        yield _recordings(now.workspace)
     if not now.is_complete and now.room.missing_bytes:
         yield from _room(now.room)
         return
@@ -137,6 +144,13 @@ def _steps(now: Standing) -> Iterator[Next]:
     yield Next(command="mlflow ui", why="compare phase 1 and phase 2, at http://127.0.0.1:5000")
     yield Next(command="dvc plots show", why="the curves as a page")
     yield Next(command="dvc metrics diff", why="what changed since the last commit")
+
+
+def _recordings(workspace: Workspace) -> Next:
+    """What brings data/ back: `dvc repro` does not."""
+    if cached_files(workspace, out_path(workspace, workspace.data)):
+        return Next(command="dvc checkout data", why="brings the recordings back, which DVC's cache has;")
+    return Next(command="make setup", why="makes data/ of the starter recordings, or says how yours come back;")
 
 
 def _room(room: Disk) -> Iterator[Next]:

@@ -1,6 +1,6 @@
 """Whose figures lie here: reports come with git, models with DVC, and parameters from the editor."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xtts_finetune.core.files import read_json
@@ -25,7 +25,7 @@ def whose_figures(workspace: Workspace, params: Params | None, shown: Sequence[P
     changes = [
         *_other_data(workspace),
         *_other_models(workspace, [f"train_{phase}" for phase in shown]),
-        *(_other_params(workspace, params, shown) if params else ()),
+        *(_other_params(workspace, params, ["prepare", *(f"train_{phase}" for phase in shown)]) if params else ()),
     ]
     return f"of an earlier run, before {'; '.join(dict.fromkeys(changes))}" if changes else OURS
 
@@ -51,8 +51,10 @@ def _other_data(workspace: Workspace) -> Iterator[str]:
         yield "data.dvc named other recordings"
 
 
-def is_evaluated(workspace: Workspace) -> bool:
-    """Whether the evaluation is of the models that the phases have left last."""
+def is_evaluated(workspace: Workspace, params: Params | None) -> bool:
+    """Whether the evaluation is of the models that the phases have left last, and as params.yaml asks for."""
+    if params is not None and any(_other_params(workspace, params, ["evaluate"])):
+        return False
     return workspace.evaluation.exists() and not any(_other_models(workspace, ["evaluate"]))
 
 
@@ -70,11 +72,11 @@ def _other_models(workspace: Workspace, stages: list[str]) -> Iterator[str]:
                 yield f"{path} was trained again"
 
 
-def _other_params(workspace: Workspace, params: Params, phases: Sequence[PhaseName]) -> Iterator[str]:
-    """What stands in params.yaml that the phases were not trained with."""
+def _other_params(workspace: Workspace, params: Params, stages: Iterable[str]) -> Iterator[str]:
+    """What stands in params.yaml that these stages did not run with."""
     now = flat(params.model_dump())
     before: dict[str, Any] = {}
-    for stage in ("prepare", *(f"train_{phase}" for phase in phases)):
+    for stage in stages:
         before |= flat(named_params(workspace, stage))
     yield from (f"{key} {old} → {now[key]}" for key, old in before.items() if key in now and now[key] != old)
 

@@ -1,5 +1,6 @@
 """A phase's evaluations as a table, and how fast phases fell: by the steps that really lie between evaluations."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -30,6 +31,12 @@ def progress(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     yield from (_aligned(cells(each)) for each in after[-_SHOWN:])
 
 
+def is_in_sight(target: float, figures: Sequence[float]) -> bool:
+    """Whether a picture of these Mel CE has room for the target, and is still one of them: for half of its height."""
+    low, high = min(figures), max(figures)
+    return max(low - target, target - high) <= high - low
+
+
 def thinned(all_of_them: Sequence[T], most: int) -> Sequence[T]:
     """The first, and the last ones."""
     return all_of_them if len(all_of_them) <= most else [all_of_them[0], *all_of_them[1 - most :]]
@@ -39,7 +46,7 @@ def cells(each: Evaluation) -> list[str]:
     """Of a row, as COLUMNS."""
     return [
         str(each.step),
-        str(each.epoch),
+        f"{math.floor(100 * each.epoch) / 100:.2f}".removesuffix(".00"),
         _shown(each.eval_mel_ce, ".3f"),
         _shown(each.from_start, "+.3f"),
         _shown(each.from_before, "+.3f"),

@@ -57,7 +57,7 @@ def state_in_words(report: Report) -> str:
         "prepared": "phase1 is done, and phase2 has not begun" if done == ["phase1"] else "prepared",
         "training": "training",
         "stopped": "stopped, as said below" if report.stopped else "stopped",
-        "trained": "trained, and not evaluated yet",
+        "trained": "trained, and yet to be evaluated",
         "evaluated": "trained, evaluated and registered",
         "outdated": "trained, and not all that params.yaml and dvc.lock ask for (see figures)",
     }[report.state]
@@ -185,13 +185,16 @@ def phase_in_words(phase: Phase) -> str:
         return f"in DVC's cache: {phase.why}" if phase.why else "not there yet"
     if not phase.evaluations:
         return "begins now"
-    last = phase.evaluations[-1]
-    skipped = phase.saves_skipped
+    state = {"training": "runs now", "trained": f"trained, {phase.why}", "stopped": f"stopped: {phase.why}"}
+    return f"at step {phase.step}; {figures_in_words(phase)}; {state[phase.state]}"
+
+
+def figures_in_words(phase: Phase) -> str:
+    """The last evaluation of a phase that has some, the best, and whether states had no room."""
+    last, skipped = phase.evaluations[-1], phase.saves_skipped
     left_out = f"; {skipped} state{'s' if skipped > 1 else ''} had no room on the disk" if skipped else ""
     best = f", best {phase.best.mel_ce:.3f} at step {phase.best.step}" if phase.best else ""
-    figures = f"at step {phase.step}; eval Mel CE {_figure(last.eval_mel_ce)} at step {last.step}{best}{left_out}"
-    state = {"training": "runs now", "trained": f"trained, {phase.why}", "stopped": f"stopped: {phase.why}"}
-    return f"{figures}; {state[phase.state]}"
+    return f"eval Mel CE {_figure(last.eval_mel_ce)} at step {last.step}{best}{left_out}"
 
 
 def _figure(figure: float | None) -> str:

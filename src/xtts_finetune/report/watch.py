@@ -14,8 +14,8 @@ from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report.content import Disk, Phase, Report
 from xtts_finetune.report.gathering import gather
-from xtts_finetune.report.progress import COLUMNS, cells
-from xtts_finetune.report.text import phase_in_words, room_in_words, state_in_words, told_of, under_way
+from xtts_finetune.report.progress import COLUMNS, cells, is_in_sight
+from xtts_finetune.report.text import figures_in_words, room_in_words, state_in_words, told_of, under_way
 from xtts_finetune.tracking.pace import in_words
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ def _lines(workspace: Workspace) -> Iterator[str]:
     before = ""
     for report in _reports(workspace):
         phase = under_way(report)
-        line = f"{report.at} {state_in_words(report)}" + (f"; {phase_in_words(phase)}" if phase else "")
+        figures = f"; {figures_in_words(phase)}" if phase and phase.evaluations else ""
+        if phase and phase.resume_step is None and phase.why:
+            figures += f"; {phase.why}"
+        line = f"{report.at} {state_in_words(report)}{figures}"
         if line.partition(" ")[2] != before:
             before = line.partition(" ")[2]
             yield line
@@ -131,7 +134,8 @@ def curve(phase: Phase, target: float | None, width: int) -> list[str]:
     if len(points) < 2:
         return ["(its curve begins with the second evaluation)"]
     figures = [figure for _, figure in points]
-    reach = [*figures, target] if target is not None else figures
+    is_near = target is not None and is_in_sight(target, figures)
+    reach = [*figures, target] if target is not None and is_near else figures
     low, high = min(reach), max(reach)
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
     wide = max(20, min(_WIDTH, width - _MARGIN))
@@ -140,15 +144,21 @@ def curve(phase: Phase, target: float | None, width: int) -> list[str]:
     def row(figure: float) -> int:
         return round((high - figure) / ((high - low) or 1.0) * (_HEIGHT - 1))
 
-    if target is not None:
+    if target is not None and is_near:
         rows[row(target)] = ["-"] * wide
     for step, figure in points:
         column = round((step - first) / (last - first) * (wide - 1))
         rows[row(figure)][column] = "*" if figure == min(figures) else "o"
     labels = {0: f"{high:.3f}", _HEIGHT - 1: f"{low:.3f}"}
+    beyond = (
+        []
+        if target is None or is_near
+        else [f"{'':8}  the target {target:.3f} is far {'below' if target < low else 'above'}"]
+    )
     return [
         *(f"{labels.get(number, ''):>8} |{''.join(cells_)}" for number, cells_ in enumerate(rows)),
         f"{'':8}  {f'step {first:,}':<{wide // 2}}{f'{last:,}':>{wide - wide // 2}}",
+        *beyond,
     ]
 
 

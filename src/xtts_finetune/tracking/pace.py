@@ -12,12 +12,14 @@ from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.tracking.curve import read_rows
 from xtts_finetune.tracking.journal import journal
 
+_SLEPT = 5  # times as long as stretches mostly take
+
 
 def seconds_per_step(rows: Iterable[Mapping[str, Any]], resumed: Sequence[float] = ()) -> float | None:
-    """By the time between evaluations, these and saves included.
+    """By the time between evaluations, these and saves included, wherever they lie.
 
-    The median, as a machine may have slept. By the time of its steps where there are no two evaluations; None where
-    there are no two steps.
+    A stretch that took far longer than most is left out, as a machine may have slept. By the time of its steps where
+    there are no two evaluations; None where there are no two steps.
 
     Args:
         rows: of a curve.
@@ -25,13 +27,16 @@ def seconds_per_step(rows: Iterable[Mapping[str, Any]], resumed: Sequence[float]
     """
     timed = [row for row in rows if "time" in row]
     for mark in ("eval/mel_ce", "train/mel_ce"):
-        if paces := list(_paces(timed, mark, resumed)):
-            return float(median(paces))
+        if stretches := list(_stretches(timed, mark, resumed)):
+            most = _SLEPT * median(milliseconds for _, milliseconds in stretches)
+            awake = [stretch for stretch in stretches if stretch[1] <= most]
+            steps, milliseconds = map(sum, zip(*awake, strict=True))
+            return milliseconds / 1000 / steps
     return None
 
 
-def _paces(timed: Sequence[Mapping[str, Any]], mark: str, resumed: Sequence[float]) -> Iterator[float]:
-    """Of every stretch between two rows that have `mark`."""
+def _stretches(timed: Sequence[Mapping[str, Any]], mark: str, resumed: Sequence[float]) -> Iterator[tuple[int, float]]:
+    """Steps and milliseconds between every two rows that have `mark`."""
     first = next((number for number, row in enumerate(timed) if mark in row), len(timed))
     steps = milliseconds = 0
     for before, row in pairwise(timed[first:]):
@@ -40,7 +45,7 @@ def _paces(timed: Sequence[Mapping[str, Any]], mark: str, resumed: Sequence[floa
             milliseconds += row["time"] - before["time"]
         if mark in row:
             if steps > 0 and milliseconds > 0:
-                yield milliseconds / 1000 / steps
+                yield steps, milliseconds
             steps = milliseconds = 0
 
 

@@ -80,7 +80,10 @@ def _changes(identity: Identity, record: Record) -> str:
 def _put_away(job: Job, store: CheckpointStore, why: str, is_kept: Callable[[], bool]) -> None:
     """Empty work/ for another run, and say where this one is: in DVC's cache, or else parked."""
     if store.done and is_kept():
-        tqdm.write(f"another run: {why}; the one before is in DVC's cache, for as long as a commit names it")
+        tqdm.write(
+            f"another run: {why}; the one before is in DVC's cache, "
+            "where clean --history leaves it while a commit or an experiment names it"
+        )
         _empty(store)
     else:
         _park(job, store, why)
