@@ -52,12 +52,8 @@ class Cache:
         if not oid.endswith(".dir") or not self.path(oid).is_file():
             return {}
         path = self.path(oid)
-        try:
-            return dict(map(_listed, read_json(path)))
-        except (ValueError, KeyError, TypeError) as error:
-            remedy = f"delete {path}, and bring it back if dvc.lock names it: dvc fetch, or dvc repro"
-            problem = Problem(str(path), f"is no listing that DVC wrote: {error}", remedy)
-        raise UserError("DVC's cache is damaged", [problem])
+        seen = path.stat()
+        return dict(_listing(path, seen.st_mtime_ns, seen.st_size))
 
     def objects(self) -> set[str]:
         """Everything that `dvc gc` looks at."""
@@ -92,6 +88,17 @@ class Cache:
 def is_object(oid: Any) -> bool:
     """Whether an object can be called so."""
     return isinstance(oid, str) and _OBJECT.fullmatch(oid) is not None
+
+
+@lru_cache(maxsize=64)
+def _listing(path: Path, _mtime: int, _size: int) -> Listing:
+    """Remembered, as a report asks for those of models and states hundreds of times."""
+    try:
+        return dict(map(_listed, read_json(path)))
+    except (ValueError, KeyError, TypeError) as error:
+        remedy = f"delete {path}, and bring it back if dvc.lock names it: dvc fetch, or dvc repro"
+        problem = Problem(str(path), f"is no listing that DVC wrote: {error}", remedy)
+    raise UserError("DVC's cache is damaged", [problem])
 
 
 def _listed(entry: dict[str, Any]) -> tuple[str, str]:
