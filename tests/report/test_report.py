@@ -255,6 +255,20 @@ def test_halts_of_a_run_before_are_not_in_this_one_s_curve(copied: Checkout) -> 
     assert '"step": 2, "what": "phase1 stopped"' not in drawn
 
 
+@pytest.mark.parametrize(("target", "is_drawn"), [(6.2, True), (0.5, False)])
+def test_a_target_far_below_leaves_the_curve_its_room(copied: Checkout, target: float, is_drawn: bool) -> None:
+    def both(params: ParamsFile) -> None:
+        for phase in ("train_phase1", "train_phase2"):
+            params[phase]["target_mel_ce"] = target
+
+    copied.change_params(both)
+    report = gather(Workspace(copied.root))
+    figures = [each.eval_mel_ce for phase in report.phases for each in phase.evaluations if each.eval_mel_ce]
+    wide = max(figures) - min(figures)
+    assert (min(figures) - target <= wide) == is_drawn, "what this test takes for granted"
+    assert ('"target":' in json.dumps(charts.curves(report, []))) == is_drawn
+
+
 def test_of_many_evaluations_pages_stay_small(fresh: Checkout) -> None:
     work = fresh.root / "work" / "phase1"
     work.mkdir(parents=True)
