@@ -39,14 +39,17 @@ class Tally:
 
     curves: int = 0
     held: int = 0  # the range holds the truth
-    early: int = 0  # the target was reached before it
+    open_ends: int = 0  # the range has no end
     never: int = 0  # it was said that it is never reached
     widths: list[float] = field(default_factory=list)  # the range's end by its beginning, as steps from the start
+    bests: int = 0  # the range held the best evaluation up to the truth's step
 
     def row(self, kind: str, target: str, is_reached: bool) -> str:
-        held = f"{self.held / self.curves:.0%}" if is_reached else ""
+        shares = [self.held / self.curves, self.open_ends / self.curves, self.bests / self.curves]
+        held, is_open, bests = (f"{share:.0%}" if is_reached else "" for share in shares)
         width = f"{np.median(self.widths):.2f}" if is_reached else ""
-        return f"| {kind} | {target} | {self.curves} | {held} | {width} | {self.never / self.curves:.0%} |"
+        cells = kind, target, f"{self.curves}", held, width, is_open, f"{self.never / self.curves:.0%}", bests
+        return f"| {' | '.join(cells)} |"
 
 
 def power_law(random: Random) -> tuple[float, Curve]:
@@ -86,7 +89,17 @@ def lasting(random: Random, steps: list[int], noise: float) -> list[float]:
     return off
 
 
-def forecasts(kind: str, seeds: int, is_lasting: bool = False) -> Iterator[tuple[str, Tally]]:
+def beside(random: Random, steps: list[int], evals: list[float], noise: float) -> list[float]:
+    """Mel CE of train clips: below, by a gap that is as wide throughout, or has widened and widens ever less."""
+    wide, time = random.uniform(0.02, 0.5), SPAN * math.exp(random.uniform(math.log(0.1), math.log(2)))
+    is_constant = random.random() < 0.5
+    gaps = [wide if is_constant else wide * (1 - math.exp(-step / time)) for step in steps]
+    return [figure - gap + random.normal(0, noise) for figure, gap in zip(evals, gaps, strict=True)]
+
+
+def forecasts(
+    kind: str, seeds: int, is_lasting: bool = False, with_trains: bool = False
+) -> Iterator[tuple[str, Tally]]:
     """A target that is reached after up to four times what is shown, and one below where the curve levels off."""
     reached, never = Tally(), Tally()
     for seed in tqdm(range(seeds), desc=kind, leave=False):
@@ -94,7 +107,8 @@ def forecasts(kind: str, seeds: int, is_lasting: bool = False) -> Iterator[tuple
         limit, curve = KINDS[kind](random)
         noise = some_noise(random)
         steps, figures = evaluated(random, curve, noise, is_lasting)
-        found = Forecast.of(steps, figures)
+        trains = beside(random, steps, [curve(step) for step in steps], noise) if with_trains else None
+        found = Forecast.of(steps, figures, trains)
         assert found, "six evaluations that fall"
         truth = SPAN * math.exp(random.uniform(math.log(1.1), math.log(FARTHEST)))
         target = curve(truth)
@@ -102,8 +116,12 @@ def forecasts(kind: str, seeds: int, is_lasting: bool = False) -> Iterator[tuple
             low, high = found.reaches(target)
             reached.curves += 1
             reached.held += low <= truth <= high
-            reached.early += truth < low
+            reached.open_ends += math.isinf(high)
             reached.never += found.never(target)
+            low_best, high_best = found.best_by(round(truth))
+            to_come = np.arange(SPAN + found.every, truth + 1, found.every)
+            best = min(figures + [curve(step) + random.normal(0, noise) for step in to_come])
+            reached.bests += low_best <= best <= high_best
             reached.widths.append(min(high, 100 * SPAN) / max(low, SPAN))
         never.curves += 1
         never.never += found.never(limit - random.uniform(0.03, 0.4))
@@ -129,14 +147,14 @@ class Looks:
         return f"| {run} | {len(self.widths)} | {' | '.join(cells)} | {np.median(self.widths):.3f} |"
 
 
-def looks_at(curve: Path) -> Looks:
+def looks_at(curve: Path, with_trains: bool = True) -> Looks:
     with curve.open(encoding="utf-8", newline="") as stream:
         rows = [[float(cell) for cell in row.values()] for row in csv.DictReader(stream)]
     seen = [Evaluation(int(step), figure, train) for step, figure, train in rows]
     steps, figures, trains = [each.step for each in seen], [each.eval for each in seen], [each.train for each in seen]
     looks = Looks()
     for count in range(LEAST, len(seen)):
-        found = Forecast.of(steps[:count], figures[:count], trains[:count])
+        found = Forecast.of(steps[:count], figures[:count], trains[:count] if with_trains else None)
         if found is None or Turn.of(seen[:count]):
             continue
         low, high = found.best_by(steps[-1])
@@ -164,7 +182,7 @@ def turned(seeds: int) -> tuple[float, float, float]:
         random = np.random.default_rng([seed, 7])
         noise = some_noise(random)
         _, curve = KINDS[list(KINDS)[seed % len(KINDS)]](random)
-        count = int(random.integers(8, 30))
+        count = round(math.exp(random.uniform(math.log(8), math.log(120))))
         smooth = [curve(SPAN * place / count) for place in range(count)]
         turn, rise = int(random.integers(4, count - 3)), noise * random.uniform(*RISES)
         healthy = [each + random.normal(0, noise) for each in smooth]
@@ -186,19 +204,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=400, help="curves of each kind")
     seeds = parser.parse_args().seeds
-    asked = "range holds the truth | its end by its beginning, in steps (median) | called never reached"
-    print(f"| curve | target | curves | {asked} |")
-    print("|---|---|---|---|---|---|")
-    for is_lasting, noise in ((False, ""), (True, ", deviations last")):
+    asked = "range holds the truth | its end by its beginning, in steps (median) | has no end | called never reached"
+    print(f"| curve | target | curves | {asked} | range of the best holds it |")
+    print("|---|---|---|---|---|---|---|---|")
+    ways = {"": (False, False), ", deviations last": (True, False), ", with train clips": (False, True)}
+    for named, way in ways.items():
         for kind in KINDS:
-            for target, tally in forecasts(kind, seeds, is_lasting):
-                print(tally.row(f"{kind}{noise}", target, target == "reached later"))
-    print("\n| run of `mini` | looks | best | steps | called never reached | width of the last (median) |")
-    print("|---|---|---|---|---|---|")
+            for target, tally in forecasts(kind, seeds, *way):
+                print(tally.row(f"{kind}{named}", target, target == "reached later"))
+    print("\n| run of `mini` | looks | best | steps | called never reached | width (median) | best, by eval alone |")
+    print("|---|---|---|---|---|---|---|")
     for curve in tqdm(sorted(CURVES.glob("*.csv")), desc="runs", leave=False):
-        looks = looks_at(curve)
+        looks, alone = looks_at(curve), looks_at(curve, with_trains=False)
         if looks.widths:
-            print(looks.row(curve.stem))
+            print(f"{looks.row(curve.stem)} {np.mean(alone.bests):.0%} |")
     accused, found, missed = turned(seeds)
     print("\n| curve | curves | called overfitting |\n|---|---|---|")
     print(f"| healthy, at any evaluation | {seeds} | {accused:.1%} |")

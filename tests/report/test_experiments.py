@@ -72,13 +72,22 @@ def test_a_terminal_has_the_settings_that_it_has_room_for(here: Checkout, monkey
     write(here, 3.1, lr=1e-3, **settings)
     experiment(here, "good-one")
     assert any("name_2" in line and "experiment" in line for line in lines(here)), "a file has room for all"
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr("sys.stdout.fileno", lambda: 1)
     monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((100, 24)))
     said = lines(here)
     assert said[1].split()[:3] == ["experiment", "phase2.a_setting_with_a_long_name_2", "phase2.lr"]
     assert max(map(len, said[1:4])) <= 100
     assert "phase2.a_setting_with_a_long_name_1: 1, - (no room for its column)" in said
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((0, 0)))
+    assert not any("no room" in line for line in lines(here)), "one that does not know its size"
+
+
+def test_what_others_named_does_not_rule_the_terminal(here: Checkout) -> None:
+    write(here, 3.1, lr="\x1b[2J\nevil")
+    experiment(here, "good-one")
+    said = lines(here)
+    assert not any("\x1b" in line or "\n" in line for line in said)
+    assert any("\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}evil" in line for line in said)
 
 
 def test_figures_of_other_clips_are_not_compared(here: Checkout) -> None:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from making.params import make_params
 
@@ -49,7 +50,7 @@ def test_it_was_reached() -> None:
 
 
 def test_out_of_reach() -> None:
-    assert "not at this rate: the fit levels off at 2.90 ± 0.0" in said(curve(12, 2.9))
+    assert "not at this rate: the fit levels off at 2.900 ± 0.0" in said(curve(12, 2.9))
 
 
 def test_within_reach_it_is_a_range_of_steps_and_of_time() -> None:
@@ -73,6 +74,17 @@ def test_what_may_never_come_has_no_end() -> None:
     told = said(curve(7, 2.49), seconds=10.0)
     assert " at the earliest, if ever: the fit levels off at" in told
     assert " to " not in told
+
+
+def test_two_lines_do_not_contradict_each_other() -> None:
+    """The curve comes to rest above the target, and evaluations lie off it: one to come may be there."""
+    random = np.random.default_rng(3)
+    figures = {100 * number: 2.40 + math.exp(-number / 2) + random.normal(0, 0.012) for number in range(14)}
+    target = min(figures.values()) - 0.002
+    told = said(figures, target=target, last_step=4_000)
+    assert "not at this rate" not in told
+    assert "if ever: the fit levels off at" in told or "may never be reached" in told
+    assert "not at this rate" in said(figures, target=2.3, last_step=4_000)
 
 
 def test_where_it_ends() -> None:

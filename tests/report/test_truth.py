@@ -126,7 +126,8 @@ def test_epochs_are_told_in_parts(fresh: Checkout) -> None:
     trained(fresh, with_epochs(rows(0, 15, 0), 20))
     assert [each.epoch for each in gather(workspace).phases[0].evaluations] == [0, 0, 0, 0], "nobody knows yet"
     write_down(workspace, Happening(kind="started", stage="phase1", time=1.0, step=0))
-    write_down(workspace, Happening(kind="planned", stage="phase1", time=1.0, step=80))
+    write_down(workspace, Happening(kind="planned", stage="phase1", time=1.0, step=80, epochs=4))
+    fresh.change_params(lambda params: params["train_phase1"].update(epochs=8))  # not with which it was planned
     report = gather(workspace)
     assert [each.epoch for each in report.phases[0].evaluations] == [0, 0.25, 0.5, 0.75]
     assert "\n        15    0.75 " in text_of(report)
@@ -145,7 +146,7 @@ def test_other_sentences_have_yet_to_be_said(copied: Checkout) -> None:
 
 def test_without_recordings_what_brings_them_is_proposed(fresh: Checkout) -> None:
     workspace = Workspace(fresh.root)
-    assert [each.command for each in gather(workspace).next] == ["make setup", "dvc repro"]
+    assert [each.command for each in gather(workspace).next] == ["python scripts/bootstrap_data.py"]
     cache = Cache(workspace)
     clip = 32 * "a"
     cache.path(clip).parent.mkdir(parents=True)
@@ -154,6 +155,8 @@ def test_without_recordings_what_brings_them_is_proposed(fresh: Checkout) -> Non
     out = {"outs": [{**entry, "path": "data", "hash": "md5"}]}
     (fresh.root / "data.dvc").write_text(yaml.safe_dump(out), encoding="utf-8")
     assert [each.command for each in gather(workspace).next] == ["dvc checkout data", "dvc repro"]
+    cache.path(clip).unlink()
+    assert [each.command for each in gather(workspace).next] == ["python scripts/bootstrap_data.py"]
     workspace.data.mkdir()
     assert [each.command for each in gather(workspace).next] == ["dvc repro"]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from making.benchmarks import benchmark
 
@@ -25,6 +26,15 @@ def test_made_overfits_are_found_and_healthy_curves_are_not_accused() -> None:
     assert healthy <= 0.05
     assert within >= 0.95
     assert never <= 0.05
+
+
+def test_a_long_rest_is_no_turn() -> None:
+    """Of hundreds of evaluations that differ by chance alone the best is far below the others."""
+    random = np.random.default_rng(4)
+    for _ in range(20):
+        evals = [2.4 + random.normal(0, 0.01) for _ in range(200)]
+        seen = course([3.5, 3.0, 2.6, *evals])
+        assert not any(Turn.of(seen[:count]) for count in range(150, 204, 3))
 
 
 def test_it_says_since_when_and_by_how_much() -> None:

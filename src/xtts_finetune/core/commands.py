@@ -11,8 +11,14 @@ _COMMAND = re.compile(
     r"(?:add|checkout|commit|config|exp|fetch|gc|get|metrics|plots|pull|push|remote|repro|status)\b"
     r"|xtts-finetune (?:base|clean|disk|experiments|export|history|join|plan|promote|rebuild|repro|reproduce|restore|"
     r"rollback|status|sync)\b"
-    r"|mlflow (?:db|experiments|server|ui)\b)"
+    r"|mlflow (?:db|experiments|server|ui)\b"
+    r"|python scripts/)"
 )
+
+
+def printable(text: str) -> str:
+    """What somebody else wrote, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def as_typed(text: str) -> str:

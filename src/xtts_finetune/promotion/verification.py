@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from xtts_finetune.core.commands import printable
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.promotion.standing import Standing, entries_of, weights_of
-from xtts_finetune.promotion.wording import log_name, printable, told, unvouched
+from xtts_finetune.promotion.wording import log_name, told, unvouched
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.promotions import DIGITS, OF_A_LATER, TAG, Entry, Log, digest_of_a_later
 from xtts_finetune.tracking.registry import Version

@@ -1,5 +1,6 @@
 """The log in words."""
 
+from xtts_finetune.core.commands import printable
 from xtts_finetune.core.errors import Problem
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.promotions import DIGITS, Action, Entry
@@ -18,11 +19,6 @@ def told(entry: Entry) -> str:
     why = f': "{" ".join(entry.why.split())}"' if entry.why else ""
     text = f"{entry.time}  {_VERBS[entry.action]}: champion {before} → version {entry.champion}{figures}"
     return printable(text + f"{f', FORCED past {failed}' if entry.forced else ''}, by {entry.who}{why}")
-
-
-def printable(text: str) -> str:
-    """What somebody else wrote, without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def log_name(workspace: Workspace) -> str:

@@ -13,7 +13,7 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Best, Evaluation, Phase, PhaseState
 from xtts_finetune.report.prospects import Course, ends_of_epochs, prospect
 from xtts_finetune.tracking.curve import Row, last_step, read_csv, read_rows
-from xtts_finetune.tracking.journal import planned_step, resumed_at
+from xtts_finetune.tracking.journal import planned, resumed_at
 from xtts_finetune.tracking.pace import pace_of
 
 
@@ -46,7 +46,7 @@ def phase_of(
     state, why = _state(seen, store, metrics=metrics, is_live=is_live, comes_back=comes_back)
     step = metrics["last_step"] if metrics else _step(workspace, name, rows, is_live)
     goes_on = states[-1].step if state == "stopped" and states else step
-    course = Course.of(rows, rules, pace, goes_on, planned_step(workspace, name), is_over=is_done) if rules else None
+    course = Course.of(rows, rules, pace, goes_on, planned(workspace, name), is_over=is_done) if rules else None
     target = rules.target_mel_ce if rules else None
     return Phase(
         name=name,
@@ -88,7 +88,7 @@ def evaluations(seen: Sequence[Row], steps_per_epoch: float | None = None) -> It
         text = row.get("eval/text_ce", math.nan)
         yield Evaluation(
             step=row["step"],
-            epoch=row["epoch"] + ((row["step"] - ends[row["epoch"]]) / steps_per_epoch if steps_per_epoch else 0),
+            epoch=row["epoch"] + _part(row["step"] - ends[row["epoch"]], steps_per_epoch),
             eval_mel_ce=_finite(mel),
             eval_text_ce=_finite(text),
             eval_text_ce_weighted=_finite(text * TEXT_WEIGHT),
@@ -98,6 +98,11 @@ def evaluations(seen: Sequence[Row], steps_per_epoch: float | None = None) -> It
             from_before=_finite(change),
             per_100_steps=_finite(100 * change / steps) if steps else None,
         )
+
+
+def _part(steps: int, steps_per_epoch: float | None) -> float:
+    """Of an epoch that has not ended."""
+    return min(steps / steps_per_epoch, 0.99) if steps_per_epoch else 0.0
 
 
 def best_of(metrics: Mapping[str, Any]) -> Best:

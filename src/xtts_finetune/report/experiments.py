@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xtts_finetune.core.bars import Bar
-from xtts_finetune.core.commands import quoted
+from xtts_finetune.core.commands import printable, quoted
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import load_params
@@ -27,6 +27,7 @@ _UNSAID = ("tracking", "notify")  # of params: they may hold a password
 _WIDEST = 24  # characters of a setting
 _DRAWN = 20  # of the best, as many as there are colours
 _BETWEEN = "  "  # columns
+_ROOM = 10_000  # characters
 _PANELS = 3  # settings by which they are drawn, and called
 
 
@@ -139,11 +140,11 @@ def _differing(runs: list[Experiment]) -> list[str]:
 
 def _short(name: str) -> str:
     """A setting as columns and legends have it: phase2.lr."""
-    return name.removeprefix("train_")
+    return printable(name.removeprefix("train_"))
 
 
 def _shown(run: Experiment, name: str) -> str:
-    text = str(run.settings.get(name, "-"))
+    text = printable(str(run.settings.get(name, "-")))
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
@@ -177,14 +178,20 @@ def _table(runs: list[Experiment], names: list[str]) -> Iterator[str]:
         yield "* measured on other clips: its figures are not to be compared"
 
 
+def _columns() -> int:
+    """Of the terminal; of what is none, or does not know its size: as many as one likes."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _ROOM
+    except (OSError, ValueError):
+        return _ROOM
+
+
 def _fitting(columns: list[list[str]], may_go: range) -> tuple[list[list[str]], list[list[str]]]:
     """Those that a terminal has room for, and those of `may_go`, the widest first, that it has not.
 
     In a pipe or a file there is room.
     """
-    if not sys.stdout.isatty():
-        return columns, []
-    room = os.get_terminal_size(sys.stdout.fileno()).columns + len(_BETWEEN)
+    room = _columns() + len(_BETWEEN)
     widths = [max(map(len, column)) + len(_BETWEEN) for column in columns]
     gone = set[int]()
     for at in sorted(may_go, key=widths.__getitem__, reverse=True):

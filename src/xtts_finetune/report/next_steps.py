@@ -107,7 +107,8 @@ def remarks(now: Standing) -> list[str]:
         ]
     if now.put_away:
         models = " ".join(f"models/{phase}" for phase in now.put_away)
-        return [f"the run before is in DVC's cache: dvc checkout {models} brings its weights back, git its reports"]
+        back = f"dvc checkout {models} brings its weights back, and git its reports, if they were committed"
+        return [f"the run before is in DVC's cache: {back}"]
     if now.is_complete:
         return ["listen to reports/samples/: base, phase1 and phase2 say the same sentences"]
     return []
@@ -132,7 +133,8 @@ def _steps(now: Standing) -> Iterator[Next]:
     if now.is_waiting:
         yield Next(command="xtts-finetune sync", why="brings to MLflow what it has not got yet")
     if not now.is_complete and not now.workspace.data.exists():
-        yield _recordings(now.workspace)
+        yield from _recordings(now.workspace)
+        return
     if not now.is_complete and now.room.missing_bytes:
         yield from _room(now.room)
         return
@@ -146,11 +148,15 @@ def _steps(now: Standing) -> Iterator[Next]:
     yield Next(command="dvc metrics diff", why="what changed since the last commit")
 
 
-def _recordings(workspace: Workspace) -> Next:
-    """What brings data/ back: `dvc repro` does not."""
-    if cached_files(workspace, out_path(workspace, workspace.data)):
-        return Next(command="dvc checkout data", why="brings the recordings back, which DVC's cache has;")
-    return Next(command="make setup", why="makes data/ of the starter recordings, or says how yours come back;")
+def _recordings(workspace: Workspace) -> Iterator[Next]:
+    """What brings data/ back, or says what does: `dvc repro` does not."""
+    files = cached_files(workspace, out_path(workspace, workspace.data)).values()
+    if files and all(file.exists() for file in files):
+        yield Next(command="dvc checkout data", why="brings the recordings back, which DVC's cache has;")
+        yield Next(command="dvc repro", why="goes on when they are there")
+    else:
+        bootstrap = "python scripts/bootstrap_data.py"
+        yield Next(command=bootstrap, why="makes data/ of the starter recordings, or says how yours come back")
 
 
 def _room(room: Disk) -> Iterator[Next]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xtts_finetune.checkpoints.stopping import evaluations
 from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Prospect
+from xtts_finetune.tracking.journal import Happening
 from xtts_finetune.tracking.pace import in_words
 from xtts_finetune.trend.evaluations import LEAST, Evaluation
 from xtts_finetune.trend.turning import Turn
@@ -27,6 +28,7 @@ class Course:
         seconds: that a step takes here; None: not known.
         step: with which it goes on, of those that are trained; None: there is none.
         steps_per_epoch: None: not known yet.
+        is_averaged: a part of the evaluations is of the weights' average, of which train clips were not measured.
     """
 
     evaluations: Sequence[Evaluation]
@@ -35,6 +37,7 @@ class Course:
     seconds: float | None
     step: int | None = None
     steps_per_epoch: float | None = None
+    is_averaged: bool = False
 
     @classmethod
     def of(
@@ -43,29 +46,33 @@ class Course:
         rules: PhaseParams,
         seconds: float | None,
         step: int | None,
-        planned: int | None,
+        planned: Happening | None,
         is_over: bool,
     ) -> Self:
         """By the rows of a phase's curve; of weights and their average the better counts, as for the target.
 
         Args:
-            planned: the last step, as the trainer said; it is told by what epochs took, where one has ended.
+            planned: the last step, and of how many epochs, as the trainer said; it is told by what epochs took, where
+                one has ended.
         """
         seen = [row for row in rows if "eval/mel_ce" in row]
-        an_epoch = _steps_per_epoch(seen, rules, planned)
-        last = None if is_over else planned
+        an_epoch = _steps_per_epoch(seen, planned)
+        last = None if is_over or planned is None else planned.step
         if not is_over and an_epoch is not None:
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
-        return cls(evaluations(seen), rules.target_mel_ce, last, seconds, step, an_epoch)
+        is_averaged = any("eval_ema/mel_ce" in row for row in seen)
+        return cls(evaluations(seen), rules.target_mel_ce, last, seconds, step, an_epoch, is_averaged)
 
 
-def _steps_per_epoch(seen: Sequence[Mapping[str, Any]], rules: PhaseParams, planned: int | None) -> float | None:
+def _steps_per_epoch(seen: Sequence[Mapping[str, Any]], planned: Happening | None) -> float | None:
     """By the ends of epochs; before there are two, by the step that was planned to be the last."""
     ends = ends_of_epochs(seen)
     if len(ends) > 1:
         first, last = min(ends), max(ends)
         return (ends[last] - ends[first]) / (last - first)
-    return (planned - seen[0]["step"]) / rules.epochs if planned is not None and seen else None
+    if not seen or planned is None or planned.step is None or planned.epochs is None:
+        return None
+    return float(planned.step - seen[0]["step"]) / planned.epochs
 
 
 def ends_of_epochs(seen: Iterable[Mapping[str, Any]]) -> dict[int, int]:
@@ -101,8 +108,8 @@ def prospect(course: Course) -> Prospect | None:
         return _with(told, [f"too few evaluations for a forecast: {len(seen)} of {LEAST}"])
     from xtts_finetune.trend.forecast import Forecast  # loads numpy
 
-    steps, evals = [each.step for each in seen], [each.eval for each in seen]
-    if forecast := Forecast.of(steps, evals, [each.train for each in seen]):
+    trains = None if course.is_averaged else [each.train for each in seen]
+    if forecast := Forecast.of([each.step for each in seen], [each.eval for each in seen], trains):
         return _ahead(told, course, forecast, seen[-1].step if course.step is None else course.step)
     return _with(told, ["no forecast: no falling curve fits the evaluations"])
 
@@ -135,8 +142,10 @@ def _ahead(told: Prospect, course: Course, forecast: "Forecast", last: int) -> P
 
 def _to_target(told: Prospect, course: Course, forecast: "Forecast", target: float, last: int) -> Prospect:
     level, wide = forecast.levels_off
-    levels = f"the fit levels off at {level:.2f} ± {max(wide, 0.005):.2f}"
-    if forecast.never(target):
+    levels = f"the fit levels off at {level:.3f} ± {max(wide, 0.001):.3f}"
+    end = course.last_step
+    may_be = end is not None and end > last and forecast.best_by(end)[0] <= target  # by an evaluation that lies off
+    if forecast.never(target) and not may_be:
         return _with(told, [f"not at this rate: {levels}, above the target {target:.3f}"], never=True)
     told = _with(told, [], never=False)
     low, high = (max(0.0, step - last) for step in forecast.reaches(target))

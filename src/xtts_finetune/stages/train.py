@@ -76,7 +76,8 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
         with monitored(job.workspace, store.folder, lambda: tracker.began):
             share = opened_within_memory(job.name, lambda: Share(job.inputs(), team))
             last = job.start_step + share.plan.steps
-            write_down(job.workspace, Happening.now(job.workspace, "planned", job.name, last))
+            planned = Happening.now(job.workspace, "planned", job.name, last)
+            write_down(job.workspace, planned.model_copy(update={"epochs": job.phase.epochs}))
             log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU never waits
             since = claimed.state.step if claimed.state else -1
             with Sampled(tracker, job.workspace, job.params, job.name) as sampled:

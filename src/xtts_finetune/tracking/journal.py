@@ -31,6 +31,7 @@ class Happening(BaseModel):
     stage: str
     time: float  # seconds since 1970
     step: int | None = None  # of training
+    epochs: int | None = None  # with which a planned run ends
     free_bytes: int | None = None
     why: str = ""
 
@@ -78,10 +79,10 @@ def resumed_at(workspace: Workspace, stage: str) -> Happening | None:
     return last if last and last.kind == "resumed" else None
 
 
-def planned_step(workspace: Workspace, stage: str) -> int | None:
-    """With which step the epochs end of the run that was begun last, as its trainer said; None: it said nothing."""
+def planned(workspace: Workspace, stage: str) -> Happening | None:
+    """With which step its epochs end, of the run that was begun last, as its trainer said; None: it said nothing."""
     last = latest(workspace, stage, ("planned", "started"))
-    return last.step if last and last.kind == "planned" else None
+    return last if last and last.kind == "planned" else None
 
 
 def _lines(workspace: Workspace) -> tuple[Happening, ...]:

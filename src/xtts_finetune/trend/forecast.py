@@ -35,7 +35,7 @@ FAR = 20.0  # times what was trained so far: nobody trains so long
 
 Floats = NDArray[np.float64]
 
-_MOST = 60  # points that are fitted; of more, neighbours are put together
+_MOST = 48  # points that are fitted; of more, neighbours are put together
 _DRAWS = 2_000  # curves
 # What is taken to be so before there is any evaluation: half of all curves are exponentials, and a power law's c is 2
 # on average; k is anything from a hundredth of what was trained to fifty times that; NOISE is as if four were seen.
@@ -52,11 +52,13 @@ _WIDENS = 0.3  # standard deviation of the logarithm
 # less, so that ranges are right of those (docs/report.md). Standard deviation of the logarithm of the fall to come.
 _STRAYS = 0.2
 _LATELY = 0.4  # of what was trained
-_ALONE, _CLEARLY = 6, 12.0  # evaluations that may tell alone; twice the log likelihood by which they do so better
+_ALONE, _CLEARLY = 6, 20.0  # evaluations that may tell alone; twice the log likelihood by which they do so better
 # Of four curves in ten deviations of evaluations last: most of their variance, for some of a span.
 _SOME_LAST, _LASTING, _LASTS = 0.4, 0.8, 0.15
-_AHEAD = np.concatenate([[0.0], np.geomspace(0.01, FAR, 48)])  # in spans from the last evaluation on
-_EVALUATIONS = 40  # to come, at the most
+_AHEAD = np.concatenate([[0.0], np.geomspace(0.01, FAR, 48)])  # times what was trained so far, from then on
+_LAST = 20  # evaluations, by which it is told how far they are apart
+_EVALUATIONS = 200  # to come, at the most: the best of more is hardly better
+_CLEAR = 2.0  # standard errors, by which a gap widens that is taken to go on widening
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ class Forecast:
     """Curves that fit what was evaluated, each as likely as the other.
 
     Attributes:
-        start: step of the first evaluation.
+        start: step of the first evaluation that the curves are fitted to.
         last: of the last.
+        trained: steps between the phase's first evaluation and the last.
         best: the lowest Mel CE so far.
         every: steps between evaluations, lately.
         limit: Mel CE that each levels off at, without its part of the gap: shape (curves,).
@@ -80,6 +83,7 @@ class Forecast:
 
     start: int
     last: int
+    trained: int
     best: float
     every: float
     limit: Floats
@@ -100,34 +104,34 @@ class Forecast:
             figures: Mel CE; one that is not finite is left out.
             trains: of train clips, measured alike; they count where all are known.
         """
-        with_trains = zip(steps, figures, trains or [math.nan] * len(steps), strict=True)
-        seen = np.array([each for each in with_trains if math.isfinite(each[1])], np.float64)
+        seen = _finite(steps, figures, [math.nan] * len(steps) if trains is None else trains)
         if len(seen) < LEAST or seen[0, 0] >= seen[-1, 0]:
             return None
-        points = _that_goes_on(np.array([part.mean(axis=0) for part in np.array_split(seen, min(_MOST, len(seen)))]))
+        points = _that_goes_on(_merged(seen))
         start, last = points[0, 0], seen[-1, 0]
         times, evals, gaps = (points[:, 0] - start) / (last - start), points[:, 1], points[:, 1] - points[:, 2]
         growth = _growth(times, gaps)
         views = [_fitted(times, evals - part * gaps if part else evals) for part in (_PARTS if growth else _PARTS[:1])]
-        drawn = [(part, view) for part, view in zip(_PARTS, views, strict=False) if view is not None]
-        if not drawn:
+        if views[0] is None:
             return None
         random = np.random.default_rng(0)  # equal evaluations say equal things
-        curves = [_drawn(random, view, len(points), _DRAWS // len(drawn)) for _, view in drawn]
-        parts = np.concatenate([np.full(len(each[0]), part) for (part, _), each in zip(drawn, curves, strict=True)])
+        told = [(part, view) for part, view in zip(_PARTS, views, strict=False) if view is not None]
+        curves = [_drawn(random, view, len(points), _DRAWS // len(told)) for _, view in told]
+        parts = np.concatenate([np.full(len(each[0]), part) for (part, _), each in zip(told, curves, strict=True)])
         if not len(parts):
             return None
         widens = parts * growth * np.exp(_WIDENS * random.normal(size=len(parts)))
         strays = np.exp((_STRAYS if np.isfinite(gaps).all() else 0.0) * random.normal(size=len(parts)))
         limit, drop, log_k, c, noise = (np.concatenate(each) for each in zip(*curves, strict=True))
+        noise = noise * _off_alone(seen)
         gap = parts * gaps[-1] if growth else np.zeros(len(parts))
-        every = float(np.median(np.diff(seen[-_EVALUATIONS:, 0])))
-        known = int(start), int(last), float(seen[:, 1].min()), max(1.0, every)
+        every = max(1.0, float(np.median(np.diff(seen[-_LAST:, 0]))))
+        known = int(start), int(last), int(last - seen[0, 0]), float(seen[:, 1].min()), every
         return cls(*known, limit, drop, log_k, c, noise, strays, gap, widens)
 
     @property
     def span(self) -> int:
-        """Steps between the first evaluation and the last."""
+        """Steps between the first evaluation that the curves are fitted to and the last."""
         return self.last - self.start
 
     def best_by(self, step: int) -> tuple[float, float]:
@@ -156,17 +160,22 @@ class Forecast:
         before, rows = np.maximum(first - 1, 0), np.arange(len(first))
         high, low = self._ahead[rows, before], self._ahead[rows, first]
         part = np.where(first > 0, (high - target) / np.where(high > low, high - low, 1.0), 0.0)
-        ahead = _AHEAD[before] + part * (_AHEAD[first] - _AHEAD[before])
+        ahead = self._times[before] + part * (self._times[first] - self._times[before])
         soonest, latest = np.quantile(np.where(is_there.any(axis=1), ahead, np.inf), (LOW, HIGH), method="inverted_cdf")
         return float(self.last + soonest * self.span), float(self.last + latest * self.span)
 
+    @property
+    def _times(self) -> Floats:
+        """At which curves are looked at: in spans behind the last evaluation."""
+        return _AHEAD * (self.trained / self.span)
+
     @cached_property
     def _ahead(self) -> Floats:
-        return self._curves(_AHEAD)
+        return self._curves(self._times)
 
     @cached_property
     def _lowest(self) -> Floats:
-        return np.asarray(self._ahead.min(axis=1))
+        return np.asarray(np.minimum(self.best, self._ahead.min(axis=1)))
 
     def _curves(self, ahead: Floats) -> Floats:
         """Mel CE so many spans behind the last evaluation: shape (curves, times)."""
@@ -179,12 +188,47 @@ class Forecast:
 _TINY = 1e-9
 
 
+def noise_of(steps: Sequence[int], figures: Sequence[float]) -> float:
+    """Standard deviation of an evaluation around the curve that fits them best; NOISE where none can be fitted."""
+    seen = _finite(steps, figures, [math.nan] * len(steps))
+    if len(seen) < LEAST or seen[0, 0] >= seen[-1, 0]:
+        return NOISE
+    points = _merged(seen)
+    scatter = _scatter(points, points)
+    return NOISE if scatter is None else math.sqrt(scatter / _known(points)) * _off_alone(seen)
+
+
+def _finite(steps: Sequence[int], figures: Sequence[float], trains: Sequence[float]) -> Floats:
+    """Step, Mel CE and train Mel CE of evaluations: shape (evaluations, 3)."""
+    rows = zip(steps, figures, trains, strict=True)
+    return np.array([row for row in rows if math.isfinite(row[1])], np.float64).reshape(-1, 3)
+
+
+def _merged(seen: Floats) -> Floats:
+    """Neighbours put together, where they are more than _MOST."""
+    return np.array([part.mean(axis=0) for part in np.array_split(seen, min(_MOST, len(seen)))])
+
+
+def _off_alone(seen: Floats) -> float:
+    """How much further one evaluation lies off than a point does, which may be the mean of some."""
+    return math.sqrt(max(1.0, len(seen) / _MOST))
+
+
+def _known(points: Floats) -> int:
+    """Degrees of freedom of the noise: evaluations, and those by which it is known before, less end and drop."""
+    return _NOISE_SEEN + len(points) - 2
+
+
 def _growth(times: Floats, gaps: Floats) -> float:
-    """By how much the gap widens in a span, lately; 0: it does not, or is not known throughout."""
-    if not np.isfinite(gaps).all():
-        return 0.0
+    """By how much the gap widens in a span, lately; 0: it does not clearly, or is not known throughout."""
     lately = times >= min(1 - _LATELY, times[-3])
-    return max(0.0, float(np.polyfit(times[lately], gaps[lately], 1)[0]))
+    x, y = times[lately] - times[lately].mean(), gaps[lately] - gaps[lately].mean()
+    if not np.isfinite(gaps).all() or not x.any():
+        return 0.0
+    slope = float((x * y).sum() / (x * x).sum())
+    off = ((y - slope * x) ** 2).sum() + 2 * _NOISE_SEEN * NOISE**2  # of two evaluations each
+    error = math.sqrt(off / (_NOISE_SEEN + len(x) - 2) / (x * x).sum())
+    return slope if slope > _CLEAR * error else 0.0
 
 
 def _falls(times: Floats, log_k: Floats, c: Floats) -> Floats:
@@ -220,36 +264,39 @@ class _Lines:
     weight: Floats
 
     @classmethod
-    def on(cls, times: Floats, figures: Floats, log_k: Floats, c: Floats) -> Self:
-        """With deviations that are independent, and with such as last."""
+    def on(cls, times: Floats, figures: Floats, log_k: Floats, c: Floats, root: Floats) -> Self:
+        """With deviations that are independent, and with such as last, whose `_root` is given."""
         falls = _falls(times, log_k, c)
-        alone = cls._of(falls, figures, log_k, c, np.eye(len(times)), 1 - _SOME_LAST)
-        lasting = cls._of(falls, figures, log_k, c, _lasting(times), _SOME_LAST)
+        alone = cls._of(falls, figures, log_k, c, None, 1 - _SOME_LAST)
+        lasting = cls._of(falls, figures, log_k, c, root, _SOME_LAST)
         return cls(*(np.concatenate([getattr(each, name.name) for each in (alone, lasting)]) for name in fields(cls)))
 
     @classmethod
-    def _of(cls, falls: Floats, figures: Floats, log_k: Floats, c: Floats, correlation: Floats, before: float) -> Self:
-        """Args: before: how likely such a correlation is, before there is any evaluation."""
+    def _of(cls, falls: Floats, figures: Floats, log_k: Floats, c: Floats, root: Floats | None, before: float) -> Self:
+        """Args: before: how likely such deviations are, before there is any evaluation."""
         whole, rest = falls[:, 0] - falls[:, -1], falls[:, -1] / (falls[:, 0] - falls[:, -1])
-        root = np.linalg.inv(np.linalg.cholesky(correlation))  # by which deviations are independent, of one size
-        one, x, y = root.sum(axis=1), (falls - falls[:, -1:]) / whole[:, None] @ root.T, root @ figures
+        one, x, y, sizes = np.ones_like(figures), (falls - falls[:, -1:]) / whole[:, None], figures, 0.0
+        if root is not None:  # no matrix product: so little is done in a thousandth of the time that its threads take
+            one, x, y = root.sum(axis=1), np.einsum("st,ut->su", x, root, optimize=False), (root * figures).sum(axis=1)
+            sizes = float(np.log(np.diag(root)).sum())
         ones, sum_x, sum_xx, sum_y, sum_xy = one @ one, x @ one, (x * x).sum(axis=1), y @ one, x @ y
         determinant = ones * sum_xx - sum_x**2
         end = (sum_xx * sum_y - sum_x * sum_xy) / determinant
         drop = (ones * sum_xy - sum_x * sum_y) / determinant
         off = np.maximum(y @ y - end * sum_y - drop * sum_xy, 0)
-        scatter, seen = off + _NOISE_SEEN * NOISE**2, _NOISE_SEEN + len(figures) - 2
-        weight = np.log(np.diag(root)).sum() - 0.5 * (np.log(determinant) + seen * np.log(scatter))
+        scatter, seen = off + _NOISE_SEEN * NOISE**2, _known(figures)
+        weight = sizes - 0.5 * (np.log(determinant) + seen * np.log(scatter))
         weight += _before(c) + math.log(before)
         weight = np.where((drop > 0) & (end > drop * rest), weight, -np.inf)  # it falls, and not below 0
         spread = np.stack([sum_xx, np.full_like(sum_x, ones), -sum_x], axis=1) / determinant[:, None]
         return cls(log_k, c, end, drop, rest, whole, scatter, spread, weight)
 
 
-def _lasting(times: Floats) -> Floats:
-    """Correlation of deviations, most of which last for a while."""
+def _root(times: Floats) -> Floats:
+    """By which deviations, most of which last for a while, become independent and of one size."""
     apart = np.abs(times[:, None] - times[None])
-    return _LASTING * np.exp(-apart / _LASTS) + (1 - _LASTING) * np.eye(len(times))
+    correlation = _LASTING * np.exp(-apart / _LASTS) + (1 - _LASTING) * np.eye(len(times))
+    return np.linalg.inv(np.linalg.cholesky(correlation))
 
 
 def _before(c: Floats) -> Floats:
@@ -262,10 +309,10 @@ def _before(c: Floats) -> Floats:
 
 def _fitted(times: Floats, figures: Floats) -> _Lines | None:
     """Curves, and how well each fits; None: none does."""
-    log_k, c = _LOG_K, _C
+    log_k, c, root = _LOG_K, _C, _root(times)
     for _ in range(_CLOSER):
         grid = np.meshgrid(np.linspace(*log_k, _GRID[0]), np.linspace(*c, _GRID[1]))
-        lines = _Lines.on(times, figures, *(each.ravel() for each in grid))
+        lines = _Lines.on(times, figures, grid[0].ravel(), grid[1].ravel(), root)
         if not np.isfinite(lines.weight).any():
             return None
         near = lines.weight > lines.weight.max() - _NEGLIGIBLE

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import NormalDist
 from typing import Self
 
-from xtts_finetune.trend.evaluations import NOISE, Evaluation
+from xtts_finetune.trend.evaluations import Evaluation
 
 _IN_A_ROW = 2  # evaluations, each so far above the best
-_FAR = 3.0  # standard deviations of an evaluation; the best of many is off to the better side itself
+_FAR = 3.0  # standard deviations of an evaluation
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Turn:
 
     @classmethod
     def of(cls, evaluations: Sequence[Evaluation]) -> Self | None:
-        """By the rule: the last two are both more than three standard deviations of an evaluation above the best.
+        """By the rule: the last two are both far above the best of those before.
 
-        The best is that of those before them. None: it has not turned, as far as can be told.
+        Far: three standard deviations of an evaluation, and what the best of so many is off to the better side itself.
+        None: it has not turned, as far as can be told.
         """
         seen = [each for each in evaluations if math.isfinite(each.eval)]
         before, last = seen[:-_IN_A_ROW], seen[-_IN_A_ROW:]
@@ -39,12 +40,11 @@ class Turn:
         best = min(before, key=lambda each: each.eval)
         if min(each.eval for each in last) <= best.eval:  # as of nearly every healthy phase: no need to fit
             return None
-        from xtts_finetune.trend.forecast import Forecast  # loads numpy
+        from xtts_finetune.trend.forecast import noise_of  # loads numpy
 
         falling = before[: before.index(best) + 1]
-        fitted = Forecast.of([each.step for each in falling], [each.eval for each in falling])
-        noise = median(map(float, fitted.noise)) if fitted else NOISE
-        if min(each.eval for each in last) - best.eval <= _FAR * noise:
+        noise = noise_of([each.step for each in falling], [each.eval for each in falling])
+        if min(each.eval for each in last) - best.eval <= (_FAR + _luck(len(before))) * noise:
             return None
         # the first of a phase has no train figure: no step is before it
         train = next((each.train for each in seen[seen.index(best) :] if math.isfinite(each.train)), math.nan)
@@ -57,3 +57,8 @@ class Turn:
         By their change alone: so it does not matter that clips to train on fit better.
         """
         return self.train < 0
+
+
+def _luck(count: int) -> float:
+    """By how many standard deviations the best of so many equals is better than they are (Blom, 1958)."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
