@@ -144,6 +144,17 @@ def test_what_lies_here_and_is_not_committed_counts_too(here: Checkout) -> None:
     assert [line.split()[0] for line in lines(here)[2:4]] == ["HEAD", "worse"]
 
 
+def test_a_phase_1_that_was_trained_again_is_of_no_run_yet(here: Checkout) -> None:
+    """Phase 2 of the run before lies beside it, until it begins."""
+    write(here, 3.2, lr=1e-4)
+    at = Workspace(here.root)
+    lock = yaml.safe_load(at.dvc_lock.read_text(encoding="utf-8"))
+    lock["stages"]["train_phase1"] = {"outs": [{"path": "models/phase1", "md5": f"{32 * 'b'}.dir"}]}
+    lock["stages"]["train_phase2"] = {"deps": [{"path": "models/phase1", "md5": f"{32 * 'c'}.dir"}]}
+    at.dvc_lock.write_text(yaml.safe_dump(lock), encoding="utf-8")
+    assert not any(line.startswith("workspace") for line in lines(here))
+
+
 def test_in_a_folder_below_it_says_where_to_go(here: Checkout) -> None:
     with pytest.raises(UserError, match=r"params\.yaml"):
         list(experiment_lines(Workspace(here.root / "reports")))

@@ -18,8 +18,9 @@ from xtts_finetune.core.commands import as_typed
 from xtts_finetune.core.files import read_json, write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report import charts
-from xtts_finetune.report.content import Report
+from xtts_finetune.report.content import Next, Report
 from xtts_finetune.report.gathering import gather
+from xtts_finetune.report.markdown import markdown_of
 from xtts_finetune.report.origin import OURS
 from xtts_finetune.report.pages import write_pages
 from xtts_finetune.tracking.curve import Curve
@@ -267,6 +268,28 @@ def test_a_target_far_below_leaves_the_curve_its_room(copied: Checkout, target: 
     wide = max(figures) - min(figures)
     assert (min(figures) - target <= wide) == is_drawn, "what this test takes for granted"
     assert ('"target":' in json.dumps(charts.curves(report, []))) == is_drawn
+
+
+def test_where_training_begins_the_page_of_a_run_before_goes(fresh: Checkout) -> None:
+    workspace = Workspace(fresh.root)
+    workspace.reports.mkdir(exist_ok=True)
+    for page in (workspace.report_page, workspace.status_picture):
+        page.write_text("of before", encoding="utf-8")
+    work = fresh.root / "work" / "phase1"
+    work.mkdir(parents=True)
+    Curve(work / "curve.jsonl").append({"step": 0, "epoch": 0, "eval/mel_ce": 4.0})
+    write_pages(workspace, is_stage=True, is_brief=True)
+    assert workspace.report_page.exists(), "it goes on, and the page is of it"
+    (work / "curve.jsonl").write_text("")
+    write_pages(workspace, is_stage=True, is_brief=True)
+    assert not workspace.report_page.exists()
+    assert not workspace.status_picture.exists()
+
+
+def test_next_steps_can_be_copied_out_of_a_fence(copied: Checkout) -> None:
+    copied.change_params(lambda params: params["train_phase2"].update(lr=1e-7))
+    report = gather(Workspace(copied.root)).model_copy(update={"next": [Next(command=40 * "x", why="y")]})
+    assert f"{40 * 'x'}  # y" in markdown_of(report, None)
 
 
 def test_of_many_evaluations_pages_stay_small(fresh: Checkout) -> None:

@@ -161,6 +161,44 @@ def test_without_recordings_what_brings_them_is_proposed(fresh: Checkout) -> Non
     assert [each.command for each in gather(workspace).next] == ["dvc repro"]
 
 
+def test_what_an_experiment_left_is_not_said_to_be_registered(copied: Checkout) -> None:
+    """`dvc exp apply` brings its models; the receipt tells of a version before."""
+    receipt = copied.root / "reports" / "registration.json"
+    told_before = read_json(receipt)
+    assert gather(Workspace(copied.root)).state == "evaluated"
+    write_json(receipt, {**told_before, "model_sha256": 64 * "a"})
+    report = gather(Workspace(copied.root))
+    assert "is of another run: those weights are not in models/" in report.registered
+    assert state_in_words(report) == "trained, and yet to be evaluated"
+    assert report.next[0].command == "dvc repro"
+
+
+def test_a_run_that_comes_back_from_the_cache_is_told_alone(copied: Checkout) -> None:
+    """Another took its place, was stopped at once, and the parameters were set back."""
+    workspace = Workspace(copied.root)
+    for folder in (workspace.model("phase1"), workspace.checkpoints("phase1")):
+        shutil.rmtree(folder)
+    workspace.metrics("phase1").unlink()
+    trained(copied, rows(0, 6, 0), state=6)
+    workspace.stopped.write_text("phase1 is saved at step 6; run dvc repro again to resume", encoding="utf-8")
+    write_down(workspace, Happening(kind="stopped", stage="phase1", time=2.0, step=6))
+    report = gather(workspace)
+    assert report.phases[0].state == "in DVC's cache"
+    assert report.stopped is None
+    assert not any("parks it" in remark for remark in report.remarks)
+
+
+def test_while_it_is_trained_dvc_is_not_asked(copied: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes seconds, at every look."""
+    workspace = Workspace(copied.root)
+    shutil.rmtree(workspace.model("phase2"))
+    monkeypatch.setattr(gathering, "coming_back", lambda _: pytest.fail("it was asked"))
+    with locked(workspace.work("phase1")):
+        gather(workspace)
+    locked_by(copied, "models/phase2")
+    gather(workspace)
+
+
 def test_a_run_that_dvc_took_away_for_a_stage_that_did_not_begin_is_not_lost(copied: Checkout) -> None:
     """As after a refusal for want of room: its reports are gone, too."""
     workspace = Workspace(copied.root)
@@ -426,7 +464,7 @@ def test_the_end_is_told_before_an_epoch_is_over(fresh: Checkout) -> None:
     with locked(workspace.work("phase1")):
         report = gather(workspace)
     assert report.phases[0].last_step == 402
-    assert "at step 20 of 402 (5 % of phase1), 6 min left" in state_in_words(report)
+    assert "at step 20 of 402 (5 % of phase1), at most 6 min left" in state_in_words(report)
     write_down(workspace, Happening(kind="stopped", stage="phase1", time=2.0, step=20))
     assert gather(workspace).phases[0].last_step == 402
     write_down(workspace, Happening(kind="started", stage="phase1", time=3.0, step=0))

@@ -81,12 +81,23 @@ def test_where_it_turns_it_levels_off_before() -> None:
 
 def test_a_curve_that_begins_to_fall_once_more_is_told_by_that() -> None:
     """As of adapters beside frozen weights: a fall, rest, and then the fall that counts."""
-    steps = list(range(0, 1_000, 50))
+    steps = list(range(0, 1_000, 40))
     evals = [6.5 + 0.6 * math.exp(-step / 30) - max(0, step - 300) / 500 for step in steps]
     found = Forecast.of(steps, evals)
     assert found
     assert found.start >= 300
     assert found.reaches(4.9)[0] < 1_200
+
+
+def test_a_rest_behind_the_end_of_an_epoch_is_not_where_it_levels_off() -> None:
+    """Six evaluations that hardly differ, of seventeen: the phase went on to 3.958."""
+    steps, evals, trains = real("phase2-lr1.2e-3-every10")
+    for shown in range(steps.index(150) + 1, steps.index(180) + 1):
+        found = Forecast.of(steps[:shown], evals[:shown], trains[:shown])
+        assert found
+        assert not found.never(4.0)
+        low, high = found.best_by(206)
+        assert low <= min(evals) <= high
 
 
 def test_a_smooth_curve_is_known_closely() -> None:

@@ -65,6 +65,11 @@ def test_a_warm_start_may_overfit_from_its_first_evaluation_on() -> None:
     assert turn.is_overfitting
 
 
+def test_the_first_steps_of_another_rate_are_no_turn() -> None:
+    """Of a warm start at lr 1.2e-3: a bump, that is over with the next evaluation."""
+    assert Turn.of(course([4.456, 4.585, 4.498], [3.318, 3.404, 3.246])) is None
+
+
 def test_it_may_turn_at_once() -> None:
     turn = Turn.of(course([3.0, 3.1, 3.2]))
     assert turn

@@ -18,7 +18,7 @@ from xtts_finetune.core.params import load_params
 from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.history import experiments, experiments_without_result, files_at, objects_of
 from xtts_finetune.report import charts
-from xtts_finetune.report.origin import flat
+from xtts_finetune.report.origin import flat, is_of_an_earlier_run
 from xtts_finetune.tracking.curve import Row, parse_csv
 
 HEAD = "HEAD"
@@ -103,6 +103,8 @@ def _here(at: Workspace, head: Experiment | None) -> Experiment | None:
         texts = {file: file.read_text(encoding="utf-8") for file in _files(at) if file.is_file()}
     except (OSError, UnicodeDecodeError):
         return None
+    if is_of_an_earlier_run(at, "phase2"):  # phase 1 was trained again since: both are of no one run
+        return None
     run = _told(at, texts, HERE)
     return run if run and (head is None or run.curves != head.curves or run.mel_ce != head.mel_ce) else None
 
@@ -144,7 +146,8 @@ def _short(name: str) -> str:
 
 
 def _shown(run: Experiment, name: str) -> str:
-    text = printable(str(run.settings.get(name, "-")))
+    value = run.settings.get(name, "-")
+    text = "null" if value is None else printable(str(value))
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 

@@ -25,7 +25,7 @@ from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
-from xtts_finetune.tracking.journal import BEGUN, latest
+from xtts_finetune.tracking.journal import BEGUN, journal, latest
 
 Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
 # Of params.yaml, what people ask for first.
@@ -114,7 +114,8 @@ class _Gathering:
 
     @cached_property
     def back(self) -> list[PhaseName]:
-        return [] if self.is_stage else coming_back(self.workspace)
+        """DVC is asked, which takes seconds: not while it, or a trainer, is at work."""
+        return [] if self.is_stage or self.live or self.running else coming_back(self.workspace)
 
     @cached_property
     def phases(self) -> list[Phase]:
@@ -181,9 +182,15 @@ class _Gathering:
     def _stopped(self) -> str | None:
         """Nothing where all is done since: DVC may have brought the rest from its cache, without a stage."""
         page = self.workspace.stopped
-        if (not self.is_stage and self._is_complete) or not page.exists():
+        if (not self.is_stage and self._is_complete) or not page.exists() or self._is_stop_passed_over:
             return None
         return page.read_text(encoding="utf-8").strip()
+
+    @property
+    def _is_stop_passed_over(self) -> bool:
+        """What stopped does not go on: of the phase DVC's cache has a run that params.yaml asks for by now."""
+        stops = [each for each in journal(self.workspace) if each.kind == "stopped"]
+        return bool(stops) and stops[-1].stage in self.back
 
     def _state(self) -> State:
         if self.live:
@@ -202,7 +209,7 @@ class _Gathering:
         """Whether every stage has left what it leaves, and of this run."""
         at = self.workspace
         left = [at.prepared, *(at.model(phase) for phase in PHASES), at.registration]
-        if not all(each.exists() for each in left):
+        if not all(each.exists() for each in left) or self._registration.is_of_another_run:
             return False
         return self.ended == "evaluate" or (is_evaluated(at, self.params) and self._whose == OURS)
 
@@ -267,7 +274,7 @@ class _Gathering:
             settings = {phase: trained_otherwise(self.workspace, phase) for phase in sorted(self.live)}
             return [Begun(phase, differs) for phase, differs in settings.items() if differs]
         done = {name for name, _ in self._metrics()}
-        left = [run for run in self._displaced if run.run.phase not in done]
+        left = [run for run in self._displaced if run.run.phase not in (*done, *self.back)]
         return [Begun(run.run.phase, run.differs, run.run.goes_on) for run in left]
 
     @cached_property

@@ -152,7 +152,7 @@ def _mlflow(report: Report) -> Iterator[str]:
 
 def _next(report: Report) -> Iterator[str]:
     if report.next:
-        yield from fenced("\n".join(f"{each.command:<28}# {each.why}" for each in report.next))
+        yield from fenced("\n".join(f"{each.command:<28}  # {each.why}" for each in report.next))
     yield from (f"- {_escaped(remark)}" for remark in report.remarks)
 
 

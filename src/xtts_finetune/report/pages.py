@@ -33,8 +33,7 @@ def write_pages(
         _write(workspace, ended, is_stage, is_brief)
     except Exception as error:  # noqa: BLE001 - of a report no stage may fail
         if is_disk_full(error):
-            for page in (workspace.status_picture, workspace.report_page):  # of before: they say what is not so now
-                page.unlink(missing_ok=True)
+            _forget_pages(workspace)  # they say what is not so now
             print("reports/status.md and index.html have no room", file=sys.stderr)
             return
         if isinstance(error, UserError | OSError):  # what is damaged, or may not be written
@@ -49,15 +48,21 @@ def _write(workspace: Workspace, ended: Stage | None, is_stage: bool, is_brief: 
     plain = as_typed(markdown_of(report, None))
     _write_first(workspace, plain)
     if is_brief:
+        if not report.phases[0].evaluations:  # it begins: what was there is of another run
+            _forget_pages(workspace)
         return
     curves = charts.curves(report, happenings)
     if curves is None:  # before the first evaluation there is nothing to look at: what was there is of another run
-        for page in (workspace.status_picture, workspace.report_page):
-            page.unlink(missing_ok=True)
+        _forget_pages(workspace)
         return
     write_text(workspace.status_picture, charts.picture(curves))
     write_text(workspace.status_page, as_typed(markdown_of(report, workspace.status_picture.name)))
     write_text(workspace.report_page, page_of(workspace, report, happenings))
+
+
+def _forget_pages(workspace: Workspace) -> None:
+    for page in (workspace.status_picture, workspace.report_page):
+        page.unlink(missing_ok=True)
 
 
 def _write_first(workspace: Workspace, page: str) -> None:

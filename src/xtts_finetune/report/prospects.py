@@ -152,7 +152,8 @@ def _to_target(told: Prospect, course: Course, forecast: "Forecast", target: flo
     if math.isinf(low):
         return _with(told, [f"the target {target:.3f} may never be reached: {levels}"])
     if math.isinf(high):
-        earliest = f"in {_steps(low)} steps{_time(course, low)} at the earliest, if ever"
+        steps = "1 step" if _steps(low) == "1" else f"{_steps(low)} steps"
+        earliest = f"in {steps}{_time(course, low)} at the earliest, if ever"
         return _with(told, [f"the target {target:.3f} {earliest}: {levels}"])
     until = f"{_steps(low)} to {_steps(high)} steps{_time(course, low, high)}"
     seconds = (low * course.seconds, high * course.seconds) if course.seconds else None

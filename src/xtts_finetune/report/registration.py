@@ -73,6 +73,11 @@ class Registration:
         return f"{version}{told}" + (f", {what} models/{here[0]}" if here else "")
 
     @property
+    def is_of_another_run(self) -> bool:
+        """Whether a version is told whose weights do not lie in models/, as behind `dvc exp apply`."""
+        return "version" in self.receipt and self._weights is not None and not self._here
+
+    @property
     def is_to_be_promoted(self) -> bool:
         """Whether it is not the champion, as far as this checkout knows."""
         is_there = "version" in self.receipt and not self._is_elsewhere and not self._is_gone

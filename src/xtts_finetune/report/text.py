@@ -10,6 +10,7 @@ from xtts_finetune.tracking.pace import in_words
 
 _SMALL = 1_000_000  # bytes, that nobody cleans for
 _WIDTHS = 11, 14, 11, 14  # of the table's columns, in characters
+_WIDEST = 80  # characters of a change
 _PARTS = 3  # of what the project holds, the largest
 
 
@@ -45,7 +46,8 @@ def state_in_words(report: Report) -> str:
     if report.running and report.state != "training":
         return _running_in_words(report)
     if report.state == "training" and phase and phase.state == "training":
-        left = [f"{in_words(phase.seconds_left)} left in {phase.name}"] if phase.seconds_left else []
+        at_most = "" if phase.target_mel_ce is None else "at most "  # at its target it ends
+        left = [f"{at_most}{in_words(phase.seconds_left)} left in {phase.name}"] if phase.seconds_left else []
         if report.seconds_left and report.seconds_left != phase.seconds_left:
             left.append(f"{in_words(report.seconds_left)} in all phases")
         return ", ".join([f"training: {phase.name} {_how_far(phase)}", *left])
@@ -242,7 +244,7 @@ def _changes_lines(report: Report) -> Iterator[str]:
 
 
 def _listed(changes: Iterable[str], most: int = 5) -> str:
-    listed = list(changes)
+    listed = [each if len(each) <= _WIDEST else f"{each[: _WIDEST - 1]}…" for each in changes]
     more = [f"and {len(listed) - most} more"] if len(listed) > most else []
     return ", ".join([*listed[:most], *more])
 

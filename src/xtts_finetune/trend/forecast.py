@@ -52,7 +52,7 @@ _WIDENS = 0.3  # standard deviation of the logarithm
 # less, so that ranges are right of those (docs/report.md). Standard deviation of the logarithm of the fall to come.
 _STRAYS = 0.2
 _LATELY = 0.4  # of what was trained
-_ALONE, _CLEARLY = 6, 20.0  # evaluations that may tell alone; twice the log likelihood by which they do so better
+_ALONE, _CLEARLY = 10, 20.0  # evaluations that may tell alone; twice the log likelihood by which they do so better
 # Of four curves in ten deviations of evaluations last: most of their variance, for some of a span.
 _SOME_LAST, _LASTING, _LASTS = 0.4, 0.8, 0.15
 _AHEAD = np.concatenate([[0.0], np.geomspace(0.01, FAR, 48)])  # times what was trained so far, from then on
@@ -323,7 +323,8 @@ def _fitted(times: Floats, figures: Floats) -> _Lines | None:
 def _that_goes_on(points: Floats) -> Floats:
     """Those of the curve that goes on: as long as the second half lies clearly off a curve of all, without the first.
 
-    So it is where a rate was warmed up, or adapters beside frozen weights have found what they do at last.
+    So it is where a rate was warmed up, or adapters beside frozen weights have found what they do at last. A rest of a
+    few evaluations, as behind the end of an epoch, is none.
 
     Args:
         points: step, eval Mel CE and others, of shape (evaluations, …).
