@@ -150,8 +150,8 @@ def test_what_rises_is_no_falling_curve() -> None:
 
 
 def test_evaluations_of_one_step_are_no_trouble() -> None:
-    steps, figures = falling(7)
-    for again in range(1, 7):
+    steps, figures = falling(24)
+    for again in range(1, 24):
         made = [*steps[:-again], *[steps[-again]] * again]
         with warnings.catch_warnings(action="error"):
             Forecast.of(made, figures, [figure - 0.1 * number for number, figure in enumerate(figures)])

@@ -175,7 +175,7 @@ class Forecast:
 
     @cached_property
     def _lowest(self) -> Floats:
-        return np.asarray(np.minimum(self.best, self._ahead.min(axis=1)))
+        return np.asarray(self._ahead.min(axis=1))
 
     def _curves(self, ahead: Floats) -> Floats:
         """Mel CE so many spans behind the last evaluation: shape (curves, times)."""
