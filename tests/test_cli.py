@@ -21,6 +21,7 @@ def test_an_unknown_command_is_the_users_mistake(fresh: Checkout) -> None:
 
 
 def test_status_before_anything_ran_names_the_command_that_starts_it(fresh: Checkout) -> None:
+    (fresh.root / "data").mkdir()
     said = fresh.run("xtts-finetune", "status").stdout
     assert "not prepared yet" in said
     assert re.findall(r"^(\w+) +not there yet$", said, re.MULTILINE) == ["phase1", "phase2"]

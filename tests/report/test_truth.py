@@ -13,7 +13,7 @@ import yaml
 from checkouts import Checkout
 
 from xtts_finetune.checkpoints.lock import locked
-from xtts_finetune.core.files import read_json, write_json
+from xtts_finetune.core.files import read_json, sha256_file, write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.diskspace import budget
 from xtts_finetune.dvcio.cache import Cache
@@ -128,7 +128,10 @@ def test_epochs_are_told_in_parts(fresh: Checkout) -> None:
     write_down(workspace, Happening(kind="started", stage="phase1", time=1.0, step=0))
     write_down(workspace, Happening(kind="planned", stage="phase1", time=1.0, step=80, epochs=4))
     fresh.change_params(lambda params: params["train_phase1"].update(epochs=8))  # not with which it was planned
+    with locked(workspace.work("phase1")):
+        assert gather(workspace).phases[0].last_step == 80, "as it was begun"
     report = gather(workspace)
+    assert report.phases[0].last_step == 160, "as it goes on"
     assert [each.epoch for each in report.phases[0].evaluations] == [0, 0.25, 0.5, 0.75]
     assert "\n        15    0.75 " in text_of(report)
     whole = with_epochs(rows(0, 45, 0), 20)
@@ -176,10 +179,21 @@ def test_what_an_experiment_left_is_not_said_to_be_registered(copied: Checkout) 
 def test_a_run_that_comes_back_from_the_cache_is_told_alone(copied: Checkout) -> None:
     """Another took its place, was stopped at once, and the parameters were set back."""
     workspace = Workspace(copied.root)
+    state = max(workspace.checkpoints("phase1").glob("step-*"))
+    trained(copied, rows(0, 6, 0))
+    other = Path(shutil.copytree(state, workspace.work("phase1") / state.name)) / "state.json"
+    said, manifest = read_json(other), other.with_name("manifest.json")
+    for file in (other, manifest):
+        file.chmod(0o644)
+    write_json(other, {**said, "trajectory": {**said["trajectory"], "train_phase1.lr": 0.5}})
+    files = {
+        **read_json(manifest)["files"],
+        "state.json": {"bytes": other.stat().st_size, "sha256": sha256_file(other)},
+    }
+    write_json(manifest, {"files": files})
     for folder in (workspace.model("phase1"), workspace.checkpoints("phase1")):
         shutil.rmtree(folder)
     workspace.metrics("phase1").unlink()
-    trained(copied, rows(0, 6, 0), state=6)
     workspace.stopped.write_text("phase1 is saved at step 6; run dvc repro again to resume", encoding="utf-8")
     write_down(workspace, Happening(kind="stopped", stage="phase1", time=2.0, step=6))
     report = gather(workspace)

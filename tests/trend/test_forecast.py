@@ -157,6 +157,23 @@ def test_evaluations_of_one_step_are_no_trouble() -> None:
             Forecast.of(made, figures, [figure - 0.1 * number for number, figure in enumerate(figures)])
 
 
+def test_of_hundreds_whose_deviations_last_the_best_is_no_dream() -> None:
+    """Their mean lies off as far as each of them."""
+    held = []
+    for seed in range(16):
+        random = np.random.default_rng(seed)
+        steps = list(range(0, 2_001, 10))
+        off = truths.lasting(random, [round(step / 2) for step in range(0, 4_001, 10)], 0.01)
+        evals = [2.4 + 1.2 * math.exp(-step / 500) + each for step, each in zip(range(0, 4_001, 10), off, strict=True)]
+        assert noise_of(steps, evals[:201]) < 0.015
+        found = Forecast.of(steps, evals[:201])
+        assert found
+        assert found.start < 100, "what lasts for a while is no other curve"
+        low, high = found.best_by(4_000)
+        held.append(low <= min(evals) <= high)
+    assert np.mean(held) >= 0.45
+
+
 def test_thousands_have_the_noise_of_one() -> None:
     random = np.random.default_rng(5)
     steps = list(range(0, 4_000, 10))

@@ -37,6 +37,26 @@ def test_a_long_rest_is_no_turn() -> None:
         assert not any(Turn.of(seen[:count]) for count in range(150, 204, 3))
 
 
+def test_what_a_curve_went_through_before_hides_no_rise() -> None:
+    """Adapters fall, rest and fall once more: that is no noise, by which a rise would be none."""
+    rows = (truths.CURVES / "lora-phase1-lr3e-3-every25.csv").read_text(encoding="utf-8").splitlines()[1:]
+    evals = [float(row.split(",")[1]) for row in rows]
+    random = np.random.default_rng(6)
+    evals += [evals[-1] + 0.015 * number + random.normal(0, 0.006) for number in range(1, 9)]
+    turn = Turn.of(course(evals))
+    assert turn
+    assert turn.is_overfitting
+
+
+def test_one_that_rests_above_its_best_is_said_to_at_nearly_every_look() -> None:
+    random = np.random.default_rng(7)
+    evals = [2.4 + 1.2 * math.exp(-number / 3) + random.normal(0, 0.01) for number in range(20)]
+    evals += [2.6 + random.normal(0, 0.01) for _ in range(40)]
+    seen = course(evals)
+    looks = [Turn.of(seen[:count]) is not None for count in range(23, 61)]
+    assert np.mean(looks) >= 0.7
+
+
 def test_it_says_since_when_and_by_how_much() -> None:
     turn = Turn.of(course([*FELL, 2.95, 3.0]))
     assert turn

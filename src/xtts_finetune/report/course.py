@@ -45,8 +45,11 @@ def phase_of(
     states = [] if is_done or is_displaced else store.states()
     state, why = _state(seen, store, metrics=metrics, is_live=is_live, comes_back=comes_back)
     step = metrics["last_step"] if metrics else _step(workspace, name, rows, is_live)
+    plan = planned(workspace, name)
+    if rules and plan and plan.epochs and is_live:  # whatever params.yaml says by now
+        rules = rules.model_copy(update={"epochs": plan.epochs})
     goes_on = states[-1].step if state == "stopped" and states else step
-    course = Course.of(rows, rules, pace, goes_on, planned(workspace, name), is_over=is_done) if rules else None
+    course = Course.of(rows, rules, pace, goes_on, plan, is_over=is_done) if rules else None
     target = rules.target_mel_ce if rules else None
     return Phase(
         name=name,

@@ -25,7 +25,7 @@ from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
-from xtts_finetune.tracking.journal import BEGUN, journal, latest
+from xtts_finetune.tracking.journal import BEGUN, latest
 
 Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
 # Of params.yaml, what people ask for first.
@@ -189,8 +189,9 @@ class _Gathering:
     @property
     def _is_stop_passed_over(self) -> bool:
         """What stopped does not go on: of the phase DVC's cache has a run that params.yaml asks for by now."""
-        stops = [each for each in journal(self.workspace) if each.kind == "stopped"]
-        return bool(stops) and stops[-1].stage in self.back
+        gone = [phase for phase in self.back if not self.workspace.model(phase).is_dir()]
+        last = [latest(self.workspace, phase) for phase in gone]
+        return any(each.kind == "stopped" for each in last if each)
 
     def _state(self) -> State:
         if self.live:

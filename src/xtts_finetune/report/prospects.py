@@ -143,10 +143,12 @@ def _ahead(told: Prospect, course: Course, forecast: "Forecast", last: int) -> P
 def _to_target(told: Prospect, course: Course, forecast: "Forecast", target: float, last: int) -> Prospect:
     level, wide = forecast.levels_off
     levels = f"the fit levels off at {level:.3f} ± {max(wide, 0.001):.3f}"
+    is_above = level - wide > forecast.best
+    above = f"above its best {forecast.best:.3f} and the" if is_above else "above the"
     end = course.last_step
     may_be = end is not None and end > last and forecast.best_by(end)[0] <= target  # by an evaluation that lies off
     if forecast.never(target) and not may_be:
-        return _with(told, [f"not at this rate: {levels}, above the target {target:.3f}"], never=True)
+        return _with(told, [f"not at this rate: {levels}, {above} target {target:.3f}"], never=True)
     told = _with(told, [], never=False)
     low, high = (max(0.0, step - last) for step in forecast.reaches(target))
     if math.isinf(low):

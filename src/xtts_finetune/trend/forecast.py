@@ -52,7 +52,7 @@ _WIDENS = 0.3  # standard deviation of the logarithm
 # less, so that ranges are right of those (docs/report.md). Standard deviation of the logarithm of the fall to come.
 _STRAYS = 0.2
 _LATELY = 0.4  # of what was trained
-_ALONE, _CLEARLY = 10, 20.0  # evaluations that may tell alone; twice the log likelihood by which they do so better
+_ALONE, _CLEARLY = 10, 6.0  # evaluations that may tell alone; times less they lie off then, in squares
 # Of four curves in ten deviations of evaluations last: most of their variance, for some of a span.
 _SOME_LAST, _LASTING, _LASTS = 0.4, 0.8, 0.15
 _AHEAD = np.concatenate([[0.0], np.geomspace(0.01, FAR, 48)])  # times what was trained so far, from then on
@@ -123,7 +123,7 @@ class Forecast:
         widens = parts * growth * np.exp(_WIDENS * random.normal(size=len(parts)))
         strays = np.exp((_STRAYS if np.isfinite(gaps).all() else 0.0) * random.normal(size=len(parts)))
         limit, drop, log_k, c, noise = (np.concatenate(each) for each in zip(*curves, strict=True))
-        noise = noise * _off_alone(seen)
+        noise = noise * (_off_alone(points, seen) if len(seen) > _MOST else 1.0)
         gap = parts * gaps[-1] if growth else np.zeros(len(parts))
         every = max(1.0, float(np.median(np.diff(seen[-_LAST:, 0]))))
         known = int(start), int(last), int(last - seen[0, 0]), float(seen[:, 1].min()), every
@@ -193,9 +193,10 @@ def noise_of(steps: Sequence[int], figures: Sequence[float]) -> float:
     seen = _finite(steps, figures, [math.nan] * len(steps))
     if len(seen) < LEAST or seen[0, 0] >= seen[-1, 0]:
         return NOISE
-    points = _merged(seen)
-    scatter = _scatter(points, points)
-    return NOISE if scatter is None else math.sqrt(scatter / _known(points)) * _off_alone(seen)
+    points = _that_goes_on(_merged(seen))
+    own = _from(points, seen)
+    scatter = _scatter(points, own)
+    return NOISE if scatter is None else math.sqrt(scatter / _known(own))
 
 
 def _finite(steps: Sequence[int], figures: Sequence[float], trains: Sequence[float]) -> Floats:
@@ -209,9 +210,18 @@ def _merged(seen: Floats) -> Floats:
     return np.array([part.mean(axis=0) for part in np.array_split(seen, min(_MOST, len(seen)))])
 
 
-def _off_alone(seen: Floats) -> float:
+def _from(points: Floats, seen: Floats) -> Floats:
+    """The evaluations that are in these points."""
+    return np.asarray(seen[seen[:, 0] >= points[0, 0]])
+
+
+def _off_alone(points: Floats, seen: Floats) -> float:
     """How much further one evaluation lies off than a point does, which may be the mean of some."""
-    return math.sqrt(max(1.0, len(seen) / _MOST))
+    own = _from(points, seen)
+    alone, together = _scatter(points, own), _scatter(points, points)
+    if len(own) <= len(points) or alone is None or together is None:
+        return 1.0
+    return math.sqrt(alone / _known(own) / together * _known(points))
 
 
 def _known(points: Floats) -> int:
@@ -221,9 +231,11 @@ def _known(points: Floats) -> int:
 
 def _growth(times: Floats, gaps: Floats) -> float:
     """By how much the gap widens in a span, lately; 0: it does not clearly, or is not known throughout."""
+    if not np.isfinite(gaps).all():
+        return 0.0
     lately = times >= min(1 - _LATELY, times[-3])
     x, y = times[lately] - times[lately].mean(), gaps[lately] - gaps[lately].mean()
-    if not np.isfinite(gaps).all() or not x.any():
+    if not x.any():
         return 0.0
     slope = float((x * y).sum() / (x * x).sum())
     off = ((y - slope * x) ** 2).sum() + 2 * _NOISE_SEEN * NOISE**2  # of two evaluations each
@@ -331,7 +343,7 @@ def _that_goes_on(points: Floats) -> Floats:
     """
     while len(second := points[len(points) // 2 :]) >= _ALONE and second[0, 0] < second[-1, 0]:
         of_all, alone = _scatter(points, second), _scatter(second, second)
-        if of_all is None or alone is None or len(second) * math.log(of_all / alone) < _CLEARLY:
+        if of_all is None or alone is None or of_all < _CLEARLY * alone:
             break
         points = second
     return points

@@ -28,7 +28,7 @@ class Turn:
 
     @classmethod
     def of(cls, evaluations: Sequence[Evaluation]) -> Self | None:
-        """By the rule: the last two are both far above the best of those before, and the last is not below the other.
+        """By the rule: the last two are both far above the best of those before, and the last does not clearly fall.
 
         Far: three standard deviations of an evaluation, and what the best of so many is off to the better side itself.
         None: it has not turned, as far as can be told.
@@ -40,13 +40,13 @@ class Turn:
         best = min(before, key=lambda each: each.eval)
         if min(each.eval for each in last) <= best.eval:  # as of nearly every healthy phase: no need to fit
             return None
-        if last[-1].eval < last[0].eval:  # it falls again, as behind the first steps of another rate
-            return None
         from xtts_finetune.trend.forecast import noise_of  # loads numpy
 
         falling = before[: before.index(best) + 1]
         noise = noise_of([each.step for each in falling], [each.eval for each in falling])
         if min(each.eval for each in last) - best.eval <= (_FAR + _luck(len(before))) * noise:
+            return None
+        if last[-1].eval < last[0].eval - 2 * noise:  # it falls again, as behind the first steps of another rate
             return None
         # the first of a phase has no train figure: no step is before it
         train = next((each.train for each in seen[seen.index(best) :] if math.isfinite(each.train)), math.nan)
