@@ -14,7 +14,7 @@ from checkouts import Checkout
 
 from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.core.files import read_json, sha256_file, write_json
-from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.layout import MODEL_CARD, Workspace
 from xtts_finetune.diskspace import budget
 from xtts_finetune.dvcio.cache import Cache
 from xtts_finetune.dvcio.command import running_stage
@@ -309,6 +309,24 @@ def test_the_phase_after_one_that_was_trained_again_is_not_shown(copied: Checkou
     [used] = [dep for dep in entries["stages"]["train_phase2"]["deps"] if dep["path"] == "models/phase1"]
     used["md5"] = f"{32 * 'a'}.dir"
     lock.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+    report = gather(workspace)
+    assert [phase.state for phase in report.phases] == ["done", "not started"]
+    assert state_in_words(report) == "phase1 is done, and phase2 has not begun"
+
+
+def test_a_phase_2_is_of_the_phase_1_that_it_began_with(copied: Checkout) -> None:
+    """DVC was killed before it wrote down that phase 2 ran on this phase 1; then, that phase 1 was trained again."""
+    workspace = Workspace(copied.root)
+    lock = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
+    [used] = [dep for dep in lock["stages"]["train_phase2"]["deps"] if dep["path"] == "models/phase1"]
+    used["md5"] = f"{32 * 'a'}.dir"
+    workspace.dvc_lock.write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
+    report = gather(workspace)
+    assert [phase.state for phase in report.phases] == ["done", "done"]
+    assert report.whose == OURS
+    for file in (workspace.metrics("phase2"), workspace.model("phase2") / MODEL_CARD):
+        figures = read_json(file)
+        write_json(file, {**figures, "start": {**figures["start"], "mel_ce": figures["start"]["mel_ce"] + 0.1}})
     report = gather(workspace)
     assert [phase.state for phase in report.phases] == ["done", "not started"]
     assert state_in_words(report) == "phase1 is done, and phase2 has not begun"

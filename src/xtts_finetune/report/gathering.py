@@ -21,7 +21,15 @@ from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report
 from xtts_finetune.report.course import best_of, phase_of, start_of
 from xtts_finetune.report.differences import since_champion, since_commit
 from xtts_finetune.report.next_steps import SILENT, Begun, Standing, next_steps, remarks
-from xtts_finetune.report.origin import OURS, is_evaluated, is_of_an_earlier_run, model_card, tells, whose_figures
+from xtts_finetune.report.origin import (
+    OURS,
+    goes_on_from,
+    is_evaluated,
+    is_of_an_earlier_run,
+    model_card,
+    tells,
+    whose_figures,
+)
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
 from xtts_finetune.tracking.delivery import damaged, waiting
@@ -151,15 +159,16 @@ class _Gathering:
 
     def _metrics(self) -> Iterator[tuple[PhaseName, dict[str, Any]]]:
         """Of the phases that are done; a phase after one that is not, or was since, has those of the run before."""
-        is_own = False
+        before: dict[str, Any] | None = None  # of a phase that was trained here
         for phase in PHASES:
             figures = _read(self.workspace.metrics(phase))
             if figures is None:
                 return
             is_told = tells(model_card(self.workspace, phase), figures)
-            if is_own and not is_told and (self.running or is_of_an_earlier_run(self.workspace, phase)):
+            is_its = is_told and (before is None or goes_on_from(figures, before))
+            if before and not is_its and (self.running or is_of_an_earlier_run(self.workspace, phase)):
                 return
-            is_own = is_told
+            before = figures if is_told else None
             yield phase, figures
             if phase == self.ended:
                 return
@@ -210,7 +219,8 @@ class _Gathering:
         """Whether every stage has left what it leaves, and of this run."""
         at = self.workspace
         left = [at.prepared, *(at.model(phase) for phase in PHASES), at.registration]
-        if not all(each.exists() for each in left) or self._registration.is_of_another_run:
+        is_trained = all(phase.state == "done" for phase in self.phases)
+        if not is_trained or not all(each.exists() for each in left) or self._registration.is_of_another_run:
             return False
         return self.ended == "evaluate" or (is_evaluated(at, self.params) and self._whose == OURS)
 

@@ -1,14 +1,16 @@
 """Whose figures lie here: reports come with git, models with DVC, and parameters from the editor."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import MODEL_CARD, PhaseName, Workspace
+from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
 
 OURS = "of this workspace's run"
+_ALIKE = 1e-3  # Mel CE of the same weights, evaluated twice
 
 
 def whose_figures(workspace: Workspace, params: Params | None, shown: Sequence[PhaseName]) -> str | None:
@@ -24,10 +26,16 @@ def whose_figures(workspace: Workspace, params: Params | None, shown: Sequence[P
         return f"of another run than {models}: bring back what dvc.lock names with dvc checkout, or dvc repro"
     changes = [
         *_other_data(workspace),
-        *_other_models(workspace, [f"train_{phase}" for phase in shown]),
+        *_other_models(workspace, [f"train_{phase}" for phase in shown if not _is_linked(workspace, phase)]),
         *(_other_params(workspace, params, ["prepare", *(f"train_{phase}" for phase in shown)]) if params else ()),
     ]
     return f"of an earlier run, before {'; '.join(dict.fromkeys(changes))}" if changes else OURS
+
+
+def _is_linked(workspace: Workspace, phase: PhaseName) -> bool:
+    """Whether it is phase 2 of the phase 1 that lies here, by both models' cards."""
+    first, second = (model_card(workspace, each) for each in PHASES)
+    return phase == PHASES[1] and bool(first and second) and goes_on_from(second or {}, first or {})
 
 
 def model_card(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
@@ -40,6 +48,17 @@ def model_card(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
 def tells(card: dict[str, Any] | None, figures: dict[str, Any]) -> bool:
     """Whether a model says these figures of itself."""
     return card is not None and all(card.get(key) == figures[key] for key in ("step", "eval"))
+
+
+def goes_on_from(later: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a phase was warm-started from another, by its figures: it began with what that had come to.
+
+    DVC knows, too, but where it was ended before it wrote that down.
+    """
+    began, ended = (
+        figures.get(key, {}).get("mel_ce", math.nan) for figures, key in ((later, "start"), (before, "eval"))
+    )
+    return bool(abs(began - ended) < _ALIKE)
 
 
 def _other_data(workspace: Workspace) -> Iterator[str]:
