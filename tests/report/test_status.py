@@ -187,8 +187,13 @@ def test_a_mistake_in_the_parameters_comes_first(copied: Checkout) -> None:
 def test_a_phase_trained_again_makes_what_follows_an_earlier_runs(copied: Checkout) -> None:
     """As between the stages of a repro that was stopped."""
     train_again(copied, "phase1")
+    assert "figures    of this workspace's run\n" in status(copied), "phase 2 began with this phase 1"
+    for file in ("reports/train_phase2.json", "models/phase2/model.json"):
+        figures = copied.json(file)
+        write_json(copied.root / file, {**figures, "start": {**figures["start"], "mel_ce": 9.0}})
     said = status(copied)
-    assert "figures    of an earlier run, before models/phase1 was trained again\n" in said
+    assert "state      phase1 is done, and phase2 has not begun\n" in said
+    assert "phase2     not there yet\n" in said
     assert as_typed("  dvc repro  ") in said
 
 

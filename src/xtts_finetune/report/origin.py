@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xtts_finetune.core.files import read_json
-from xtts_finetune.core.layout import MODEL_CARD, PHASES, PhaseName, Workspace
+from xtts_finetune.core.layout import MODEL_CARD, PhaseName, Workspace
 from xtts_finetune.core.params import Params
 from xtts_finetune.dvcio.cache import named_dependencies, named_entries, named_outs, named_params
 
@@ -26,16 +26,9 @@ def whose_figures(workspace: Workspace, params: Params | None, shown: Sequence[P
         return f"of another run than {models}: bring back what dvc.lock names with dvc checkout, or dvc repro"
     changes = [
         *_other_data(workspace),
-        *_other_models(workspace, [f"train_{phase}" for phase in shown if not _is_linked(workspace, phase)]),
         *(_other_params(workspace, params, ["prepare", *(f"train_{phase}" for phase in shown)]) if params else ()),
     ]
     return f"of an earlier run, before {'; '.join(dict.fromkeys(changes))}" if changes else OURS
-
-
-def _is_linked(workspace: Workspace, phase: PhaseName) -> bool:
-    """Whether it is phase 2 of the phase 1 that lies here, by both models' cards."""
-    first, second = (model_card(workspace, each) for each in PHASES)
-    return phase == PHASES[1] and bool(first and second) and goes_on_from(second or {}, first or {})
 
 
 def model_card(workspace: Workspace, phase: PhaseName) -> dict[str, Any] | None:
