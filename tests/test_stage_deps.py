@@ -19,7 +19,7 @@ FOR_ALL = (
 )
 BESIDE = {
     "prepare": (
-        *("core/params_mistakes.py", "core/yamlfile.py"),
+        *("core/params_mistakes.py", "core/yamlfile.py", "core/yaml_of_dvc.py"),
         "model/misfit.py",
         "model/published.py",
         "model/trained.py",

@@ -1,6 +1,6 @@
 """The commands people type. Handlers import what they need, so that `--help` and `status` answer at once."""
 
-import importlib.metadata
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +30,8 @@ def _commands(
 ) -> None:
     """Without a command, shows the help; typer's own no_args_is_help would call that a mistake and exit with 2."""
     if version:
+        import importlib.metadata
+
         typer.echo(f"xtts-finetune {importlib.metadata.version('xtts-finetune')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
@@ -499,6 +501,8 @@ def join() -> None:
 
 
 def main() -> None:
+    # pydantic would look for plugins in every package that is installed: a tenth of `status`'s time
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from xtts_finetune.stages.output import spell_out_what_is_lacking
 
     spell_out_what_is_lacking()

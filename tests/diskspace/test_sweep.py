@@ -15,8 +15,8 @@ from xtts_finetune.diskspace import sweep
 from xtts_finetune.diskspace.plan import Request
 from xtts_finetune.diskspace.survey import make_plan
 from xtts_finetune.tracking.curve import Curve
-from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import new_tracked_run
+from xtts_finetune.tracking.waiting import waiting
 
 
 @pytest.mark.parametrize("runs", [True, False])

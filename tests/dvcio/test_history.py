@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -153,6 +154,54 @@ def test_dvc_files_and_half_merged_locks_do(repository: Checkout) -> None:
     assert set(named(repository)) == {"a", "b", "c", "d"}
 
 
+def test_a_project_in_a_folder_of_a_repository_knows_its_own(tmp_path: Path) -> None:
+    repository = workspaces.repository(tmp_path / "all")
+    projects = [Checkout(repository.root / name) for name in ("one", "two")]
+    for project, letter in zip(projects, "ab", strict=True):
+        project.root.mkdir()
+        write_lock(project, letter)
+    repository.commit("Both")
+    assert [set(named(project)) for project in projects] == [{"a"}, {"b"}]
+
+
+def test_git_is_not_asked_more_often_where_there_are_more_experiments(
+    repository: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process each would be a second of `status` where there are hundreds."""
+    asked = []
+    run = subprocess.run
+
+    def counting(*arguments: Any, **settings: Any) -> Any:
+        asked.append(arguments)
+        return run(*arguments, **settings)
+
+    counts = []
+    for letters in "a", "bcdef":
+        for letter in letters:
+            commit(repository, letter, letter)
+            repository.run("git", "update-ref", f"refs/exps/ab/cdef/{letter}", "HEAD")
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "run", counting)
+            assert all(revision.is_pinned for revision in revisions(Workspace(repository.root)))
+        counts.append(len(asked))
+        asked.clear()
+    assert set(named(repository)) == set("abcdef")
+    assert counts[0] == counts[1]
+
+
+def test_what_may_name_an_object_is_told_by_its_text_alone(repository: Checkout) -> None:
+    """But for texts that YAML spells otherwise: those are not passed over."""
+    commit(repository, "a", "First")
+    [plain] = revisions(Workspace(repository.root))
+    assert plain.may_name({"a" * 32}) and not plain.may_name({"b" * 32})
+    escaped = f'outs:\n- md5: "\\x62{"b" * 31}.dir"\n  path: data\n'
+    (repository.root / "data.dvc").write_text(escaped, encoding="utf-8")
+    repository.commit("Escaped")
+    [head, *_] = revisions(Workspace(repository.root))
+    assert head.outs["data"] == f"{'b' * 32}.dir"
+    assert head.may_name({"b" * 32})
+
+
 def test_outside_of_a_repository_and_before_the_first_commit_nothing_is(repository: Checkout, tmp_path: Path) -> None:
     assert revisions(Workspace(repository.root)) == []
     assert revisions(Workspace(tmp_path)) == []
@@ -162,6 +211,14 @@ def test_where_git_cannot_say_nothing_is_taken_for_unnamed(repository: Checkout)
     commit(repository, "a", "First")
     (repository.root / ".git" / "HEAD").write_text("nonsense", encoding="utf-8")
     with pytest.raises(UserError, match="git cannot be asked"):
+        revisions(Workspace(repository.root))
+
+
+def test_where_git_has_lost_what_a_branch_had_neither(repository: Checkout) -> None:
+    commit(repository, "a", "First")
+    tree = repository.run("git", "rev-parse", "HEAD^{tree}").stdout.strip()
+    (repository.root / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(UserError, match="git has lost"):
         revisions(Workspace(repository.root))
 
 

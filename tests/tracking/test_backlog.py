@@ -20,9 +20,9 @@ from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace, lock_of
 from xtts_finetune.tracking.backlog import deliver_backlog, deliver_backlog_aside, set_aside, take_back
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import Outbox
 from xtts_finetune.tracking.registry import versions
+from xtts_finetune.tracking.waiting import waiting
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from xtts_finetune.core.errors import DiskFull, Stopped
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import TrackingStore, open_store
-from xtts_finetune.tracking.delivery import Delivery, waiting
+from xtts_finetune.tracking.delivery import Delivery
 from xtts_finetune.tracking.outbox import Outbox
+from xtts_finetune.tracking.waiting import waiting
 
 OTHER = "fedcba9876543210"
 

@@ -26,9 +26,9 @@ from xtts_finetune.report.text import text_of
 from xtts_finetune.tracking import backlog, delivery
 from xtts_finetune.tracking.backlog import deliver_backlog, set_aside
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import Outbox, ended_outboxes
 from xtts_finetune.tracking.registry import versions
+from xtts_finetune.tracking.waiting import waiting
 
 PARKED = f"phase1.{KEY}"
 

@@ -14,9 +14,9 @@ from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.speech.speaker import SERVING_CODE
 from xtts_finetune.tracking.backlog import Files, deliver_backlog, put, set_aside
 from xtts_finetune.tracking.connection import TrackingStore, open_store
-from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import Outbox, ended_outboxes, ordered
 from xtts_finetune.tracking.registry import versions
+from xtts_finetune.tracking.waiting import waiting
 
 
 @pytest.fixture(params=["tmpabc", "standalone/tmpabc"])

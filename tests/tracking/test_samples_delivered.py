@@ -16,8 +16,8 @@ from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.tracking.backlog import deliver_backlog, set_aside, take_back
 from xtts_finetune.tracking.connection import TrackingStore
-from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.outbox import Outbox
+from xtts_finetune.tracking.waiting import waiting
 
 
 def say(workspace: Workspace, step: int, text: str = "hello") -> Path:

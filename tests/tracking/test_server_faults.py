@@ -19,8 +19,8 @@ from standstill import wait_until_stopped
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.core.params import TrackingParams
 from xtts_finetune.tracking.connection import TIMEOUT, TrackingStore, open_store
-from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.registry import versions
+from xtts_finetune.tracking.waiting import waiting
 
 pytestmark = pytest.mark.slow
 MODEL = "voice of a server"

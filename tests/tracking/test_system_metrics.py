@@ -17,8 +17,8 @@ from xtts_finetune.tracking import system_metrics
 from xtts_finetune.tracking.backlog import deliver_backlog, set_aside
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.curve import as_text, read_rows, segments
-from xtts_finetune.tracking.delivery import waiting
 from xtts_finetune.tracking.system_metrics import Disk, SystemMetrics, monitored
+from xtts_finetune.tracking.waiting import waiting
 
 
 class Rising:

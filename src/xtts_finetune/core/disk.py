@@ -134,7 +134,7 @@ def held_bytes(files: Iterable[Path], counted: set[tuple[int, int]] | None = Non
     for stat in _stats(files):
         if (stat.st_dev, stat.st_ino) not in counted:
             counted.add((stat.st_dev, stat.st_ino))
-            held += _allocated(stat)
+            held += allocated(stat)
     return held
 
 
@@ -145,7 +145,7 @@ def freed_bytes(files: Iterable[Path]) -> int:
     for stat in _stats(set(files)):
         names[stat.st_dev, stat.st_ino] += 1
         stats[stat.st_dev, stat.st_ino] = stat
-    return sum(_allocated(stat) for inode, stat in stats.items() if names[inode] >= stat.st_nlink)
+    return sum(allocated(stat) for inode, stat in stats.items() if names[inode] >= stat.st_nlink)
 
 
 def shown(size: int) -> str:
@@ -212,7 +212,8 @@ def _stats(files: Iterable[Path]) -> Iterator[os.stat_result]:
             yield file.lstat()
 
 
-def _allocated(stat: os.stat_result) -> int:
+def allocated(stat: os.stat_result) -> int:
+    """Bytes that a file occupies on disk."""
     return stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
 
 

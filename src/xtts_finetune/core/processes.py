@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-import psutil
-
 _MARK = re.compile(r"(\d+)-(\d+)-([0-9a-f]{8})")
 
 
@@ -63,6 +61,8 @@ def _host() -> str:
 
 def _start_of(pid: int) -> int | None:
     """None if there is no such process, or only what is left of it until its parent takes notice."""
+    import psutil  # not where no process is asked for
+
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

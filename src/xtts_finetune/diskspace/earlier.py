@@ -4,8 +4,9 @@ What HEAD, a branch, a tag, an experiment, a stash or a commit before them names
 here is the workspace's to thin out: its branch has no claim on its states, dvc.lock goes on to name what is left.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import Any, Self
 
 from xtts_finetune.checkpoints.retention import needed, retain
 from xtts_finetune.core.disk import held_bytes
@@ -14,31 +15,57 @@ from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, Workspa
 from xtts_finetune.diskspace.again import LOST, run_again
 from xtts_finetune.diskspace.plan import Item, Kept, Request
 from xtts_finetune.dvcio.cache import Cache, Listing, named_outs
-from xtts_finetune.dvcio.history import Revision
+from xtts_finetune.dvcio.history import Revision, revisions
 from xtts_finetune.dvcio.outs import out_path
 
 _RECORDINGS = "metadata.csv"  # what a folder of recordings has, and no other
 _IRREPLACEABLE = "nothing can make them again (--force)"
 
 
+@dataclass(frozen=True)
+class Stock:
+    """What DVC's cache holds, and who names it: asked once for all plans.
+
+    Attributes:
+        named: every out that the workspace names, and its object.
+        objects: all of them, as they were before git was asked: none that was named since is taken for nobody's.
+        revisions: what git and DVC's experiments name, of those that may name another of these than the workspace
+            keeps anyway.
+    """
+
+    cache: Cache
+    named: Mapping[str, str]
+    objects: Set[str]
+    revisions: list[Revision]
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Self:
+        """Raises: UserError: DVC's configuration cannot be read, or git cannot say what it names."""
+        cache, named = Cache(workspace), named_outs(workspace)
+        objects = cache.objects()
+        states = {out_path(workspace, workspace.checkpoints(phase)) for phase in PHASES}
+        kept = cache.below(oid for out, oid in named.items() if out not in states)
+        digests = {oid.removesuffix(".dir") for oid in objects - kept}
+        found = revisions(workspace) if digests else []
+        return cls(cache, named, objects, [each for each in found if each.may_name(digests)])
+
+
 class EarlierRuns:
     """The cache as a request to free room sees it."""
 
-    def __init__(self, workspace: Workspace, request: Request, cache: Cache, named: list[Revision]) -> None:
-        """`named`: what git and DVC's experiments name."""
-        self.workspace, self.request, self.cache = workspace, request, cache
+    def __init__(self, workspace: Workspace, request: Request, stock: Stock) -> None:
+        self.workspace, self.request, self.cache = workspace, request, stock.cache
+        self.named, self.objects, self.revisions = stock.named, stock.objects, stock.revisions
         self.states = {out_path(workspace, workspace.checkpoints(phase)) for phase in PHASES}
         self.models = {out_path(workspace, workspace.model(phase)) for phase in PHASES}
-        self.named = named_outs(workspace)
-        self.revisions = named
         self.claims: dict[str, str] = {}  # object → who names it
         for revision in self.revisions:
-            for oid in cache.below(self._claimed(revision)):
+            for oid in self.cache.below(self._claimed(revision)):
                 self.claims.setdefault(oid, revision.who)
 
     def parts(self, own: set[str]) -> Iterator[Item | Kept]:
         """What goes and what stays of the objects that are not the workspace's `own`."""
-        others, recordings = self.cache.objects() - own, self.cache.below(self._recordings(own))
+        others, recordings = self.objects - own, self.cache.below(self._recordings(own))
         if self.cache.is_shared and not self.request.force:
             why = f"{self.cache.folder} is not in this folder: other projects may keep theirs there (--force)"
             yield from self._kept("other objects", others, why)
@@ -76,7 +103,7 @@ class EarlierRuns:
         """The earlier versions of recordings, which are in the cache and nowhere else."""
         if self.request.force:
             return set()
-        return {oid for oid in self.cache.objects() - own if _RECORDINGS in self.cache.listing(oid)}
+        return {oid for oid in self.objects - own if _RECORDINGS in self.cache.listing(oid)}
 
     def _going(self, oids: set[str]) -> Iterator[Item]:
         """A run each, and what is of none."""
@@ -135,7 +162,7 @@ class EarlierRuns:
         if paths:
             yield Item(what, why, [], paths, again=again)
 
-    def _kept(self, what: str, oids: set[str], why: str) -> Iterator[Kept]:
+    def _kept(self, what: str, oids: Set[str], why: str) -> Iterator[Kept]:
         paths = self.cache.paths(oids)
         if paths:
             yield Kept(f"{what} in DVC's cache", why, held_bytes(paths))

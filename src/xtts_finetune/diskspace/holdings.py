@@ -1,10 +1,12 @@
 """What a workspace holds of its disks, part by part."""
 
-from collections.abc import Iterable
-from functools import cache
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from xtts_finetune.core.disk import file_system, files_below, held_bytes, mount_point
+from xtts_finetune.core.disk import allocated, mount_point
 from xtts_finetune.core.layout import Workspace
 from xtts_finetune.dvcio.cache import Cache
 
@@ -15,10 +17,17 @@ def holdings(workspace: Workspace, dvc: Cache) -> Held:
     """What each part of a workspace holds, on each file system. A file with several names counts once."""
     held: Held = {}
     counted: set[tuple[int, int]] = set()
+    disks: dict[int, Path] = {}  # by the number of the file system
+    cache_folder = dvc.root.resolve()
     for part, folder in _parts(workspace, dvc):
-        files = (_within(dvc.root, file) for file in files_below(folder.resolve()))
-        for disk, group in _by_disk(files).items():
-            held.setdefault(disk, {})[part] = held_bytes(group, counted)
+        for parent, file in _files(folder.resolve(), cache_folder):
+            if file.st_dev not in disks:
+                disks[file.st_dev] = mount_point(Path(parent))
+            of_disk = held.setdefault(disks[file.st_dev], {})
+            of_disk.setdefault(part, 0)
+            if (file.st_dev, file.st_ino) not in counted:
+                counted.add((file.st_dev, file.st_ino))
+                of_disk[part] += allocated(file)
     return held
 
 
@@ -37,15 +46,17 @@ def _parts(workspace: Workspace, cache: Cache) -> list[tuple[str, Path]]:
     ]
 
 
-def _within(cache_folder: Path, file: Path) -> Path:
-    """The file itself, where DVC has put a symlink to it; it is of the part that has the link."""
-    target = file.resolve() if file.is_symlink() else file
-    return target if target.is_relative_to(cache_folder.resolve()) else file
+def _files(top: Path, cache_folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file below, and the folder that it lies in; without a Path of each: there may be 50,000 recordings.
 
-
-def _by_disk(files: Iterable[Path]) -> dict[Path, list[Path]]:
-    disk_of = cache(file_system)  # by folder
-    groups: dict[int, list[Path]] = {}
-    for file in files:
-        groups.setdefault(disk_of(file.parent), []).append(file)
-    return {mount_point(group[0].parent): group for group in groups.values()}
+    A symlink of DVC's is the file that it leads to, but of the part that has the link.
+    """
+    for parent, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(parent, name)
+            with suppress(FileNotFoundError):  # a run that is under way has removed it
+                found, place = os.lstat(path), parent
+                target = Path(path).resolve() if stat.S_ISLNK(found.st_mode) else None
+                if target and target.is_relative_to(cache_folder):
+                    found, place = target.lstat(), str(target.parent)
+                yield place, found

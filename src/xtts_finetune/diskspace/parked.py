@@ -15,7 +15,6 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.yamlfile import read_yaml
 from xtts_finetune.dvcio.outs import is_taken_over
-from xtts_finetune.tracking.backlog import set_aside_run
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,8 @@ def delete_parked(workspace: Workspace, key: str) -> str:
     Raises:
         UserError: there is none, or a trainer of its phase is at work, which may be about to take it back.
     """
+    from xtts_finetune.tracking.backlog import set_aside_run  # loads what delivers to MLflow
+
     with trainers_kept_out(workspace) as live, trainers_kept_out(workspace.queue) as queued:
         chosen = find_parked(workspace, key)
         if chosen.run.phase in live | queued:

@@ -5,7 +5,9 @@ cache: the first is deleted, the second goes in `dvc gc -w`, once dvc.lock names
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from xtts_finetune.checkpoints.exported import is_whole_model
 from xtts_finetune.checkpoints.lock import trained_now
@@ -15,12 +17,11 @@ from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.files import leftovers_in
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace, reserve_of
 from xtts_finetune.diskspace.again import is_asked_for, phase_again, states_again
-from xtts_finetune.diskspace.earlier import EarlierRuns
-from xtts_finetune.diskspace.parked import parked_runs
+from xtts_finetune.diskspace.earlier import EarlierRuns, Stock
+from xtts_finetune.diskspace.parked import ParkedRun, parked_runs
 from xtts_finetune.diskspace.plan import Item, Kept, Plan, Request, counted
 from xtts_finetune.diskspace.thinning import names, thinned
-from xtts_finetune.dvcio.cache import Cache, Listing
-from xtts_finetune.dvcio.history import Revision, revisions
+from xtts_finetune.dvcio.cache import Listing
 from xtts_finetune.dvcio.outs import is_taken_over, lost_states, out_path
 from xtts_finetune.tracking.outbox import ended_outboxes
 from xtts_finetune.tracking.registered import registered
@@ -43,40 +44,52 @@ def make_plan(
     Raises:
         UserError: DVC's configuration cannot be read, or git cannot say what it names.
     """
-    survey = _Survey(workspace, request, verify, trained_now(workspace) if live is None else live, revisions(workspace))
-    return survey.plan()
+    live = trained_now(workspace) if live is None else live
+    return _Survey(workspace, request, verify, _Found.in_(workspace, live)).plan()
 
 
 def ways_to_make_room(workspace: Workspace) -> list[Plan]:
     """A plan of each, those that take less first; runs that somebody names only where they free more."""
-    live, named = trained_now(workspace), revisions(workspace)
+    found = _Found.in_(workspace, trained_now(workspace))
     sparing, best_only, history = (
-        _Survey(workspace, request, verify=False, live=live, named=named).plan()
+        _Survey(workspace, request, verify=False, found=found).plan()
         for request in (Request("intermediates"), Request("best_only"), Request("best_only", history=True))
     )
     return [sparing, best_only, *([history] if history.bytes > best_only.bytes else [])]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What there is, whatever the request.
+
+    Attributes:
+        live: the phases that a trainer holds.
+        registered: what MLflow's own store here holds: in words, why it stays, and where.
+    """
+
+    live: Collection[PhaseName]
+    stock: Stock
+    parked: list[ParkedRun]
+    registered: list[tuple[str, str, Path]]
+
+    @classmethod
+    def in_(cls, workspace: Workspace, live: Collection[PhaseName]) -> Self:
+        return cls(live, Stock.of(workspace), parked_runs(workspace), list(registered(workspace)))
+
+
 class _Survey:
     """The workspace as a request sees it."""
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        request: Request,
-        verify: bool,
-        live: Collection[PhaseName],
-        named: list[Revision],
-    ) -> None:
-        self.workspace, self.request, self.verify, self.live = workspace, request, verify, live
-        self.cache = Cache(workspace)
+    def __init__(self, workspace: Workspace, request: Request, verify: bool, found: _Found) -> None:
+        self.workspace, self.request, self.verify = workspace, request, verify
+        self.live, self.cache, self.registered = found.live, found.stock.cache, found.registered
         self.frozen = self.cache.is_shared and not request.force
-        self.earlier = EarlierRuns(workspace, request, self.cache, named)
+        self.earlier = EarlierRuns(workspace, request, found.stock)
         self.named = self.earlier.named
         self.lost = set[PhaseName]() if self._thins or self.frozen else set(lost_states(workspace))
         self.going = {phase: self._going(phase) for phase in PHASES}  # names in checkpoints/<phase>/
         self.outs = dict(self._relisted())
-        self.parked = parked_runs(workspace)
+        self.parked = found.parked
         self.others = {each.run.folder for each in self.parked}  # which only their key deletes
         self.own = self._own()
 
@@ -87,7 +100,7 @@ class _Survey:
             *self.leftovers(),
             *self.cache_objects(),
             *(Kept(str(parked), f"let it go: {parked.command}", parked.run.bytes) for parked in self.parked),
-            *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in registered(self.workspace)),
+            *(Kept(what, why, held_bytes(files_below(folder))) for what, why, folder in self.registered),
             *(
                 Kept(
                     out_path(self.workspace, folder),

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,7 +18,7 @@ from configobj import ConfigObj, ConfigObjError
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_text
 from xtts_finetune.core.layout import Workspace
-from xtts_finetune.core.yamlfile import read_written_yaml
+from xtts_finetune.core.yamlfile import read_yaml
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
 _DAMAGED = "DVC's files are damaged"
@@ -57,8 +57,11 @@ class Cache:
 
     def objects(self) -> set[str]:
         """Everything that `dvc gc` looks at."""
-        names = (file.parent.name + file.name for file in self.folder.glob("[0-9a-f][0-9a-f]/*"))
-        return set(filter(is_object, names))
+        found = set[str]()
+        for folder in _names_in(self.folder):
+            if len(folder) == len("ff"):
+                found.update(oid for name in _names_in(self.folder / folder) if is_object(oid := folder + name))
+        return found
 
     def below(self, oids: Iterable[str]) -> set[str]:
         """These objects, and those that they list."""
@@ -83,6 +86,13 @@ class Cache:
     def size(self, oids: Iterable[str]) -> int:
         """Bytes of these objects' content, each as often as it is named."""
         return sum(self.path(oid).stat().st_size for oid in oids)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def is_object(oid: Any) -> bool:
@@ -238,7 +248,7 @@ def named_outs(workspace: Workspace) -> dict[str, str]:
     return outs
 
 
-def _outs(file: Path, stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _outs(file: Path, stage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The outs with an object, of a stage in dvc.lock or of a .dvc file.
 
     Raises:
@@ -252,12 +262,15 @@ def _outs(file: Path, stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _dvc_files(root: Path) -> Iterator[Path]:
+    """As DVC does, not those in an out: there may be 50,000 recordings."""
     for parent, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names if name.endswith(".dvc"))
+        files = [Path(parent, name) for name in names if name.endswith(".dvc")]
+        yield from files
+        outs = {out.get("path") for file in files for out in _read(file).get("outs", [])}
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in outs]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Mapping[str, Any]:
     """What a file of DVC's says; nothing where it is not there.
 
     Raises:
@@ -265,7 +278,7 @@ def _read(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         return {}
-    content = read_written_yaml(file, _DAMAGED)
+    content = read_yaml(file, _DAMAGED)
     if content is not None and not isinstance(content, dict):
         raise UserError(_DAMAGED, [Problem(str(file), "is nothing that DVC wrote", "take back what git has of it")])
     return content or {}

@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json_object
@@ -103,6 +101,8 @@ def _reproduces(writer: dict[str, Any]) -> bool:
 
 def _is_python(pid: int) -> bool:
     """Whether a process lives that may be DVC's: one that was killed leaves its number to others."""
+    import psutil  # not where no process is asked for
+
     try:
         return "python" in psutil.Process(pid).exe().lower() or sys.platform == "win32"  # there dvc.exe starts it
     except psutil.AccessDenied:

@@ -14,8 +14,8 @@ from xtts_finetune.core.params import TrackingParams, load_params
 from xtts_finetune.dvcio.outs import name_as_it_is
 from xtts_finetune.tracking.backlog import bring, deliver_backlog
 from xtts_finetune.tracking.connection import TrackingStore, open_store, reason
-from xtts_finetune.tracking.delivery import Waiting, damaged, waiting
 from xtts_finetune.tracking.outbox import Outbox, ordered, passed_over, running_outboxes
+from xtts_finetune.tracking.waiting import Waiting, damaged, waiting
 
 
 def sync_lines(workspace: Workspace) -> Iterator[str]:

@@ -32,8 +32,8 @@ from xtts_finetune.report.origin import (
 )
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
-from xtts_finetune.tracking.delivery import damaged, waiting
 from xtts_finetune.tracking.journal import BEGUN, latest
+from xtts_finetune.tracking.waiting import damaged, waiting
 
 Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
 # Of params.yaml, what people ask for first.

@@ -13,8 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -233,9 +232,18 @@ def local_path(uri: str) -> Path | None:
     """The path that an artifact address means on this machine; None for a server's or a bucket's."""
     scheme = urlsplit(uri).scheme
     if scheme == "file":
-        return Path(url2pathname(urlsplit(uri).path))
+        return Path(_pathname(urlsplit(uri).path))
     is_drive = len(scheme) == 1  # C:\voices
     return None if scheme and not is_drive else Path(uri)
+
+
+def _pathname(path: str) -> str:
+    """Of a file's address."""
+    if os.name != "nt":
+        return unquote(path)  # as url2pathname does, whose module loads ssl and more
+    from urllib.request import url2pathname
+
+    return url2pathname(path)
 
 
 def path_in(store: Path, address: str) -> Path | None:

@@ -4,18 +4,16 @@ mlflow takes seconds to import: only inside functions.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.layout import SAMPLES, PhaseName, Workspace
+from xtts_finetune.core.layout import SAMPLES
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.experiment import furnish
 from xtts_finetune.tracking.keyed_runs import NAME_CHARACTERS, cut, key_tags, runs_of
 from xtts_finetune.tracking.notes import NOTE, is_ours
-from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, ended_outboxes, logged, running_outboxes
+from xtts_finetune.tracking.outbox import RUNNING, Outbox, Point, TrackedRun, logged
 from xtts_finetune.tracking.pipelines import PARENT, follow, parent_of
 
 if TYPE_CHECKING:
@@ -24,46 +22,6 @@ if TYPE_CHECKING:
 BATCH_POINTS = 1000  # what MLflow takes in one log_batch
 PARAM_CHARACTERS = 6000  # what MLflow takes in one param
 _SAVE_SECONDS = 30  # the cursor on disk is behind by so much at most; who starts anew asks the store itself
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A run of which MLflow lacks something, if only its tags or how it ended."""
-
-    key: str
-    name: str
-    points: int
-    registration: bool  # whether its model has yet to be registered
-
-
-def waiting(workspace: Workspace, live: Collection[PhaseName] = ()) -> list[Waiting]:
-    """What `xtts-finetune sync` would deliver, as far as it can be read. Asks no server.
-
-    Args:
-        live: phases that are being trained: their trainers deliver by themselves.
-    """
-    runs = []
-    held = {workspace.work(phase) for phase in live}
-    running = (folder for _, folder in running_outboxes(workspace) if folder not in held)
-    for folder in (*ended_outboxes(workspace), *running):
-        with suppress(UserError, FileNotFoundError):  # `damaged` has those that matter; or it was just delivered
-            outbox = Outbox.read(folder)
-            points, record = len(outbox.outstanding()), outbox.record
-            if record.order or not outbox.is_delivered:
-                runs.append(Waiting(record.key, record.name, points, record.order is not None))
-    return runs
-
-
-def damaged(workspace: Workspace) -> list[Problem]:
-    """The records of ended runs that cannot be read: without them nothing of the run is delivered."""
-    problems: list[Problem] = []
-    for folder in ended_outboxes(workspace):
-        try:
-            with suppress(FileNotFoundError):  # just delivered
-                Outbox.read(folder)
-        except UserError as error:
-            problems += error.problems
-    return problems
 
 
 class Delivery:
