@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from xtts_finetune.core.files import sha256_file, sha256_json
 from xtts_finetune.core.layout import CONFIG, FEATURES, MEL_STATS, MODEL_CARD, SPLITS, VOCABULARY, PhaseName, Workspace
+from xtts_finetune.core.look import once_a_look
 from xtts_finetune.core.params import Params
 from xtts_finetune.core.prepared_base import PREPARE_AGAIN, prepared_base, read_left
 
@@ -219,6 +220,7 @@ def _data(workspace: Workspace) -> str | None:
     return sha256_json([digests[name] for split in SPLITS for name in sorted(digests) if name.startswith(f"{split}.")])
 
 
+@once_a_look
 def code_digest() -> str:
     """Of the sources that shape the weights."""
     places = [_PACKAGE / name for name in SOURCES]

@@ -8,8 +8,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from xtts_finetune.core.disk import is_disk_full
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json
@@ -71,6 +69,8 @@ def held_alone(lock: Path, title: str, busy: Problem) -> Iterator[None]:
     Raises:
         UserError: another process holds it: what is `busy` then, under that title; or this user may not.
     """
+    from filelock import FileLock, Timeout  # not for who only reads who holds one
+
     held = FileLock(lock)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,8 @@ def held_alone(lock: Path, title: str, busy: Problem) -> Iterator[None]:
 @contextmanager
 def _hold(folder: Path, who: str) -> Iterator[bool]:
     """Whether the lock could be had; then it is held."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(lock_of(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,6 +1,6 @@
 """Parked runs as something that holds the disk: nothing but `clean --parked KEY` deletes one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from xtts_finetune.core.disk import files_below, freed_bytes, shown
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import discard
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.look import once_a_look
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.core.yamlfile import read_yaml
 from xtts_finetune.dvcio.outs import is_taken_over
@@ -40,7 +41,8 @@ class ParkedRun:
         return ", ".join([f"parked {self.run.phase} {self.key} at step {self.run.step}", best, *settings, *lacks])
 
 
-def parked_runs(workspace: Workspace) -> list[ParkedRun]:
+@once_a_look
+def parked_runs(workspace: Workspace) -> Sequence[ParkedRun]:
     """Every parked run, by phase and key; first those that still lie in work/<phase>/, which others are to have."""
     now = _settings(workspace.params)
     return [

@@ -4,7 +4,7 @@ A file frees its bytes only with its last name. A state of a finished phase has 
 cache: the first is deleted, the second goes in `dvc gc -w`, once dvc.lock names it no longer.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -69,7 +69,7 @@ class _Found:
 
     live: Collection[PhaseName]
     stock: Stock
-    parked: list[ParkedRun]
+    parked: Sequence[ParkedRun]
     registered: list[tuple[str, str, Path]]
 
     @classmethod

@@ -18,6 +18,7 @@ from configobj import ConfigObj, ConfigObjError
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json, write_text
 from xtts_finetune.core.layout import Workspace
+from xtts_finetune.core.look import once_a_look
 from xtts_finetune.core.yamlfile import read_yaml
 
 Listing = dict[str, str]  # of a folder: the path below it → the object
@@ -238,7 +239,8 @@ def uncached_outs(workspace: Workspace) -> set[str]:
     return {path for path, settings in named if settings.get("cache") is False}
 
 
-def named_outs(workspace: Workspace) -> dict[str, str]:
+@once_a_look
+def named_outs(workspace: Workspace) -> Mapping[str, str]:
     """Every out that `dvc gc -w` keeps: its path → its object. What isn't cached in dvc.yaml is not among them."""
     uncached = uncached_outs(workspace)
     outs = {path: entry["md5"] for path, entry in named_entries(workspace).items() if path not in uncached}

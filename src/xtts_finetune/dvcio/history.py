@@ -8,7 +8,7 @@ apply, temp; the queue has no results yet).
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
+from xtts_finetune.core.look import once_a_look
 from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.cache import is_object, named_outs
 
@@ -57,7 +58,8 @@ class Revision:
         return any("\\" in text or not digests.isdisjoint(_DIGEST.findall(text)) for text in self.texts)
 
 
-def revisions(workspace: Workspace) -> list[Revision]:
+@once_a_look
+def revisions(workspace: Workspace) -> Sequence[Revision]:
     """All that git has of dvc.lock and the .dvc files, each content once: of tips first, then the newest first.
 
     Nothing outside of a git repository.

@@ -2,7 +2,7 @@
 
 import filecmp
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
@@ -16,6 +16,7 @@ from xtts_finetune.core.files import (
     read_json,
 )
 from xtts_finetune.core.layout import DONE, MODEL_CARD, PHASES, WEIGHTS, PhaseName, Workspace
+from xtts_finetune.core.look import once_a_look
 from xtts_finetune.dvcio.cache import Cache, named_dependencies, named_entries, named_outs, rename_outs
 
 
@@ -103,7 +104,8 @@ def is_taken_over(workspace: Workspace, phase: PhaseName) -> bool:
     return is_its_best and all(exported.get(name) == figure for name, figure in figures.items())
 
 
-def lost_states(workspace: Workspace) -> list[PhaseName]:
+@once_a_look
+def lost_states(workspace: Workspace) -> Sequence[PhaseName]:
     """Finished phases whose states are gone, here and in DVC's cache, though dvc.lock names them: models/ has the best.
 
     So it is after going back to a run whose states `clean` has let go.

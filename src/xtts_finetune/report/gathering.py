@@ -1,6 +1,6 @@
 """Where a run stands, from what lies in its workspace: nothing is asked of MLflow, and no network is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -12,10 +12,12 @@ from xtts_finetune.core.disk import free_bytes
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
+from xtts_finetune.core.look import ahead, one_look
 from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs, trained_otherwise
 from xtts_finetune.dvcio.coming_back import coming_back
 from xtts_finetune.dvcio.command import is_cut_short, running_stage
+from xtts_finetune.dvcio.history import revisions
 from xtts_finetune.dvcio.outs import cached_files
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
 from xtts_finetune.report.course import best_of, phase_of, start_of
@@ -54,7 +56,10 @@ def gather(
         UserError: this is no checkout, or what DVC or an earlier stage left is damaged. A mistake in params.yaml is
             told in the report.
     """
-    return _Gathering(workspace, ended, disk, is_stage).report()
+    with one_look():
+        if disk is None:
+            ahead(revisions, workspace.home)  # git takes as long as most of the rest
+        return _Gathering(workspace, ended, disk, is_stage).report()
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class _Gathering:
         return None if self.is_stage else running_stage(self.workspace)
 
     @cached_property
-    def parked(self) -> list[ParkedRun]:
+    def parked(self) -> Sequence[ParkedRun]:
         return parked_runs(self.workspace)
 
     @cached_property

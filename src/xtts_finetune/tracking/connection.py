@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock
-
 from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import write_text
 from xtts_finetune.core.layout import Workspace, lock_of
@@ -176,6 +174,8 @@ def _workspace_id(workspace: Workspace) -> str:
     """Random, and made once."""
     file = workspace.id_file
     if not file.exists():
+        from filelock import FileLock
+
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_of(file)):
             if not file.exists():
