@@ -202,6 +202,36 @@ def test_what_may_name_an_object_is_told_by_its_text_alone(repository: Checkout)
     assert head.may_name({"b" * 32})
 
 
+def test_dvc_files_of_several_folders_name_each_their_own(repository: Checkout) -> None:
+    """Outs of the same name: their paths are relative to the file. Of one alone `clean` let the other's objects go."""
+    for folder, letter in ("anna", "a"), ("bert", "b"), ("with\u2028odd name", "c"):
+        (repository.root / folder).mkdir()
+        (repository.root / folder / "clips.dvc").write_text(f"outs:\n- md5: {letter * 32}.dir\n  path: clips\n")
+    repository.commit("Recordings of three")
+    repository.run("git", "tag", "release")
+    for folder in "anna", "bert":
+        (repository.root / folder / "clips.dvc").unlink()
+    repository.commit("Only one is left")
+    outs = {path: oid for each in revisions(Workspace(repository.root)) for path, oid in each.outs.items()}
+    assert set(outs.values()) == {f"{letter * 32}.dir" for letter in "abc"}
+    assert outs["anna/clips"] == f"{'a' * 32}.dir"
+    assert len(outs) == 3
+
+
+def test_what_is_merged_from_elsewhere_in_a_file_is_named(repository: Checkout) -> None:
+    merged = f"x: &x {{md5: {'a' * 32}.dir}}\nouts: [{{<<: *x, path: data}}]\n"
+    (repository.root / "data.dvc").write_text(merged, encoding="utf-8")
+    repository.commit()
+    assert set(named(repository)) == {"a"}
+
+
+def test_settings_of_gits_for_paths_hide_nothing(repository: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository.root / "data.dvc").write_text(f"outs:\n- md5: {'a' * 32}.dir\n  path: data\n", encoding="utf-8")
+    repository.commit()
+    monkeypatch.setenv("GIT_LITERAL_PATHSPECS", "1")
+    assert set(named(repository)) == {"a"}
+
+
 def test_outside_of_a_repository_and_before_the_first_commit_nothing_is(repository: Checkout, tmp_path: Path) -> None:
     assert revisions(Workspace(repository.root)) == []
     assert revisions(Workspace(tmp_path)) == []

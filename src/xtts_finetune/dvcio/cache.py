@@ -92,7 +92,7 @@ class Cache:
 def _names_in(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 
@@ -268,7 +268,8 @@ def _dvc_files(root: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(root):
         files = [Path(parent, name) for name in names if name.endswith(".dvc")]
         yield from files
-        outs = {out.get("path") for file in files for out in _read(file).get("outs", [])}
+        read = [content for file in files if "wdir" not in (content := _read(file))]
+        outs = {out.get("path") for content in read for out in content.get("outs", [])}
         folders[:] = [name for name in folders if not name.startswith(".") and name not in outs]
 
 

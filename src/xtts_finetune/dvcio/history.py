@@ -12,13 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
 from xtts_finetune.core.commands import quoted
 from xtts_finetune.core.errors import Problem, UserError
-from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.core.look import once_a_look
 from xtts_finetune.core.yamlfile import said_in
@@ -26,7 +25,6 @@ from xtts_finetune.dvcio.cache import is_object, named_outs
 
 _OWN_REFS = tuple(f"refs/exps/{kind}/" for kind in ("exec", "apply", "temp", "celery", "stash"))
 _QUEUED = re.compile(r"(?:commit: )?dvc-exp:[0-9a-f]+(?::[0-9a-f]+)?:([^:]+)")  # dvc/repo/experiments/refs, stash.py
-_AT_WORK = (1, 2)  # preparing, running: TaskStatus in dvc/repo/experiments/executor/base.py
 _OBJECT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _FILES = ("dvc.lock", "*.dvc")  # as git matches paths
@@ -46,16 +44,20 @@ class Revision:
     is_pinned: bool  # by a tag, an experiment or a stash: it names this content for good, a branch moves on
     way_back: str  # to type; loses no edit: git stashes it, or refuses
     commit: str  # the first of them, by a name that git knows; "" of what is only staged
-    texts: tuple[str, ...]  # of the files
+    texts: tuple[tuple[str, str], ...]  # folder and text of the files
 
     @cached_property
     def outs(self) -> dict[str, str]:
         """Path → object."""
-        return {path: oid for text in self.texts for path, oid in _outs(text).items()}
+        return {
+            f"{folder}/{path}" if folder else path: oid
+            for folder, text in self.texts
+            for path, oid in _outs(text).items()
+        }
 
     def may_name(self, digests: Set[str]) -> bool:
         """Whether it can name one of these objects, without the .dir of a folder: to parse it takes far longer."""
-        return any("\\" in text or not digests.isdisjoint(_DIGEST.findall(text)) for text in self.texts)
+        return any("\\" in text or not digests.isdisjoint(_DIGEST.findall(text)) for _, text in self.texts)
 
 
 @once_a_look
@@ -68,16 +70,18 @@ def revisions(workspace: Workspace) -> Sequence[Revision]:
         UserError: git is there, and cannot say.
     """
     root = workspace.root.resolve()
-    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+    if not _is_in_git(root):
         return []
     refs = list(dict.fromkeys(_refs(root)))
     tips, commits = _tips(root, refs), _commits(root, refs)
+    files = list(dict.fromkeys((*tips, *commits)))
+    contents = _contents(root, list(dict.fromkeys(file.blob for file in files)))
     by_name: dict[str, Revision] = {}
-    for blob, content in _contents(root, list(dict.fromkeys((*tips, *commits)))).items():
-        refs = tips.get(blob, [])
-        who = _listed([ref.name for ref in refs]) or commits[blob].name
-        first = (refs or [commits[blob]])[0]
-        texts = (*(by_name[who].texts if who in by_name else ()), content)
+    for file in files:
+        refs = tips.get(file, [])
+        who = _listed([ref.name for ref in refs]) or commits[file].name
+        first = (refs or [commits[file]])[0]
+        texts = (*(by_name[who].texts if who in by_name else ()), (file.folder, contents[file.blob]))
         pins = any(ref.pins for ref in refs)
         by_name[who] = Revision(who, bool(refs), pins, first.way_back, first.commit, texts)
     return list(by_name.values())
@@ -110,22 +114,25 @@ def params_at(workspace: Workspace, commit: str) -> dict[str, Any]:
 
 
 def experiments(workspace: Workspace) -> list[str]:
-    """What git calls DVC's experiments, of all commits; their names are what follows the last slash."""
+    """What git calls DVC's experiments, of all commits; their names are what follows the last slash.
+
+    None outside of a git repository.
+    """
+    if not _is_in_git(workspace.root.resolve()):
+        return []
     refs = _git(workspace.root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     return [ref for ref in refs if not f"{ref}/".startswith(_OWN_REFS)]
 
 
 def experiments_without_result(workspace: Workspace) -> dict[str, list[str]]:
-    """The names of those that failed or were stopped, that wait in DVC's queue, and that run."""
+    """The names of those that failed or were stopped, and of those that wait in DVC's queue."""
     places = {"failed": "refs/exps/celery/failed", "queued": "refs/exps/celery/stash"}
     there = _git(workspace.root, "for-each-ref", "--format=%(refname)", "refs/exps/celery").splitlines()
     found = {}
     for what, ref in places.items():
         said = _git(workspace.root, "reflog", "show", "--format=%gs", ref).splitlines() if ref in there else []
         found[what] = [name[1] for line in said if (name := _QUEUED.match(line))]
-    told = map(read_json_object, sorted((workspace.root / ".dvc" / "tmp" / "exps" / "run").glob("*/*.json")))
-    at_work = [each for each in told if each.get("status") in _AT_WORK and Path(str(each.get("root_dir"))).is_dir()]
-    return {**found, "running": [str(each["name"]) for each in at_work if each.get("name")]}
+    return found
 
 
 def files_at(workspace: Workspace, commit: str, files: Iterable[Path]) -> dict[Path, str]:
@@ -158,6 +165,22 @@ def has_other_states_than_head(workspace: Workspace) -> bool:
 
 
 @dataclass(frozen=True)
+class _File:
+    """A dvc.lock or .dvc file as somebody has it: the outs of the latter are relative to its folder."""
+
+    folder: str
+    blob: str
+
+    @classmethod
+    def at(cls, path: str, blob: str) -> Self:
+        return cls(path.strip('"').rpartition("/")[0], blob)
+
+
+def _is_in_git(root: Path) -> bool:
+    return any((folder / ".git").exists() for folder in (root, *root.parents))
+
+
+@dataclass(frozen=True)
 class _Ref:
     commit: str
     name: str
@@ -165,19 +188,22 @@ class _Ref:
     pins: bool = False
 
 
-def _tips(root: Path, refs: list[_Ref]) -> dict[str, list[_Ref]]:
-    """Who has a blob now. All are asked for at once: of hundreds of experiments a process each takes a second."""
+def _tips(root: Path, refs: list[_Ref]) -> dict[_File, list[_Ref]]:
+    """Who has a file now. All are asked for at once: of hundreds of experiments a process each takes a second."""
     asked = "".join(f"{_NOTHING[len(tree)]} {tree}\n" for tree in _trees(root, refs))
     how = ("--stdin", "-r", "--raw", "--no-abbrev", "--no-renames", "--relative")
-    refs_of: dict[str, list[_Ref]] = {}
+    refs_of: dict[_File, list[_Ref]] = {}
     ref = iter(refs)
-    for line in _git(root, "diff-tree", *how, "--", *_FILES, given=asked).splitlines():
+    for line in _lines(_git(root, "diff-tree", *how, "--", *_FILES, given=asked)):
+        about, _, path = line.partition("\t")
         if not line.startswith(":"):  # both trees
             now = next(ref)
         else:  # :000000 100644 <zeros> <blob> A\t<path>
-            refs_of.setdefault(line.split()[3], []).append(now)
-    for line in _git(root, "ls-files", "--stage", "--", *_FILES).splitlines():
-        refs_of.setdefault(line.split()[1], [_Ref("", "staged for a commit", "git stash --keep-index && dvc checkout")])
+            refs_of.setdefault(_File.at(path, about.split()[3]), []).append(now)
+    staged = _Ref("", "staged for a commit", "git stash --keep-index && dvc checkout")
+    for line in _lines(_git(root, "ls-files", "--stage", "--", *_FILES)):
+        about, _, path = line.partition("\t")
+        refs_of.setdefault(_File.at(path, about.split()[1]), [staged])
     return refs_of
 
 
@@ -229,22 +255,23 @@ def _called(ref: str) -> _Ref:
     return _Ref(ref, f"{kind} {name}", f"git checkout {quoted(name)} && dvc checkout", pins=kind == "tag")
 
 
-def _commits(root: Path, refs: list[_Ref]) -> dict[str, _Ref]:
-    """Of every blob that can be reached the newest commit that brought it."""
-    commit_of: dict[str, _Ref] = {}
+def _commits(root: Path, refs: list[_Ref]) -> dict[_File, _Ref]:
+    """Of every file that can be reached the newest commit that brought it."""
+    commit_of: dict[_File, _Ref] = {}
     stashes = [ref.commit for ref in refs if ref.name.startswith(_STASHED)]
     skipped = [f"--exclude={prefix}*" for prefix in _OWN_REFS]
-    how = ("--full-history", "-m", "--raw", "--no-abbrev", "--no-renames", "--format=commit %H %cs %s")
+    how = ("--full-history", "-m", "--raw", "--no-abbrev", "--no-renames", "--relative", "--format=commit %H %cs %s")
     commit = _Ref("", "", "")
-    for line in _git(root, "log", *how, *skipped, "--all", *stashes, "--", *_FILES).splitlines():
+    for line in _lines(_git(root, "log", *how, *skipped, "--all", *stashes, "--", *_FILES)):
         if line.startswith("commit "):
             _, digits, day, subject = line.split(" ", 3)
             short = digits[:9]
             commit = _Ref(digits, f"commit {short} of {day} ({subject})", f"git checkout {short} && dvc checkout")
         elif line.startswith(":"):  # :100644 100644 <blob before> <blob> M\t<path>; of a deleted file only zeros
-            blob = line.split()[3]
+            about, _, path = line.partition("\t")
+            blob = about.split()[3]
             if blob.strip("0"):
-                commit_of.setdefault(blob, commit)
+                commit_of.setdefault(_File.at(path, blob), commit)
     return commit_of
 
 
@@ -263,6 +290,8 @@ def _contents(root: Path, blobs: list[str]) -> dict[str, str]:
 def _outs(content: str) -> dict[str, str]:
     """Path → object. Of a text that is no dvc.lock (left with the marks of a merge), everything that looks like one."""
     try:
+        if "<<" in content:  # merged from elsewhere in it
+            raise ValueError
         whole = yaml.compose(content, yaml.CBaseLoader)  # in half of the time that it takes to make values of all
         stages = _below(whole, "stages").values() if "stages" in _below(whole) else [whole]
         outs = [_below(out) for stage in stages if "outs" in _below(stage) for out in _below(stage)["outs"].value]
@@ -278,6 +307,11 @@ def _below(node: Any, *keys: str) -> dict[str, Any]:
     return {name.value: value for name, value in node.value}
 
 
+def _lines(said: str) -> list[str]:
+    """By line feeds alone: a path may have in it what Python, too, takes for the end of a line."""
+    return said.removesuffix("\n").split("\n") if said else []
+
+
 def _git(root: Path, *arguments: str, given: str = "") -> str:
     return _git_bytes(root, *arguments, given=given).decode("utf-8", errors="replace")
 
@@ -291,7 +325,8 @@ def _git_bytes(root: Path, *arguments: str, given: str = "") -> bytes:
     command = ["git", "-c", "core.quotePath=off", *arguments]
     where, remedy = f"git {' '.join(arguments)[:60]}", "see what it says; without it nobody knows which runs are named"
     try:
-        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        environment = {name: text for name, text in os.environ.items() if not name.endswith("_PATHSPECS")}
+        environment["GIT_OPTIONAL_LOCKS"] = "0"
         done = subprocess.run(
             command, cwd=root, env=environment, input=given.encode(), capture_output=True, check=False
         )
