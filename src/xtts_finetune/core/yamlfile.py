@@ -81,11 +81,10 @@ _Core.add_constructor(f"{_TAG}int", lambda loader, node: int(node.value))
 _Core.add_constructor(f"{_TAG}unsure", _leave)
 
 _COMMENT = re.compile(r"""^((?:[^"'#\n]|(?<=\S)#)*)(?<!\S)#.*""", re.MULTILINE)  # behind no quotes: they may hold the #
-# Tags, anchors and aliases; directives and complex keys; texts of several lines; keys as of JSON; escapes, tabs, what
-# only YAML 1.1 takes for the end of a line, and what begins a file; what is deep in others.
-_RARE = re.compile(
-    r"(?:^|[\s,\[{:-])[!&*]|^[%?]|[|>][-+0-9]*\s*$|[\"']:\S|[\\\t\r\x85\u2028\u2029\ufeff]|^[ -]{100}", re.MULTILINE
-)
+_BREAKS = re.compile(r"[\r\x85\u2028\u2029\ufeff]")  # what not both take for the end of a line
+# Tags, anchors and aliases; directives and complex keys; ends of documents; texts of several lines; keys as of JSON;
+# escapes and tabs; what is deep in others.
+_RARE = re.compile(r"(?:^|[\s,\[{:-])[!&*]|^[%?]|^\.\.\.|[|>][-+0-9]*\s*(?:#|$)|[\"']:\S|[\\\t]|^[ -]{100}", re.MULTILINE)
 _MOST_BRACKETS = 100  # DVC's parser goes a few hundred deep
 _NOT_QUICKLY = (yaml.YAMLError, ValueError, OverflowError, KeyError, IndexError, RecursionError)
 
@@ -99,6 +98,6 @@ def _quickly(content: bytes) -> Any:
     """
     text = content.decode("utf-8")
     bare = _COMMENT.sub(r"\1", text)
-    if _RARE.search(bare) or bare.count("[") + bare.count("{") > _MOST_BRACKETS:
+    if _BREAKS.search(text) or _RARE.search(bare) or bare.count("[") + bare.count("{") > _MOST_BRACKETS:
         raise ValueError("not as both parsers read it")
     return yaml.load(text, _Core)
