@@ -1,5 +1,6 @@
 """Every kind of workspace that tests work in, from what costs nothing to what costs seconds."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -177,3 +178,10 @@ def quick(root: Path) -> Checkout:
     add_data(checkout, be_quick)
     checkout.commit("My voice")
     return checkout
+
+
+def in_queue(checkout: Checkout, name: str, status: int = 2, copy: str = ".", pid: int | None = None) -> None:
+    """As DVC writes down what a task of its queue is, and which process runs it."""
+    task = checkout.root / ".dvc" / "tmp" / "exps" / "run" / name / f"{name}.run"
+    write_json(task, {"name": name, "status": status, "root_dir": str(checkout.root / copy)})
+    write_json(task.with_suffix(".json"), {"pid": os.getpid() if pid is None else pid, "returncode": None})

@@ -83,7 +83,10 @@ def test_one_that_is_killed_goes_on_when_it_is_queued_again(here: Checkout) -> N
     while not any(state.step > before for state in states.states()):
         assert running.poll() is None
         time.sleep(0.1)
-    assert "queue      an experiment trains phase2" in here.run("xtts-finetune", "status").stdout
+    said = here.run("xtts-finetune", "status").stdout
+    named = re.search(r"^queue      experiment (\S+) trains phase2 \(dvc queue status\)$", said, re.MULTILINE)
+    assert named
+    assert f"running: {named[1]}; " in experiments(here)
     with pytest.raises(AssertionError, match="is the copy of an experiment of DVC's queue"):
         clean(here, "--intermediates", "--yes")
     holder = read_json(here.root / "work" / "queue" / "phase2.holder")

@@ -10,7 +10,6 @@ from checkouts import Checkout
 from making import workspaces
 
 from xtts_finetune.core.errors import UserError
-from xtts_finetune.core.files import write_json
 from xtts_finetune.core.layout import PHASES, Workspace
 from xtts_finetune.report.experiments import experiment_lines
 
@@ -119,12 +118,8 @@ def test_those_that_failed_and_those_that_wait_are_named(here: Checkout) -> None
         here.run("git", "update-ref", "--create-reflog", "-m", said, f"refs/exps/celery/{place}", made)
     write(here, 3.1, lr=1e-3)
     experiment(here, "done-since")
-    at_work = Workspace(here.root).root / ".dvc" / "tmp" / "exps" / "run"
-    for rev, name, status, place in ("a", "on-its-way", 2, "."), ("b", "gone", 2, "nowhere"), ("c", "over", 6, "."):
-        write_json(at_work / rev / f"{rev}.json", {"name": name, "status": status, "root_dir": str(here.root / place)})
-    assert any(line.startswith("running: on-its-way; ") for line in lines(here))
     said_of = [line for line in lines(here) if "dvc queue" in line]
-    assert [said_of[0], said_of[2]] == [
+    assert said_of[:2] == [
         "failed, or stopped (queued again they go on): broken-one; dvc queue logs broken-one says why, "
         "dvc queue remove --failed forgets them",
         "queued: waits; dvc queue start runs them",
@@ -180,3 +175,11 @@ def test_two_of_one_name_are_told_apart(here: Checkout) -> None:
     names = [line.split()[0] for line in said[2:5]]
     assert sorted(names) == ["HEAD", f"refs/exps/ab/{'c' * 38}/mine", f"refs/exps/cd/{'e' * 38}/mine"]
     assert "stash" not in "\n".join(said)
+
+
+def test_those_that_run_are_named_and_none_that_was_killed(here: Checkout) -> None:
+    workspaces.in_queue(here, "on-its-way")
+    workspaces.in_queue(here, "killed", pid=2**22 - 1)
+    workspaces.in_queue(here, "cleared-away", copy="nowhere")
+    workspaces.in_queue(here, "over", status=6)
+    assert any(line.startswith("running: on-its-way; ") for line in lines(here))

@@ -39,6 +39,7 @@ def test_the_numbers_of_the_mission() -> None:
     """Their report said "98 steps to go": the target was half a nat away, and the last 100 steps had brought 0.009."""
     told = said({1_500: 3.507, 1_900: 3.008, 2_000: 2.999}, seconds=3.0)
     assert told == "too few evaluations for a forecast: 3 of 5"
+    assert said({1_500: 3.507, 1_900: 3.008, 2_000: 2.999}, is_over=True) == "", "no more will come"
     more = {1_500: 3.507, 1_600: 3.262, 1_700: 3.129, 1_800: 3.052, 1_900: 3.008, 2_000: 2.999}
     assert "not at this rate: the fit levels off at 2.9" in said(more)
     assert "to go" not in said(more)
@@ -102,7 +103,7 @@ def test_overfitting_is_said_and_nothing_is_forecast() -> None:
 
 def test_where_both_rise_the_rate_is_too_high() -> None:
     told = said(curve(8, 2.7) | {1_800: 2.95, 1_900: 3.0}, train_falls=False)
-    assert "train Mel CE has not fallen: a lower lr may go further" in told
+    assert "train Mel CE has not clearly fallen: a lower lr may go further" in told
 
 
 def test_without_a_target_none_is_spoken_of() -> None:

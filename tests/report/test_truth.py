@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,21 @@ from typing import Any
 import pytest
 import yaml
 from checkouts import Checkout
+from making import workspaces
 
 from xtts_finetune.checkpoints.lock import locked
 from xtts_finetune.core.files import read_json, sha256_file, write_json
 from xtts_finetune.core.layout import MODEL_CARD, Workspace
 from xtts_finetune.diskspace import budget
 from xtts_finetune.dvcio.cache import Cache
-from xtts_finetune.dvcio.command import running_stage
+from xtts_finetune.dvcio.command import NEXT, running_stage
 from xtts_finetune.report import gathering, room
 from xtts_finetune.report.content import Report, Way
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.markdown import markdown_of
 from xtts_finetune.report.origin import OURS
 from xtts_finetune.report.text import state_in_words, text_of
+from xtts_finetune.report.watch import _lines
 from xtts_finetune.tracking.journal import Happening, write_down
 from xtts_finetune.tracking.pace import pace_of, remember_pace
 
@@ -279,6 +282,30 @@ def test_nor_by_the_number_that_another_program_has_by_now(copied: Checkout) -> 
         other.wait()
 
 
+def test_between_two_stages_dvc_is_waited_for(copied: Checkout, tmp_path: Path) -> None:
+    """It was said that not all was trained, and `dvc repro` was proposed, which DVC refuses."""
+    workspace = Workspace(copied.root)
+    (copied.root / "reports" / "registration.json").unlink()
+    lock = copied.root / ".dvc" / "tmp" / "lock"
+    lock.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "dvc", "repro"]
+    for place, expected in (copied.root, NEXT), (tmp_path, None):
+        alive = subprocess.Popen(command, cwd=place, stdin=subprocess.PIPE)
+        try:
+            lock.write_text(f" {alive.pid}\n")
+            assert running_stage(workspace) == expected
+            if expected:
+                report = gather(workspace)
+                assert state_in_words(report) == "dvc repro runs now"
+                assert report.remarks == ["dvc repro runs: wait for it"]
+        finally:
+            alive.communicate()
+    assert running_stage(workspace) is None, "it is gone"
+    for left in ("", "x", "9" * 30, "-1"):
+        lock.write_text(left)
+        assert running_stage(workspace) is None
+
+
 @pytest.mark.slow
 def test_dvc_says_what_it_runs(untrained: Checkout) -> None:
     """DVC's own list, and not one that a test made."""
@@ -324,12 +351,45 @@ def test_a_phase_2_is_of_the_phase_1_that_it_began_with(copied: Checkout) -> Non
     report = gather(workspace)
     assert [phase.state for phase in report.phases] == ["done", "done"]
     assert report.whose == OURS
+    card = workspace.model("phase1") / MODEL_CARD
+    its, other = read_json(card), {**read_json(card), "sha256": 64 * "0"}
+    write_json(card, other)
+    report = gather(workspace)
+    assert [phase.state for phase in report.phases] == ["done", "not started"], "figures may be alike by chance"
+    assert state_in_words(report) == "phase1 is done, and phase2 has not begun"
+    shutil.rmtree(workspace.checkpoints("phase2"))
+    assert [phase.state for phase in gather(workspace).phases] == ["done", "done"], "by figures, where states are gone"
+    write_json(card, its)
     for file in (workspace.metrics("phase2"), workspace.model("phase2") / MODEL_CARD):
         figures = read_json(file)
         write_json(file, {**figures, "start": {**figures["start"], "mel_ce": figures["start"]["mel_ce"] + 0.1}})
-    report = gather(workspace)
-    assert [phase.state for phase in report.phases] == ["done", "not started"]
-    assert state_in_words(report) == "phase1 is done, and phase2 has not begun"
+    assert [phase.state for phase in gather(workspace).phases] == ["done", "not started"]
+
+
+def test_a_run_that_has_ended_says_nothing_of_the_next(fresh: Checkout) -> None:
+    """It began "at step 800 of 3,000"."""
+    workspace = Workspace(fresh.root)
+    for number, (kind, step) in enumerate((("resumed", 800), ("planned", 3_000), ("ended", None))):
+        write_down(workspace, Happening(kind=kind, stage="phase1", time=number, step=step, epochs=3))
+    with locked(workspace.work("phase1")):
+        [phase1, _] = gather(workspace).phases
+    assert (phase1.state, phase1.step, phase1.last_step, phase1.seconds_left) == ("training", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("receipt", "words"),
+    [
+        ({"pending": True}, "trained and evaluated"),
+        ({"registered": False, "queue": True}, "trained and evaluated"),
+        ({"name": "another"}, "trained and evaluated"),
+        ({}, "trained, evaluated and registered"),
+    ],
+)
+def test_registered_is_said_of_what_is(copied: Checkout, receipt: dict[str, Any], words: str) -> None:
+    workspace = Workspace(copied.root)
+    known = read_json(workspace.registration)
+    write_json(workspace.registration, {**known, **receipt} if receipt.keys() <= {"name"} else receipt)
+    assert state_in_words(gather(workspace)) == words
 
 
 def test_where_nothing_was_trained_nothing_is_said_to_lie_there(copied: Checkout) -> None:
@@ -571,3 +631,35 @@ def test_what_is_to_be_parked_is_not_said_to_be(stopped: Checkout) -> None:
     report = gather(Workspace(stopped.root))
     assert report.parked == []
     assert "dvc repro parks it and begins anew" in " ".join(report.remarks)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("prepared", "is at prepare"), ("models/phase1", "trains phase1"), (None, "begins, or ends")],
+)
+def test_what_the_queue_does_is_said(stopped: Checkout, place: str | None, words: str) -> None:
+    """Also where nothing trains: what an experiment has trained before is not parked."""
+    workspace = Workspace(stopped.root)
+    work, left = workspace.work("phase1"), workspace.queue.work("phase1")
+    left.parent.mkdir(parents=True, exist_ok=True)
+    work.rename(left)
+    assert "parked phase1" in text_of(gather(workspace))
+    copy = stopped.root / ".dvc" / "tmp" / "exps" / "tmp1"
+    writers = {str(copy.resolve() / place): {"pid": os.getpid(), "cmd": "dvc exp exec-run"}} if place else {}
+    (copy / ".dvc" / "tmp").mkdir(parents=True)
+    write_json(copy / ".dvc" / "tmp" / "rwlock", {"write": writers})
+    workspaces.in_queue(stopped, "on-its-way", copy=str(copy))
+    report = gather(workspace)
+    assert f"queue      experiment on-its-way {words} (dvc queue status)" in text_of(report)
+    assert f"experiment on-its-way {words}" in next(_lines(workspace))
+    assert "parked phase1" not in text_of(report)
+
+
+def test_the_table_of_experiments_is_led_to_where_there_are_some(copied: Checkout) -> None:
+    def proposed() -> list[str]:
+        return [each.why for each in gather(Workspace(copied.root)).next if each.command == "xtts-finetune experiments"]
+
+    assert proposed() == []
+    for name, said in ("first", "the experiment"), ("second", "2 experiments"):
+        copied.run("git", "update-ref", f"refs/exps/ab/cdef/{name}", "HEAD")
+        assert proposed() == [f"compares {said} with this, the best first"]

@@ -23,12 +23,12 @@ from xtts_finetune.diskspace.parked import delete_parked
 from xtts_finetune.ops.sync import sync_lines
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.text import text_of
-from xtts_finetune.tracking import backlog, delivery
+from xtts_finetune.tracking import backlog
 from xtts_finetune.tracking.backlog import deliver_backlog, set_aside
 from xtts_finetune.tracking.connection import TrackingStore
 from xtts_finetune.tracking.outbox import Outbox, ended_outboxes
 from xtts_finetune.tracking.registry import versions
-from xtts_finetune.tracking.waiting import waiting
+from xtts_finetune.tracking.waiting import damaged, waiting
 
 PARKED = f"phase1.{KEY}"
 
@@ -307,5 +307,5 @@ def test_a_folder_that_is_delivered_meanwhile_is_no_fault(
     evaluate(workspace, model, created=2)
     [folder] = ended_outboxes(workspace)
     shutil.rmtree(folder)
-    monkeypatch.setattr(delivery, "ended_outboxes", lambda _: [folder])  # as it was an instant ago
-    assert delivery.waiting(workspace) == delivery.damaged(workspace) == []
+    monkeypatch.setattr("xtts_finetune.tracking.waiting.ended_outboxes", lambda _: [folder])  # as it was an instant ago
+    assert waiting(workspace) == damaged(workspace) == []

@@ -84,7 +84,9 @@ _COMMENT = re.compile(r"""^((?:[^"'#\n]|(?<=\S)#)*)(?<!\S)#.*""", re.MULTILINE) 
 _BREAKS = re.compile(r"[\r\x85\u2028\u2029\ufeff]")  # what not both take for the end of a line
 # Tags, anchors and aliases; directives and complex keys; ends of documents; texts of several lines; keys as of JSON;
 # escapes and tabs; what is deep in others.
-_RARE = re.compile(r"(?:^|[\s,\[{:-])[!&*]|^[%?]|^\.\.\.|[|>][-+0-9]*\s*(?:#|$)|[\"']:\S|[\\\t]|^[ -]{100}", re.MULTILINE)
+_RARE = re.compile(
+    r"(?:^|[\s,\[{:-])[!&*]|^[%?]|^\.\.\.|[|>][-+0-9]*\s*(?:#|$)|[\"']:\S|[\\\t]|^[ -]{100}", re.MULTILINE
+)
 _MOST_BRACKETS = 100  # DVC's parser goes a few hundred deep
 _NOT_QUICKLY = (yaml.YAMLError, ValueError, OverflowError, KeyError, IndexError, RecursionError)
 

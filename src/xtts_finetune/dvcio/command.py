@@ -15,7 +15,8 @@ from xtts_finetune.core.errors import Problem, UserError
 from xtts_finetune.core.files import read_json_object
 from xtts_finetune.core.layout import PHASES, Workspace
 
-_REPRODUCES = re.compile(r"\bdvc(\.exe|[/\\]__main__\.py)? (repro|(exp|experiments) run)\b")
+_REPRODUCES = re.compile(r"\bdvc(\.exe|[/\\]__main__\.py)? (repro|(exp|experiments) (run|exec-run))\b")
+NEXT = "dvc repro"  # that runs, and is between two stages, or before the first
 ROOM = 16 * 2**20  # bytes that DVC is given: its database of hashes, lock files, dvc.lock
 
 
@@ -81,7 +82,10 @@ def changed_stages(workspace: Workspace, *targets: str) -> dict[str, list[Any]]:
 
 
 def running_stage(workspace: Workspace) -> str | None:
-    """The stage that `dvc repro` runs now, or whose outs it stores, by DVC's list of who writes where."""
+    """The stage that `dvc repro` runs now, or whose outs it stores, by DVC's list of who writes where.
+
+    NEXT, where it runs, and writes nowhere; None: it does not.
+    """
     places = {workspace.base_checked: "check", workspace.prepared: "prepare", workspace.evaluation: "evaluate"}
     places |= {workspace.model(phase): f"train_{phase}" for phase in PHASES}
     found = read_json_object(workspace.root / ".dvc" / "tmp" / "rwlock").get("write")
@@ -90,16 +94,28 @@ def running_stage(workspace: Workspace) -> str | None:
         writer = writers.get(str(workspace.root.resolve() / place.relative_to(workspace.root)))
         if isinstance(writer, dict) and _reproduces(writer):
             return stage
-    return None
+    return NEXT if _is_between_stages(workspace) else None
+
+
+def _is_between_stages(workspace: Workspace) -> bool:
+    """By the process that had DVC's lock last, which it takes before and after each stage."""
+    import psutil
+
+    try:
+        process = psutil.Process(int((workspace.root / ".dvc" / "tmp" / "lock").read_text(encoding="utf-8")))
+        is_here = Path(process.cwd()).is_relative_to(workspace.root.resolve())
+        return is_here and _REPRODUCES.search(" ".join(process.cmdline())) is not None
+    except (OSError, ValueError, OverflowError, psutil.Error):  # it never was taken, is gone, or another user's
+        return False
 
 
 def _reproduces(writer: dict[str, Any]) -> bool:
     """Whether an entry of that list is of a command that runs stages, and lives."""
     pid, command = writer.get("pid"), str(writer.get("cmd"))
-    return isinstance(pid, int) and _REPRODUCES.search(command) is not None and _is_python(pid)
+    return isinstance(pid, int) and _REPRODUCES.search(command) is not None and is_python(pid)
 
 
-def _is_python(pid: int) -> bool:
+def is_python(pid: int) -> bool:
     """Whether a process lives that may be DVC's: one that was killed leaves its number to others."""
     import psutil  # not where no process is asked for
 

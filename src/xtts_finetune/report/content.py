@@ -140,14 +140,23 @@ class Next(Part):
     why: str
 
 
+class Queued(Part):
+    """An experiment of DVC's queue that runs now."""
+
+    name: Annotated[str | None, Field(description="null where DVC was killed, and its trainer was not")]
+    stage: Annotated[str | None, Field(description="that it runs; null between two")]
+
+
 class Report(Part):
     """Where a run stands."""
 
     format: Literal[1] = FORMAT
     at: Annotated[str, Field(description="when, ISO 8601")]
     state: State
-    running: Annotated[str | None, Field(description="the stage of dvc.yaml that DVC runs now, or stores what it left")]
-    queue: Annotated[list[PhaseName], Field(description="that an experiment of DVC's queue trains now")]
+    running: Annotated[
+        str | None, Field(description="the stage that DVC runs now, or stores what it left; between two: dvc repro")
+    ]
+    queue: list[Queued]
     stopped: Annotated[str | None, Field(description="what the last stage said when it stopped")]
     mistakes: Annotated[str | None, Field(description="in params.yaml")]
     data: Data | None
@@ -157,6 +166,7 @@ class Report(Part):
     target_mel_ce: dict[PhaseName, float | None]
     seconds_left: Annotated[float | None, Field(description="of training, in all phases, where that is known")]
     registered: Annotated[str, Field(description="which version of the model, in words")]
+    version: Annotated[int | None, Field(description="that has this run's best, as far as is known")]
     settings: Annotated[dict[str, str], Field(description="the run's main parameters")]
     changed_since_commit: Annotated[list[str], Field(description="parameters, as train_phase2.lr 0.0003 → 0.0001")]
     changed_since_champion: Annotated[list[str] | None, Field(description="null where the champion's are not known")]

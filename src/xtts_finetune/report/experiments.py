@@ -17,6 +17,7 @@ from xtts_finetune.core.layout import PHASES, PhaseName, Workspace
 from xtts_finetune.core.params import load_params
 from xtts_finetune.core.yamlfile import said_in
 from xtts_finetune.dvcio.history import experiments, experiments_without_result, files_at, objects_of
+from xtts_finetune.dvcio.queue import running_experiments
 from xtts_finetune.report import charts
 from xtts_finetune.report.origin import flat, is_of_an_earlier_run
 from xtts_finetune.tracking.curve import Row, parse_csv
@@ -87,7 +88,7 @@ def _without_result(workspace: Workspace, done: Container[str]) -> Iterator[str]
     if failed := list(dict.fromkeys(name for name in names["failed"] if name not in done)):
         why = f"dvc queue logs {quoted(failed[0])} says why, dvc queue remove --failed forgets them"
         yield f"failed, or stopped (queued again they go on): {', '.join(failed)}; {why}"
-    if running := names["running"]:
+    if running := running_experiments(workspace):
         yield f"running: {', '.join(running)}; xtts-finetune status shows how far it is, dvc queue status what waits"
     if queued := names["queued"]:
         yield f"queued: {', '.join(queued)}; dvc queue start runs them"

@@ -17,14 +17,16 @@ from xtts_finetune.core.params import Params, load_params
 from xtts_finetune.diskspace.parked import ParkedRun, parked_runs, trained_otherwise
 from xtts_finetune.dvcio.coming_back import coming_back
 from xtts_finetune.dvcio.command import is_cut_short, running_stage
-from xtts_finetune.dvcio.history import revisions
+from xtts_finetune.dvcio.history import experiments, revisions
 from xtts_finetune.dvcio.outs import cached_files
-from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Report, State, Waiting
+from xtts_finetune.dvcio.queue import running_experiments
+from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Queued, Report, State, Waiting
 from xtts_finetune.report.course import best_of, phase_of, start_of
 from xtts_finetune.report.differences import since_champion, since_commit
 from xtts_finetune.report.next_steps import SILENT, Begun, Standing, next_steps, remarks
 from xtts_finetune.report.origin import (
     OURS,
+    began_with,
     goes_on_from,
     is_evaluated,
     is_of_an_earlier_run,
@@ -75,7 +77,7 @@ class _Gathering:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             state=self._state(),
             running=self.running,
-            queue=sorted(trained_now(at.queue)),
+            queue=self.queue,
             stopped=self._stopped or self._silent,
             mistakes=self.mistakes,
             data=_data(at),
@@ -85,11 +87,12 @@ class _Gathering:
             target_mel_ce={phase: params.phase(phase).target_mel_ce for phase in PHASES} if params else {},
             seconds_left=self._seconds_left,
             registered=str(self._registration),
+            version=self._registration.of_this_run,
             settings=dict(_settings(params)) if params else {},
             changed_since_commit=since_commit(at, params) if params else [],
             changed_since_champion=since_champion(at, params, self._registration) if params else None,
             disk=self._disk,
-            parked=[_parked(run) for run in self.parked if run not in self._told_otherwise],
+            parked=[_parked(run) for run in self.parked if not self._is_told(run)],
             mlflow=self._waiting,
             next=next_steps(self._standing),
             remarks=remarks(self._standing),
@@ -120,6 +123,17 @@ class _Gathering:
     def running(self) -> str | None:
         """For who looks from outside: a stage knows what it is."""
         return None if self.is_stage else running_stage(self.workspace)
+
+    @cached_property
+    def queue(self) -> list[Queued]:
+        running = [Queued(name=name, stage=stage) for name, stage in running_experiments(self.workspace).items()]
+        alone = sorted(trained_now(self.workspace.queue)) if not running else []
+        return [*running, *(Queued(name=None, stage=f"train_{phase}") for phase in alone)]
+
+    def _is_told(self, run: ParkedRun) -> bool:
+        """Whether it is not parked yet, or is of the experiment that runs now, which is at another stage."""
+        is_queued = bool(self.queue) and run.run.folder == self.workspace.queue.work(run.run.phase)
+        return is_queued or run in self._told_otherwise
 
     @cached_property
     def parked(self) -> Sequence[ParkedRun]:
@@ -170,13 +184,24 @@ class _Gathering:
             if figures is None:
                 return
             is_told = tells(model_card(self.workspace, phase), figures)
-            is_its = is_told and (before is None or goes_on_from(figures, before))
-            if before and not is_its and (self.running or is_of_an_earlier_run(self.workspace, phase)):
+            if before and not self._goes_on_from(before, phase, figures, is_told):
                 return
             before = figures if is_told else None
             yield phase, figures
             if phase == self.ended:
                 return
+
+    def _goes_on_from(self, before: dict[str, Any], phase: PhaseName, figures: dict[str, Any], is_told: bool) -> bool:
+        """Whether phase 2 was warm-started from this phase 1: by weights where they are known, else by figures and DVC.
+
+        Args:
+            is_told: its model is here, and says the same figures.
+        """
+        began, card = began_with(self.workspace, phase, figures), model_card(self.workspace, PHASES[0])
+        if is_told and began and card:
+            return bool(card.get("sha256") == began)
+        is_alike = is_told and goes_on_from(figures, before)
+        return is_alike or not (self.running or is_of_an_earlier_run(self.workspace, phase))
 
     @property
     def _base(self) -> Best | None:
@@ -264,6 +289,7 @@ class _Gathering:
             has_stopped=self._stopped is not None,
             is_dvc_stuck=not self.is_stage and is_cut_short(self.workspace),
             put_away=[phase.name for phase in self.phases if phase.state == "not started" and self._is_put_away(phase)],
+            experiments=0 if self.is_stage or self.live or self.running else len(experiments(self.workspace)),
             is_left_behind=bool(self.live) and not self.is_stage and not self.running,
         )
 

@@ -50,6 +50,7 @@ class Standing:
         is_left_behind: a phase is trained, and no DVC waits for it.
         has_stopped: a stage has said why.
         is_dvc_stuck: it cannot read its own list of who is at work.
+        experiments: how many of DVC's there are.
         put_away: phases that have not begun, whose models of a run before are in DVC's cache alone.
     """
 
@@ -67,6 +68,7 @@ class Standing:
     has_stopped: bool
     is_dvc_stuck: bool
     put_away: list[PhaseName]
+    experiments: int
 
 
 def next_steps(now: Standing) -> list[Next]:
@@ -138,6 +140,9 @@ def _steps(now: Standing) -> Iterator[Next]:
     if not now.is_complete and now.room.missing_bytes:
         yield from _room(now.room)
         return
+    if now.experiments:
+        count = f"{now.experiments} experiments" if now.experiments > 1 else "the experiment"
+        yield Next(command="xtts-finetune experiments", why=f"compares {count} with this, the best first")
     if not now.is_complete:
         yield Next(command="dvc repro", why="runs what is missing, and resumes what was stopped")
         return

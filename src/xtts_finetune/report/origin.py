@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from xtts_finetune.checkpoints.parking import record_of
+from xtts_finetune.core.done import summary_of
 from xtts_finetune.core.files import read_json
 from xtts_finetune.core.layout import MODEL_CARD, PhaseName, Workspace
 from xtts_finetune.core.params import Params
@@ -46,12 +48,22 @@ def tells(card: dict[str, Any] | None, figures: dict[str, Any]) -> bool:
 def goes_on_from(later: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether a phase was warm-started from another, by its figures: it began with what that had come to.
 
-    DVC knows, too, but where it was ended before it wrote that down.
+    DVC knows, too, but where it was ended before it wrote that down. Its states know it for certain: `began_with`.
     """
     began, ended = (
         figures.get(key, {}).get("mel_ce", math.nan) for figures, key in ((later, "start"), (before, "eval"))
     )
     return bool(abs(began - ended) < _ALIKE)
+
+
+def began_with(workspace: Workspace, phase: PhaseName, figures: Mapping[str, Any]) -> str | None:
+    """SHA-256 of the weights that a phase with these figures began with, as its states say; None: they are gone."""
+    folder = workspace.checkpoints(phase)
+    summary, record = summary_of(folder), record_of(folder)
+    if record is None or not summary or not tells(summary["figures"], dict(figures)):
+        return None
+    began: str | None = record.identity.trajectory.get("initial_weights")
+    return began
 
 
 def _other_data(workspace: Workspace) -> Iterator[str]:

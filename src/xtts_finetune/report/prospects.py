@@ -29,6 +29,7 @@ class Course:
         step: with which it goes on, of those that are trained; None: there is none.
         steps_per_epoch: None: not known yet.
         is_averaged: a part of the evaluations is of the weights' average, of which train clips were not measured.
+        is_over: no more will come.
     """
 
     evaluations: Sequence[Evaluation]
@@ -38,6 +39,7 @@ class Course:
     step: int | None = None
     steps_per_epoch: float | None = None
     is_averaged: bool = False
+    is_over: bool = False
 
     @classmethod
     def of(
@@ -61,7 +63,7 @@ class Course:
         if not is_over and an_epoch is not None:
             last = seen[0]["step"] + round(an_epoch * (rules.epochs - seen[0]["epoch"]))
         is_averaged = any("eval_ema/mel_ce" in row for row in seen)
-        return cls(evaluations(seen), rules.target_mel_ce, last, seconds, step, an_epoch, is_averaged)
+        return cls(evaluations(seen), rules.target_mel_ce, last, seconds, step, an_epoch, is_averaged, is_over)
 
 
 def _steps_per_epoch(seen: Sequence[Mapping[str, Any]], planned: Happening | None) -> float | None:
@@ -105,7 +107,8 @@ def prospect(course: Course) -> Prospect | None:
     if turn:
         return _with(told, ["no forecast: it is not falling"])
     if len(seen) < LEAST:
-        return _with(told, [f"too few evaluations for a forecast: {len(seen)} of {LEAST}"])
+        few = f"too few evaluations for a forecast: {len(seen)} of {LEAST}"
+        return told if course.is_over else _with(told, [few])
     from xtts_finetune.trend.forecast import Forecast  # loads numpy
 
     trains = None if course.is_averaged else [each.train for each in seen]
@@ -124,7 +127,7 @@ def _turned(turn: Turn) -> str:
         return f"{rises}, while train Mel CE fell by {-turn.train:.3f}: it overfits; the best is kept"
     if math.isnan(turn.train):
         return f"{rises}; what train Mel CE did is not known; the best is kept"
-    return f"{rises}, and train Mel CE has not fallen: a lower lr may go further; the best is kept"
+    return f"{rises}, and train Mel CE has not clearly fallen: a lower lr may go further; the best is kept"
 
 
 def _ahead(told: Prospect, course: Course, forecast: "Forecast", last: int) -> Prospect:

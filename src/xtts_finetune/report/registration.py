@@ -73,6 +73,12 @@ class Registration:
         return f"{version}{told}" + (f", {what} models/{here[0]}" if here else "")
 
     @property
+    def of_this_run(self) -> int | None:
+        """The version that has this run's best, as far as is known; None: it waits, or was deleted, or is elsewhere."""
+        version: int | None = self.receipt["version"] if self._is_there and not self.is_of_another_run else None
+        return version
+
+    @property
     def is_of_another_run(self) -> bool:
         """Whether a version is told whose weights do not lie in models/, as behind `dvc exp apply`."""
         return "version" in self.receipt and self._weights is not None and not self._here
@@ -80,8 +86,7 @@ class Registration:
     @property
     def is_to_be_promoted(self) -> bool:
         """Whether it is not the champion, as far as this checkout knows."""
-        is_there = "version" in self.receipt and not self._is_elsewhere and not self._is_gone
-        return is_there and CHAMPION not in self._aliases
+        return self._is_there and CHAMPION not in self._aliases
 
     @property
     def champion_weights(self) -> str | None:
@@ -99,6 +104,11 @@ class Registration:
         cards = {phase: model_card(self.workspace, phase) for phase in PHASES}
         of_it = (self._weights, self.receipt.get(TRAINED))
         return [phase for phase, card in cards.items() if card and card["sha256"] in of_it]
+
+    @property
+    def _is_there(self) -> bool:
+        """Whether a version was registered where params.yaml says, and was not deleted since, as far as is known."""
+        return "version" in self.receipt and not self._is_elsewhere and not self._is_gone
 
     @property
     def _is_elsewhere(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.layout import PhaseName
+from xtts_finetune.dvcio.command import NEXT
 from xtts_finetune.report.content import Best, Data, Disk, Phase, Report
 from xtts_finetune.report.progress import progress, rates
 from xtts_finetune.tracking.pace import in_words
@@ -37,7 +38,20 @@ def text_of(report: Report) -> str:
 def _state_lines(report: Report) -> Iterator[str]:
     yield f"state      {state_in_words(report)}"
     if report.queue:
-        yield f"queue      an experiment trains {' and '.join(report.queue)} (dvc queue status)"
+        yield f"queue      {queue_in_words(report)}"
+
+
+def queue_in_words(report: Report) -> str:
+    """What experiments of DVC's queue do now."""
+    names = [f"experiment {each.name}" if each.name else "an experiment whose DVC is gone" for each in report.queue]
+    told = [f"{name} {_does(each.stage)}" for name, each in zip(names, report.queue, strict=True)]
+    return f"{', '.join(told)} (dvc queue status)"
+
+
+def _does(stage: str | None) -> str:
+    if stage is None:
+        return "begins, or ends"
+    return f"trains {stage.removeprefix('train_')}" if stage.startswith("train_") else f"is at {stage}"
 
 
 def state_in_words(report: Report) -> str:
@@ -60,7 +74,7 @@ def state_in_words(report: Report) -> str:
         "training": "training",
         "stopped": "stopped, as said below" if report.stopped else "stopped",
         "trained": "trained, and yet to be evaluated",
-        "evaluated": "trained, evaluated and registered",
+        "evaluated": "trained and evaluated" if report.version is None else "trained, evaluated and registered",
         "outdated": "trained, and not all that params.yaml and dvc.lock ask for (see figures)",
     }[report.state]
 
@@ -69,7 +83,7 @@ def _running_in_words(report: Report) -> str:
     """A stage that does not train: it begins, goes on, has ended and is stored, or is another one."""
     phase = next((each for each in report.phases if report.running == f"train_{each.name}"), None)
     if phase is None:
-        return f"{report.running} runs now"
+        return "DVC ends" if report.running == NEXT and report.stopped else f"{report.running} runs now"
     if phase.state in ("done", "trained"):
         return f"{phase.name} is done, and DVC stores what it left"
     if report.stopped:  # gone as soon as a stage begins

@@ -15,7 +15,14 @@ from xtts_finetune.core.layout import Workspace
 from xtts_finetune.report.content import Disk, Phase, Report
 from xtts_finetune.report.gathering import gather
 from xtts_finetune.report.progress import COLUMNS, cells, is_in_sight
-from xtts_finetune.report.text import figures_in_words, room_in_words, state_in_words, told_of, under_way
+from xtts_finetune.report.text import (
+    figures_in_words,
+    queue_in_words,
+    room_in_words,
+    state_in_words,
+    told_of,
+    under_way,
+)
 from xtts_finetune.tracking.pace import in_words
 
 if TYPE_CHECKING:
@@ -68,7 +75,8 @@ def _lines(workspace: Workspace) -> Iterator[str]:
         figures = f"; {figures_in_words(phase)}" if phase and phase.evaluations else ""
         if phase and phase.resume_step is None and phase.why:
             figures += f"; {phase.why}"
-        line = f"{report.at} {state_in_words(report)}{figures}"
+        queue = f"; {queue_in_words(report)}" if report.queue else ""
+        line = f"{report.at} {state_in_words(report)}{figures}{queue}"
         if line.partition(" ")[2] != before:
             before = line.partition(" ")[2]
             yield line
@@ -101,6 +109,7 @@ def view(report: Report, width: int) -> "RenderableType":
 
     phase = told_of(report)
     parts: list[RenderableType] = [Text(state_in_words(report), style="bold"), Text(f"as of {report.at}", style="dim")]
+    parts += [Text(queue_in_words(report))] if report.queue else []
     parts += [_bar(each, width) for each in report.phases]
     if phase:
         parts += ["", Text(f"eval Mel CE of {phase.name}"), *map(Text, curve(phase, phase.target_mel_ce, width))]
@@ -119,11 +128,11 @@ def _bar(phase: Phase, width: int) -> "RenderableType":
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    first, step, last = phase.first_step or 0, phase.step or 0, phase.last_step
-    is_known = last is not None and last > first
+    first, step, last = phase.first_step, phase.step or 0, phase.last_step
+    is_known = first is not None and last is not None and last > first
     left = f", {in_words(phase.seconds_left)} left" if phase.seconds_left else ""
-    words = f"{step - first:,} of {last - first:,} steps{left}" if last is not None and is_known else phase.state
-    total, done = (last - first, step - first) if last is not None and is_known else (1, 0)
+    total, done = (last - first, step - first) if is_known and first is not None and last is not None else (1, 0)
+    words = f"{done:,} of {total:,} steps{left}" if is_known else phase.state
     bar = ProgressBar(total=total, completed=done, width=max(10, min(40, width - 45)))
     return Columns([Text(f"{phase.name:<7}"), bar, Text(words)])
 

@@ -74,14 +74,14 @@ def latest(workspace: Workspace, stage: str, kinds: Collection[Kind] = get_args(
 
 
 def resumed_at(workspace: Workspace, stage: str) -> Happening | None:
-    """When, and with which step, the run that is under way went on; None: it did not, or its beginning came since."""
-    last = latest(workspace, stage, ("resumed", "started"))
+    """When, and with which step, the run that is under way went on; None: it did not, or has ended, or begun since."""
+    last = latest(workspace, stage, ("resumed", "started", "ended"))
     return last if last and last.kind == "resumed" else None
 
 
 def planned(workspace: Workspace, stage: str) -> Happening | None:
-    """With which step its epochs end, of the run that was begun last, as its trainer said; None: it said nothing."""
-    last = latest(workspace, stage, ("planned", "started"))
+    """With which step its epochs end, of the run that is under way, as its trainer said; None: it said nothing."""
+    last = latest(workspace, stage, ("planned", "started", "ended"))
     return last if last and last.kind == "planned" else None
 
 
