@@ -345,7 +345,7 @@ def test_a_second_evaluation_registers_nothing(copied: Checkout) -> None:
 
 def test_what_changes_no_result_invalidates_nothing(copied: Checkout) -> None:
     """Commands, reports, the store, and params of checkpoints and tracking: those, only the check looks at."""
-    for name in ("cli.py", "ops/status.py", "tracking/registry.py", "core/errors.py"):
+    for name in ("cli.py", "commands.py", "tracking/registry.py", "core/errors.py"):
         with (copied.root / "src/xtts_finetune" / name).open("a", encoding="utf-8") as file:
             file.write("# a remark\n")
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkouts import Checkout
 
 SPEAKER = """
 import sys
@@ -64,3 +65,16 @@ def test_commands_spell_it_out(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"params.yaml: \u58f0\u97f3" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_who_reads_a_report_may_leave(fresh: Checkout, arguments: list[str]) -> None:
+    """As `head -1` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "xtts_finetune.cli", "status", *arguments]
+        done = subprocess.run(command, cwd=fresh.root, stdout=writing, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writing)
+    assert done.stderr == ""

@@ -99,13 +99,21 @@ def running_stage(workspace: Workspace) -> str | None:
 
 def _is_between_stages(workspace: Workspace) -> bool:
     """By the process that had DVC's lock last, which it takes before and after each stage."""
+    try:
+        pid = int((workspace.root / ".dvc" / "tmp" / "lock").read_text(encoding="utf-8"))
+        if pid <= 0:
+            return False
+        if os.name == "posix":
+            os.kill(pid, 0)  # mostly it is gone, which is told without loading psutil
+    except (OSError, ValueError, OverflowError):  # or never was taken, or is another user's
+        return False
     import psutil
 
     try:
-        process = psutil.Process(int((workspace.root / ".dvc" / "tmp" / "lock").read_text(encoding="utf-8")))
+        process = psutil.Process(pid)
         is_here = Path(process.cwd()).is_relative_to(workspace.root.resolve())
         return is_here and _REPRODUCES.search(" ".join(process.cmdline())) is not None
-    except (OSError, ValueError, OverflowError, psutil.Error):  # it never was taken, is gone, or another user's
+    except (OSError, OverflowError, psutil.Error):
         return False
 
 

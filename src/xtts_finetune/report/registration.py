@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from xtts_finetune.core.errors import UserError
 from xtts_finetune.core.files import read_json_object
@@ -16,10 +16,12 @@ from xtts_finetune.core.params import Params
 from xtts_finetune.report.origin import model_card
 from xtts_finetune.tracking.logged_model import WEIGHTS_TAG
 from xtts_finetune.tracking.outbox import TRAINED
-from xtts_finetune.tracking.promotions import Entry, Log, known_here
 from xtts_finetune.tracking.receipt import IN_QUEUE, Beside, address_digest
 from xtts_finetune.tracking.registered import Aliased, Known, known
 from xtts_finetune.tracking.registry import CHAMPION
+
+if TYPE_CHECKING:  # its log is read of a server's registry alone
+    from xtts_finetune.tracking.promotions import Entry
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,16 @@ class Registration:
         return None if number is None else Aliased(number, (self._weights or "") if is_this else "")
 
     @cached_property
-    def _moves(self) -> list[Entry]:
+    def _moves(self) -> "list[Entry]":
         """Of the log, those that lead on from who was champion when this was registered.
 
         Two that were written at once both do; the alias is where the last of them, or what follows both, put it.
         """
+        from xtts_finetune.tracking.promotions import Log
+
         number = self.receipt.get("champion")
         is_this = number == self.receipt.get("version")
-        were, moves = {number: (self._weights or "") if is_this else ""}, list[Entry]()
+        were, moves = {number: (self._weights or "") if is_this else ""}, list["Entry"]()
         with suppress(UserError):
             for entry in Log.read(self.workspace.promotions).entries:
                 before = were.get(entry.before)
@@ -166,17 +170,21 @@ class Registration:
     @property
     def _known(self) -> set[str]:
         """Digests of entries that were held against MLflow here, as far as that can be read."""
+        from xtts_finetune.tracking.promotions import known_here
+
         try:
             return known_here(self.workspace)
         except UserError:
             return set()
 
-    def _is_of_it(self, entry: Entry) -> bool:
+    def _is_of_it(self, entry: "Entry") -> bool:
         is_of_the_registry = not self.beside.registry or entry.registry in ("", self.beside.registry)
         return entry.model == self.receipt.get("name") and is_of_the_registry
 
     @property
     def _doubt(self) -> str:
+        from xtts_finetune.tracking.promotions import Log
+
         try:
             Log.read(self.workspace.promotions)
         except UserError:
