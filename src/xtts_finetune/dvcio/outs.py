@@ -35,6 +35,12 @@ def cached_files(workspace: Workspace, out: str) -> dict[str, Path]:
     return {name: cache.path(oid) for name, oid in listing.items()}
 
 
+def is_cached(workspace: Workspace, out: str) -> bool:
+    """Whether the cache has every file of such a folder."""
+    files = cached_files(workspace, out).values()
+    return bool(files) and all(file.exists() for file in files)
+
+
 def name_as_it_is(workspace: Workspace, file: Path) -> None:
     """Have dvc.lock name an out that is not cached as it is now: to `dvc repro` it would be one that was edited.
 

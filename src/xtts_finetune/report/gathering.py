@@ -18,7 +18,7 @@ from xtts_finetune.diskspace.parked import ParkedRun, parked_runs, trained_other
 from xtts_finetune.dvcio.coming_back import coming_back
 from xtts_finetune.dvcio.command import is_cut_short, running_stage
 from xtts_finetune.dvcio.history import experiments, revisions
-from xtts_finetune.dvcio.outs import cached_files
+from xtts_finetune.dvcio.outs import is_cached, out_path
 from xtts_finetune.dvcio.queue import running_experiments
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Queued, Report, State, Waiting
 from xtts_finetune.report.course import best_of, phase_of, start_of
@@ -239,18 +239,20 @@ class _Gathering:
             return "stopped"
         if self._is_complete:
             return "evaluated"
-        is_trained = any(self.workspace.model(phase).is_dir() for phase in PHASES)
-        if is_trained and all(phase.state == "done" for phase in self.phases):
+        if self._is_trained and any(self.workspace.model(phase).is_dir() for phase in PHASES):
             return "trained" if self._whose == OURS else "outdated"
         return "prepared" if self.workspace.dataset_report.exists() else "nothing prepared"
+
+    @property
+    def _is_trained(self) -> bool:
+        return all(phase.state == "done" for phase in self.phases)
 
     @cached_property
     def _is_complete(self) -> bool:
         """Whether every stage has left what it leaves, and of this run."""
         at = self.workspace
         left = [at.prepared, *(at.model(phase) for phase in PHASES), at.registration]
-        is_trained = all(phase.state == "done" for phase in self.phases)
-        if not is_trained or not all(each.exists() for each in left) or self._registration.is_of_another_run:
+        if not self._is_trained or not all(each.exists() for each in left) or self._registration.is_of_another_run:
             return False
         return self.ended == "evaluate" or (is_evaluated(at, self.params) and self._whose == OURS)
 
@@ -295,8 +297,8 @@ class _Gathering:
 
     def _is_put_away(self, phase: Phase) -> bool:
         """DVC took the model of a run before out of its place for a stage that then did not begin to train."""
-        files = cached_files(self.workspace, f"models/{phase.name}").values()
-        return bool(files) and not self.workspace.model(phase.name).exists() and all(file.exists() for file in files)
+        model = self.workspace.model(phase.name)
+        return not model.exists() and is_cached(self.workspace, out_path(self.workspace, model))
 
     @property
     def _silent(self) -> str | None:
@@ -322,10 +324,8 @@ class _Gathering:
     @cached_property
     def _disk(self) -> Disk:
         if self.known_disk is None:
-            is_trained = all(
-                phase.state == "done" and self.workspace.model(phase.name).is_dir() for phase in self.phases
-            )
-            to_be_evaluated = is_trained and self.ended != "evaluate" and not self._is_complete
+            is_here = self._is_trained and all(self.workspace.model(phase).is_dir() for phase in PHASES)
+            to_be_evaluated = is_here and self.ended != "evaluate" and not self._is_complete
             return room(self.workspace.home, self.params, self._without, to_be_evaluated)
         return self.known_disk.model_copy(update={"free_bytes": free_bytes(self.workspace.work(PHASES[0]))})
 

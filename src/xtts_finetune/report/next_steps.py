@@ -7,7 +7,7 @@ from typing import Any
 from xtts_finetune.core.disk import shown
 from xtts_finetune.core.layout import PhaseName, Workspace
 from xtts_finetune.core.params import Params
-from xtts_finetune.dvcio.outs import cached_files, lost_states, out_path
+from xtts_finetune.dvcio.outs import is_cached, lost_states, out_path
 from xtts_finetune.report.content import Disk, Next
 
 _FULL = 1 << 20  # bytes: with less, rows of a curve wait in memory
@@ -155,8 +155,7 @@ def _steps(now: Standing) -> Iterator[Next]:
 
 def _recordings(workspace: Workspace) -> Iterator[Next]:
     """What brings data/ back, or says what does: `dvc repro` does not."""
-    files = cached_files(workspace, out_path(workspace, workspace.data)).values()
-    if files and all(file.exists() for file in files):
+    if is_cached(workspace, out_path(workspace, workspace.data)):
         yield Next(command="dvc checkout data", why="brings the recordings back, which DVC's cache has;")
         yield Next(command="dvc repro", why="goes on when they are there")
     else:

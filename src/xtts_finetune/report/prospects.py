@@ -132,24 +132,30 @@ def _turned(turn: Turn) -> str:
 
 def _ahead(told: Prospect, course: Course, forecast: "Forecast", last: int) -> Prospect:
     told = _with(told, [], levels_off=forecast.levels_off)
+    left = 0 if course.last_step is None else course.last_step - last
+    best_at_end = forecast.best_by(last + left) if left > 0 else None
     if course.target is not None:
-        told = _to_target(told, course, forecast, course.target, last)
-    if course.last_step is not None and course.last_step > last:
-        low, high = forecast.best_by(course.last_step)
-        left = course.last_step - last
+        told = _to_target(told, course, forecast, course.target, last, best_at_end)
+    if best_at_end is not None:
         end = f"{left:,} steps{_time(course, left)} are left, up to step {course.last_step:,}"
-        line = f"{end}: by the fit its best is {_between(low, high)} then"
-        told = _with(told, [line], best_at_end=(low, high))
+        line = f"{end}: by the fit its best is {_between(*best_at_end)} then"
+        told = _with(told, [line], best_at_end=best_at_end)
     return told
 
 
-def _to_target(told: Prospect, course: Course, forecast: "Forecast", target: float, last: int) -> Prospect:
+def _to_target(
+    told: Prospect,
+    course: Course,
+    forecast: "Forecast",
+    target: float,
+    last: int,
+    best_at_end: tuple[float, float] | None,
+) -> Prospect:
     level, wide = forecast.levels_off
     levels = f"the fit levels off at {level:.3f} ± {max(wide, 0.001):.3f}"
     is_above = level - wide > forecast.best
     above = f"above its best {forecast.best:.3f} and the" if is_above else "above the"
-    end = course.last_step
-    may_be = end is not None and end > last and forecast.best_by(end)[0] <= target  # by an evaluation that lies off
+    may_be = best_at_end is not None and best_at_end[0] <= target  # by an evaluation that lies off
     if forecast.never(target) and not may_be:
         return _with(told, [f"not at this rate: {levels}, {above} target {target:.3f}"], never=True)
     told = _with(told, [], never=False)
