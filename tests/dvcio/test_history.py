@@ -161,7 +161,8 @@ def test_a_project_in_a_folder_of_a_repository_knows_its_own(tmp_path: Path) -> 
         project.root.mkdir()
         write_lock(project, letter)
     repository.commit("Both")
-    assert [set(named(project)) for project in projects] == [{"a"}, {"b"}]
+    found = [[each.outs for each in revisions(Workspace(project.root))] for project in projects]
+    assert found == [[{"models/phase1": f"{letter * 32}.dir"}] for letter in "ab"]
 
 
 def test_git_is_not_asked_more_often_where_there_are_more_experiments(
