@@ -34,7 +34,7 @@ def test_a_clone_in_which_nothing_ran_has_the_commits(copied: Checkout) -> None:
 def test_without_models_the_next_thing_is_to_train(copied: Checkout) -> None:
     shutil.rmtree(copied.root / "models" / "phase2")
     said = status(copied)
-    assert "of another run than models/phase2" in said
+    assert "of models/phase2, which is gone" in said
     assert "mlflow ui" not in said
 
 

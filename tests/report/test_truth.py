@@ -663,3 +663,48 @@ def test_the_table_of_experiments_is_led_to_where_there_are_some(copied: Checkou
     for name, said in ("first", "the experiment"), ("second", "2 experiments"):
         copied.run("git", "update-ref", f"refs/exps/ab/cdef/{name}", "HEAD")
         assert proposed() == [f"compares {said} with this, the best first"]
+
+
+def test_what_ends_a_phase_is_as_its_trainer_has_it(fresh: Checkout) -> None:
+    """It said "reached" of a target that was set while it trained, and trained on to its own."""
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 12, 0))
+    write_down(workspace, Happening(kind="started", stage="phase1", time=1.0, step=0))
+    write_down(workspace, Happening(kind="planned", stage="phase1", time=2.0, step=40, epochs=2, target_mel_ce=4.5))
+    fresh.change_params(lambda params: params["train_phase1"].update(target_mel_ce=9.0, epochs=7))
+    with locked(workspace.work("phase1")):
+        report = gather(workspace)
+        fresh.change_params(lambda params: params["train_phase1"].update(target_mel_ce=4.5, epochs=2))
+        alike = gather(workspace)
+    assert report.phases[0].target_mel_ce == report.target_mel_ce["phase1"] == 4.5
+    said = "phase1 was begun with epochs 2, target_mel_ce 4.5, and is trained with that to its end"
+    assert any(remark.startswith(said) for remark in report.remarks)
+    assert not any("was begun with" in remark for remark in alike.remarks)
+
+
+def test_a_run_that_would_end_as_it_is_is_not_said_to_go_on(fresh: Checkout) -> None:
+    """Its target was set to what it had come to already."""
+    workspace = Workspace(fresh.root)
+    trained(fresh, rows(0, 12, 0), state=12)
+    [before, _] = gather(workspace).phases
+    assert before.why == "dvc repro goes on from step 12"
+    fresh.change_params(lambda params: params["train_phase1"].update(target_mel_ce=4.97))
+    [phase1, _] = gather(workspace).phases
+    assert phase1.why == "dvc repro ends it as it is, without a step (target Mel CE 4.97 reached and held)"
+
+
+def test_a_run_that_is_to_make_way_is_told_once(stopped: Checkout) -> None:
+    """It was said to resume, twice, and to begin anew."""
+    stopped.change_params(lambda params: params["train_phase1"].update(lr=1e-7))
+    report = gather(Workspace(stopped.root))
+    assert report.stopped is None
+    assert [each.why for each in report.next] == ["parks what was begun, and begins anew"]
+    assert "set them back to go on" in " ".join(report.remarks)
+
+
+def test_a_model_that_is_gone_is_not_called_another_run(copied: Checkout) -> None:
+    workspace = Workspace(copied.root)
+    shutil.rmtree(workspace.model("phase2"))
+    whose = gather(workspace).whose
+    assert whose
+    assert whose.startswith("of models/phase2, which is gone: bring back")

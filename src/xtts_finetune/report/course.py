@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from xtts_finetune.checkpoints.reader import CheckpointReader
+from xtts_finetune.checkpoints.stopping import ending
 from xtts_finetune.checkpoints.stopping import evaluations as figures_of
 from xtts_finetune.core.constants import TEXT_WEIGHT
 from xtts_finetune.core.layout import PhaseName, Workspace
@@ -13,7 +14,7 @@ from xtts_finetune.core.phase_params import PhaseParams
 from xtts_finetune.report.content import Best, Evaluation, Phase, PhaseState
 from xtts_finetune.report.prospects import Course, ends_of_epochs, prospect
 from xtts_finetune.tracking.curve import Row, last_step, read_csv, read_rows
-from xtts_finetune.tracking.journal import planned, resumed_at
+from xtts_finetune.tracking.journal import Happening, planned, resumed_at
 from xtts_finetune.tracking.pace import pace_of
 
 
@@ -43,11 +44,11 @@ def phase_of(
     best = best_of(metrics) if metrics else _best_among(seen)
     store = CheckpointReader(workspace.work(name))
     states = [] if is_done or is_displaced else store.states()
-    state, why = _state(seen, store, metrics=metrics, is_live=is_live, comes_back=comes_back)
+    state, why = _state(seen, store, rules, metrics=metrics, is_live=is_live, comes_back=comes_back)
     step = metrics["last_step"] if metrics else _step(workspace, name, rows, is_live)
-    plan = planned(workspace, name)
-    if rules and plan and plan.epochs and is_live:  # whatever params.yaml says by now
-        rules = rules.model_copy(update={"epochs": plan.epochs})
+    plan = planned(workspace, name, is_over=is_done)
+    if rules and plan and is_live:
+        rules = as_begun(rules, plan)
     goes_on = states[-1].step if state == "stopped" and states else step
     course = Course.of(rows, rules, pace, goes_on, plan, is_over=is_done) if rules else None
     target = rules.target_mel_ce if rules else None
@@ -70,6 +71,13 @@ def phase_of(
         steps_skipped=_most(rows, "train/skipped_steps") if not metrics else metrics["skipped_steps"],
         saves_skipped=_most(rows, "disk/saves_skipped"),
     )
+
+
+def as_begun(rules: PhaseParams, plan: Happening) -> PhaseParams:
+    """With what ends the phase that is trained, as its trainer said when it began, whatever params.yaml says by now."""
+    if plan.epochs is None:
+        return rules
+    return rules.model_copy(update={"epochs": plan.epochs, "target_mel_ce": plan.target_mel_ce})
 
 
 def _step(workspace: Workspace, name: PhaseName, rows: Sequence[Row], is_live: bool) -> int | None:
@@ -145,6 +153,7 @@ def _best_among(seen: Iterable[Row]) -> Best | None:
 def _state(
     seen: Sequence[Row],
     store: CheckpointReader,
+    rules: PhaseParams | None,
     *,
     metrics: Mapping[str, Any] | None,
     is_live: bool,
@@ -161,12 +170,15 @@ def _state(
         return "training", None
     if store.done:
         return "trained", "not published yet: dvc repro"
-    return "stopped", _resumes(store, seen[0]["step"])
+    return "stopped", _resumes(store, seen, rules)
 
 
-def _resumes(store: CheckpointReader, start: int) -> str:
-    """Where a phase that nobody trains now, and that began at step `start`, goes on."""
-    states, best = store.states(), store.best()
+def _resumes(store: CheckpointReader, seen: Sequence[Row], rules: PhaseParams | None) -> str:
+    """Where a phase that nobody trains now goes on, or that it does not."""
+    start, states, best = seen[0]["step"], store.states(), store.best()
+    end = ending(seen, rules) if rules else None
+    if states and end and end.step <= states[-1].step:
+        return f"dvc repro ends it as it is, without a step ({end.reason})"
     if states:
         return f"dvc repro goes on from step {states[-1].step}"
     if best and best.step > start:

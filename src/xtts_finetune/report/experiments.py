@@ -89,9 +89,10 @@ def _without_result(workspace: Workspace, done: Container[str]) -> Iterator[str]
         why = f"dvc queue logs {quoted(failed[0])} says why, dvc queue remove --failed forgets them"
         yield f"failed, or stopped (queued again they go on): {', '.join(failed)}; {why}"
     if running := running_experiments(workspace):
-        yield f"running: {', '.join(running)}; xtts-finetune status shows how far it is, dvc queue status what waits"
+        yield f"running: {', '.join(running)}; xtts-finetune status shows what it is at"
     if queued := names["queued"]:
-        yield f"queued: {', '.join(queued)}; dvc queue start runs them"
+        how = "they follow (dvc queue status)" if running else "dvc queue start runs them"
+        yield f"queued: {', '.join(queued)}; {how}"
 
 
 def _files(at: Workspace) -> list[Path]:

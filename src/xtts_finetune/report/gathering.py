@@ -21,7 +21,7 @@ from xtts_finetune.dvcio.history import experiments, revisions
 from xtts_finetune.dvcio.outs import is_cached, out_path
 from xtts_finetune.dvcio.queue import running_experiments
 from xtts_finetune.report.content import Best, Data, Disk, Parked, Phase, Queued, Report, State, Waiting
-from xtts_finetune.report.course import best_of, phase_of, start_of
+from xtts_finetune.report.course import as_begun, best_of, phase_of, start_of
 from xtts_finetune.report.differences import since_champion, since_commit
 from xtts_finetune.report.next_steps import SILENT, Begun, Standing, next_steps, remarks
 from xtts_finetune.report.origin import (
@@ -36,7 +36,7 @@ from xtts_finetune.report.origin import (
 )
 from xtts_finetune.report.registration import Registration
 from xtts_finetune.report.room import room
-from xtts_finetune.tracking.journal import BEGUN, latest
+from xtts_finetune.tracking.journal import BEGUN, latest, planned
 from xtts_finetune.tracking.waiting import damaged, waiting
 
 Stage = Literal["check", "prepare", "phase1", "phase2", "evaluate"]
@@ -84,7 +84,7 @@ class _Gathering:
             base=self._base,
             phases=self.phases,
             whose=self._whose,
-            target_mel_ce={phase: params.phase(phase).target_mel_ce for phase in PHASES} if params else {},
+            target_mel_ce={phase.name: phase.target_mel_ce for phase in self.phases} if params else {},
             seconds_left=self._seconds_left,
             registered=str(self._registration),
             version=self._registration.of_this_run,
@@ -223,6 +223,8 @@ class _Gathering:
         page = self.workspace.stopped
         if (not self.is_stage and self._is_complete) or not page.exists() or self._is_stop_passed_over:
             return None
+        if self._otherwise and not self.live and not self.running and self.ended is None:
+            return None  # of a run that does not go on: it is told with what it was begun with
         return page.read_text(encoding="utf-8").strip()
 
     @property
@@ -315,11 +317,20 @@ class _Gathering:
         if self.params is None:
             return []
         if self.live:
-            settings = {phase: trained_otherwise(self.workspace, phase) for phase in sorted(self.live)}
+            settings = {phase: self._begun_with(phase) for phase in sorted(self.live)}
             return [Begun(phase, differs) for phase, differs in settings.items() if differs]
         done = {name for name, _ in self._metrics()}
         left = [run for run in self._displaced if run.run.phase not in (*done, *self.back)]
         return [Begun(run.run.phase, run.differs, run.run.goes_on) for run in left]
+
+    def _begun_with(self, phase: PhaseName) -> dict[str, Any]:
+        """What the phase that is trained was begun with, and params.yaml has otherwise."""
+        settings = trained_otherwise(self.workspace, phase)
+        plan, rules = planned(self.workspace, phase), self.params.phase(phase) if self.params else None
+        if plan and rules:
+            begun, now = as_begun(rules, plan).model_dump(), rules.model_dump()
+            settings |= {f"train_{phase}.{name}": told for name, told in begun.items() if told != now[name]}
+        return settings
 
     @cached_property
     def _disk(self) -> Disk:

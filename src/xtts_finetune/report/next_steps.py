@@ -144,7 +144,8 @@ def _steps(now: Standing) -> Iterator[Next]:
         count = f"{now.experiments} experiments" if now.experiments > 1 else "the experiment"
         yield Next(command="xtts-finetune experiments", why=f"compares {count} with this, the best first")
     if not now.is_complete:
-        yield Next(command="dvc repro", why="runs what is missing, and resumes what was stopped")
+        goes_on = "runs what is missing, and resumes what was stopped"
+        yield Next(command="dvc repro", why="parks what was begun, and begins anew" if now.otherwise else goes_on)
         return
     if now.is_to_be_promoted:
         yield Next(command="xtts-finetune promote", why="makes it champion, if it is better than the champion")

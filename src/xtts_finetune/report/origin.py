@@ -25,6 +25,8 @@ def whose_figures(workspace: Workspace, params: Params | None, shown: Sequence[P
     others = [phase for phase, card in cards.items() if not tells(card, read_json(workspace.metrics(phase)))]
     if others:
         models = " and ".join(f"models/{phase}" for phase in others)
+        if not any(cards[phase] for phase in others):
+            return f"of {models}, which is gone: bring back what dvc.lock names with dvc checkout, or dvc repro"
         return f"of another run than {models}: bring back what dvc.lock names with dvc checkout, or dvc repro"
     changes = [
         *_other_data(workspace),

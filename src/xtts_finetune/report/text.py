@@ -21,7 +21,7 @@ def text_of(report: Report) -> str:
         [
             *_state_lines(report),
             *_data_lines(report),
-            *_disk_lines(report.disk),
+            *_disk_lines(report.disk, bool(report.queue)),
             *_figure_lines(report),
             "",
             f"registered {report.registered}",
@@ -120,8 +120,9 @@ def _data_lines(report: Report) -> Iterator[str]:
         )
 
 
-def _disk_lines(disk: Disk) -> Iterator[str]:
+def _disk_lines(disk: Disk, is_queue_at_work: bool) -> Iterator[str]:
     """What is free and held, whether the next phase fits, and what can go."""
+    when = ", once the queue is done" if is_queue_at_work else ""
     yield f"disk       {room_in_words(disk)}"
     held = sorted(disk.held.items(), key=lambda part: -part[1])
     if held:
@@ -129,7 +130,7 @@ def _disk_lines(disk: Disk) -> Iterator[str]:
         yield f"           this project holds {shown(sum(disk.held.values()))}: {parts}"
     frees = [f"{flags_of(way.command)} {shown(way.frees_bytes)}" for way in disk.ways if way.frees_bytes > _SMALL]
     if frees:
-        yield f"           xtts-finetune clean frees: {', '.join(frees)}"
+        yield f"           xtts-finetune clean frees{when}: {', '.join(frees)}"
 
 
 def room_in_words(disk: Disk) -> str:

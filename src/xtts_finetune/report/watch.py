@@ -76,7 +76,8 @@ def _lines(workspace: Workspace) -> Iterator[str]:
         if phase and phase.resume_step is None and phase.why:
             figures += f"; {phase.why}"
         queue = f"; {queue_in_words(report)}" if report.queue else ""
-        line = f"{report.at} {state_in_words(report)}{figures}{queue}"
+        mistakes = "; params.yaml cannot be used" if report.mistakes else ""
+        line = f"{report.at} {state_in_words(report)}{figures}{queue}{mistakes}"
         if line.partition(" ")[2] != before:
             before = line.partition(" ")[2]
             yield line

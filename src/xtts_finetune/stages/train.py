@@ -77,7 +77,8 @@ def _train(job: Job, store: CheckpointStore, claimed: Claim, stop: StopRequest, 
             share = opened_within_memory(job.name, lambda: Share(job.inputs(), team))
             last = job.start_step + share.plan.steps
             planned = Happening.now(job.workspace, "planned", job.name, last)
-            write_down(job.workspace, planned.model_copy(update={"epochs": job.phase.epochs}))
+            rules = {"epochs": job.phase.epochs, "target_mel_ce": job.phase.target_mel_ce}
+            write_down(job.workspace, planned.model_copy(update=rules))
             log_every = job.params.tracking.log_every_steps if share.device.type == "cuda" else 1  # a CPU never waits
             since = claimed.state.step if claimed.state else -1
             with Sampled(tracker, job.workspace, job.params, job.name) as sampled:

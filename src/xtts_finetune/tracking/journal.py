@@ -32,6 +32,7 @@ class Happening(BaseModel):
     time: float  # seconds since 1970
     step: int | None = None  # of training
     epochs: int | None = None  # with which a planned run ends
+    target_mel_ce: float | None = None  # at which it ends
     free_bytes: int | None = None
     why: str = ""
 
@@ -79,9 +80,13 @@ def resumed_at(workspace: Workspace, stage: str) -> Happening | None:
     return last if last and last.kind == "resumed" else None
 
 
-def planned(workspace: Workspace, stage: str) -> Happening | None:
-    """With which step its epochs end, of the run that is under way, as its trainer said; None: it said nothing."""
-    last = latest(workspace, stage, ("planned", "started", "ended"))
+def planned(workspace: Workspace, stage: str, is_over: bool = False) -> Happening | None:
+    """With which step its epochs end, of the run that is under way, as its trainer said; None: it said nothing.
+
+    Args:
+        is_over: of the run that has ended last.
+    """
+    last = latest(workspace, stage, ("planned", "started") if is_over else ("planned", "started", "ended"))
     return last if last and last.kind == "planned" else None
 
 
