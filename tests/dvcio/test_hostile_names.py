@@ -1,6 +1,7 @@
 """Names of objects that lead out of DVC's cache: what is deleted by name must not be a file of the user's."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -82,4 +83,36 @@ def test_what_is_no_object_is_not_taken_for_one(workspace: Workspace) -> None:
     cache = Cache(workspace)
     store(cache, "[]")
     cache.path(FOLDER).with_name("notes.txt").write_text("mine")
+    assert cache.objects() == {FOLDER}
+
+
+def test_dvc_files_are_read_where_dvc_reads_them(workspace: Workspace) -> None:
+    """Not within an out, which may hold 50,000 files; but a file may say that its out lies elsewhere."""
+    files = {
+        "data.dvc": ("a", "data", ""),
+        "data/inner.dvc": ("b", "inner", ""),
+        "meta/data.dvc": ("c", "data", "wdir: ..\n"),
+        "meta/data/own.dvc": ("d", "own", ""),
+    }
+    for name, (letter, path, more) in files.items():
+        file = workspace.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{more}outs:\n- md5: {letter * 32}\n  path: {path}\n", encoding="utf-8")
+    assert set(named_outs(workspace).values()) == {letter * 32 for letter in "acd"}
+
+
+def test_a_folder_of_a_shared_cache_that_nobody_may_enter_is_passed_over(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests run as root, too, who may enter all of them."""
+    cache, listed = Cache(workspace), os.listdir
+    store(cache, "[]")
+    (cache.folder / "cd").mkdir()
+
+    def refusing(folder: Path) -> list[str]:
+        if folder.name == "cd":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", refusing)
     assert cache.objects() == {FOLDER}

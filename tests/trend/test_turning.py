@@ -57,6 +57,14 @@ def test_one_that_rests_above_its_best_is_said_to_at_nearly_every_look() -> None
     assert np.mean(looks) >= 0.7
 
 
+@pytest.mark.parametrize(("fall", "is_overfitting"), [(0.0001, False), (0.001, True)])
+def test_a_fall_that_no_report_would_show_is_none(fall: float, is_overfitting: bool) -> None:
+    """It said "while train Mel CE fell by 0.000: it overfits"."""
+    turn = Turn.of(course([2.0, 2.06, 2.058], [1.9, 1.9, 1.9 - fall]))
+    assert turn
+    assert turn.is_overfitting == is_overfitting
+
+
 def test_it_says_since_when_and_by_how_much() -> None:
     turn = Turn.of(course([*FELL, 2.95, 3.0]))
     assert turn
