@@ -58,4 +58,6 @@ def ahead(asked: Callable[..., Any], *given: Any) -> None:
     found = _found.get()
     assert found is not None
     function = asked.__wrapped__  # type: ignore[attr-defined]
-    found.setdefault((function, given, ()), _beside.get().submit(function, *given))
+    key = (function, given, ())
+    if key not in found:
+        found[key] = _beside.get().submit(function, *given)
